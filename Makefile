@@ -1,0 +1,107 @@
+# The verbs of this repository. Each sets up what it needs, also on a bare Debian 12 machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+PYTEST_ARGS ?=
+
+# What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
+DEBIAN_PACKAGES := gcc libc6-dev python3 python3-dev python3-venv strace util-linux
+
+C_FILES = $(shell find csrc perf tests -name '*.[ch]')
+EXTENSION_SOURCES := $(shell find csrc engine -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
+STRICT_C := -O3 -std=c11 -D_GNU_SOURCE -fvisibility=hidden -Wall -Wextra -Werror -Icsrc/include -Icsrc/src
+
+# What Cython puts into every module and class, and no stub names.
+CYTHON_NAMES := '.*\.__(reduce|setstate)_cython__' '.*\.__pyx_.*' '.*\.__test__'
+STUBTEST := -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases --ignore-unused-allowlist
+
+# Written when the step they are named for was done; `make clean` takes the extension's with it.
+DEV_STAMP := $(VENV)/stamp-dev
+EXTENSION_STAMP := build/stamp-extension
+
+.PHONY: help
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: dev
+dev: $(EXTENSION_STAMP) ## a virtual environment with the package, editable, and all tools
+
+$(DEV_STAMP): pyproject.toml
+	@if command -v dpkg-query >/dev/null; then \
+	    installed=$$(dpkg-query -W -f='$${db:Status-Status} $${Package}\n' | sed -n 's/^installed //p'); \
+	    missing=$$(comm -23 <(printf '%s\n' $(DEBIAN_PACKAGES) | sort) <(sort <<<"$$installed") | xargs); \
+	    if [ -n "$$missing" ]; then \
+	        as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	        $$as_root apt-get update; \
+	        $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
+	    fi; \
+	fi
+	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	touch $@
+	$(eval BUILT_BY_PIP := yes)
+
+$(EXTENSION_STAMP): $(DEV_STAMP) setup.py $(EXTENSION_SOURCES)
+	$(if $(BUILT_BY_PIP),,$(PY) setup.py --quiet build_ext --inplace)
+	mkdir -p build && touch $@
+
+.PHONY: format
+format: dev ## rewrite Python and C in the form that `check` asks for
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+.PHONY: check
+check: dev ## what can be said without running: form, types, strict C, the stubs against the module
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) setup.py --quiet pkgview
+	$(PY) -m mypy --package forebay
+	$(PY) -m mypy tests perf
+	MYPYPATH=build/pkgview $(PY) $(STUBTEST) --allowlist <(printf '%s\n' $(CYTHON_NAMES)) forebay.store._store
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@# Compiled in full, since -fsyntax-only is silent about what only the optimizer sees.
+	printf '%s\n' csrc/src/*.c | xargs -P "$$(nproc)" -I{} $(CC) $(STRICT_C) -c -o /dev/null {}
+
+.PHONY: test
+test: dev test-c ## every test but the stress tests
+	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+.PHONY: stress
+stress: dev ## the opt-in long runs of tests/stress
+	$(PY) -m pytest --stress tests/stress $(PYTEST_ARGS)
+
+.PHONY: test-c
+test-c: dev ## the C tests
+	$(MAKE) -C tests/csrc run
+
+.PHONY: test-asan
+test-asan: dev ## the C tests under the address and undefined-behaviour sanitizers
+	$(MAKE) -C tests/csrc asan ubsan
+
+.PHONY: test-tsan
+test-tsan: dev ## the C tests under the thread sanitizer
+	$(MAKE) -C tests/csrc tsan
+
+.PHONY: test-asan-working
+test-asan-working: dev ## the sanitizers must find faults that were planted
+	$(MAKE) -C tests/csrc canary
+
+.PHONY: bench
+bench: dev ## measure, and write perf/results
+	$(PY) perf/run.py
+
+.PHONY: demo
+demo: dev ## a training-style reader over a real S3 server, without and with forebay
+	$(PY) perf/demo/run.py
+
+.PHONY: clean
+clean: ## remove what was built; the virtual environment stays
+	rm -rf build dist forebay.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find engine peer fuse perf tests -name '__pycache__' -prune -exec rm -rf {} +
+	find engine -name '*.so' -delete

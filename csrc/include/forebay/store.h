@@ -1,0 +1,254 @@
+/* The block store: one crash-safe cache that many processes share without a daemon.
+ *
+ * Functions return 0 or a negative errno; out-parameters are untouched on failure unless said
+ * otherwise. Any thread may call any function on an open store. Functions marked "may block" do
+ * I/O or wait on a lock of another process and must be called without the interpreter lock.
+ */
+#ifndef FOREBAY_STORE_H
+#define FOREBAY_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "forebay/hash.h"
+
+#define FB_TIERS_MAX 16
+#define FB_PATH_MAX 256
+#define FB_KEY_BYTES_MAX 4096
+#define FB_BLOCK_BYTES_MAX (64u << 20)
+#define FB_CHUNK_BYTES (64u << 10) /* one CRC32C each */
+#define FB_NO_SEGMENT UINT32_MAX
+
+enum fb_medium { FB_MEM = 0, FB_SSD = 1, FB_HDD = 2 };
+enum fb_checksum { FB_CHECKSUM_NONE = 0, FB_CHECKSUM_LOAD = 1, FB_CHECKSUM_READ = 2 };
+enum fb_retention { FB_EPOCH = 0, FB_S3FIFO = 1, FB_LRU = 2 };
+
+/* Counters; the names that users see stand in engine/metrics.py in this order. */
+enum fb_counter {
+    FB_C_HIT_MEM,
+    FB_C_HIT_SSD,
+    FB_C_HIT_HDD,
+    FB_C_HIT_BYTES_MEM,
+    FB_C_HIT_BYTES_SSD,
+    FB_C_HIT_BYTES_HDD,
+    FB_C_MISS_COLD,
+    FB_C_MISS_EVICTED,
+    FB_C_MISS_EXPIRED,
+    FB_C_MISS_CHECKSUM,
+    FB_C_MISS_BUSY,
+    FB_C_MISS_IO,
+    FB_C_PUT,
+    FB_C_PUT_BYTES,
+    FB_C_NOT_ADMITTED,
+    FB_C_NOT_ADMITTED_BYTES,
+    FB_C_WRITTEN_BYTES_MEM, /* everything written into a tier: admitted, moved, promoted */
+    FB_C_WRITTEN_BYTES_SSD,
+    FB_C_WRITTEN_BYTES_HDD,
+    FB_C_EVICTED,
+    FB_C_EVICTED_BYTES,
+    FB_C_EXPIRED,
+    FB_C_DELETED,
+    FB_C_MOVED,
+    FB_C_DEMOTED,
+    FB_C_PROMOTED,
+    FB_C_PRIVATE_COPIES,
+    FB_C_FLIGHT_WAITS,
+    FB_C_FLIGHT_TAKEOVERS,
+    FB_C_FLIGHT_STALLED,
+    FB_C_LOCK_TAKEOVERS,
+    FB_C_PAGE_REPAIRS,
+    FB_C_IO_ERRORS,
+    FB_C_REBUILT_SEGMENTS,
+    FB_C_SEGMENTS_RETIRED,
+    FB_C_COUNT
+};
+
+struct fb_tier_config {
+    char path[FB_PATH_MAX];
+    uint64_t quota_bytes;
+    uint32_t medium;        /* enum fb_medium; tiers of one medium form one level */
+    uint32_t high_permille; /* watermarks, of the quota in force */
+    uint32_t low_permille;
+};
+
+struct fb_config {
+    char path[FB_PATH_MAX]; /* the cache directory */
+    struct fb_tier_config tiers[FB_TIERS_MAX];
+    uint32_t tier_count; /* 0: the tiers remembered by the cache directory */
+    uint32_t row_count;  /* processes at once, 2 to 4096; more still read, by copies */
+    uint32_t block_bytes; /* the largest block that every tier with room for 16 of them must take */
+    uint32_t checksum;   /* enum fb_checksum */
+    bool map_disk;       /* zero-copy views of disk tiers, exposed to SIGBUS */
+    bool read_only;      /* no row: copied, sequence-checked reads, nothing is written */
+    bool reshape;        /* given tiers replace remembered ones; refused while others have it open */
+    bool no_maintainer;  /* never start the maintainer's thread in this process */
+    uint64_t max_held_bytes; /* 0: 5 % of the MEM quota, at least 4 segments */
+    uint32_t stall_timeout_ms;
+    uint32_t file_mode; /* 0600, or 0660 for a shared group */
+    int64_t group_id;   /* -1: leave the group as it is */
+    uint64_t promote_bytes_per_second;
+};
+
+struct fb_error {
+    int code; /* negative errno */
+    char message[512];
+};
+
+typedef struct fb_store fb_store;
+
+/* A hit: `data` stays put until fb_release. `owned` is a pooled private buffer when the bytes were
+ * copied; otherwise the hit holds one lease on `segment`. */
+struct fb_hit {
+    const uint8_t *data;
+    uint64_t length_bytes;
+    void *owned;
+    uint32_t segment;
+};
+
+/* Open (and create, recover or join) the cache directory. May block up to 30 s while another
+ * process recovers. On failure *error says what and where. -EINVAL: configuration; -EOPNOTSUPP:
+ * refused file system; -EBUSY: in use by another kernel; -EPROTO: not ours or another version. */
+int fb_open(const struct fb_config *config, fb_store **out, struct fb_error *error);
+
+/* Stop the maintainer if it runs here, give up the row, write the clean flag when nobody else has
+ * the store open. The caller guarantees that no hit is held. Frees the store. May block. */
+void fb_close(fb_store *store);
+
+/* Leases that views of this process hold now. */
+uint64_t fb_held_leases(fb_store *store);
+
+/* Look a key up. 0: *hit is filled. -ENOENT: a miss, and its cause is counted. Takes no lock; a
+ * hit in a MEM tier makes no system call. May block when the block lies on disk or is verified:
+ * with `quick` set such a hit returns -EAGAIN instead, and the caller asks again without it. */
+int fb_get(fb_store *store, const struct fb_key *key, bool quick, struct fb_hit *hit);
+
+/* Copy up to length_bytes from `offset` of a block. Returns the bytes copied in *copied. May block. */
+int fb_read(fb_store *store, const struct fb_key *key, uint64_t offset, void *destination,
+            uint64_t length_bytes, uint64_t *copied);
+bool fb_contains(fb_store *store, const struct fb_key *key);
+
+/* Give back a hit. fb_hold and fb_unhold count leases that outlive the call, for fork: to be called
+ * for each hit kept, by one thread at a time (the interpreter lock does). */
+void fb_release(fb_store *store, struct fb_hit *hit);
+void fb_hold(fb_store *store, uint32_t segment);
+void fb_unhold(fb_store *store, uint32_t segment);
+
+/* A reservation: `data` is where the caller writes length_bytes. */
+struct fb_fill {
+    uint8_t *data;
+    uint64_t length_bytes;
+    struct fb_key key;
+    void *owned;        /* private buffer, written out at commit */
+    uint32_t segment;   /* FB_NO_SEGMENT: not admitted; the buffer is still there */
+    uint32_t record;
+    uint32_t unit;
+    uint32_t generation;
+    uint32_t owner;
+    uint32_t expiry_s;
+};
+
+/* 0: admitted. -ENOSPC: not admitted (no room, full table, busy): never an error for a reader. */
+int fb_put(fb_store *store, const struct fb_key *key, uint32_t dataset, const void *data,
+           uint64_t length_bytes, double ttl_s);
+int fb_reserve(fb_store *store, const struct fb_key *key, uint32_t dataset, uint64_t length_bytes,
+               double ttl_s, struct fb_fill *fill);
+int fb_fill_commit(fb_store *store, struct fb_fill *fill); /* 0 or -ENOSPC; ends the fill */
+void fb_fill_abandon(fb_store *store, struct fb_fill *fill);
+
+/* 0 or -ENOENT; -ETIMEDOUT when a stopped process holds the page's lock. */
+int fb_delete(fb_store *store, const struct fb_key *key);
+int fb_pin(fb_store *store, const struct fb_key *key, bool pinned); /* -EDQUOT: above 80 % */
+int fb_expire(fb_store *store, const struct fb_key *key, double ttl_s); /* < 0: never */
+int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
+int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
+
+/* Whole-file segments: blocks are written at the file's own offsets; each can be read as soon as it
+ * is written, the whole once fb_whole_complete has verified that every block is there. */
+struct fb_whole {
+    uint32_t segment;
+    uint32_t generation;
+    uint32_t owner;
+    uint32_t block_bytes;
+    uint64_t size_bytes;
+    struct fb_key key;
+};
+int fb_whole_begin(fb_store *store, const struct fb_key *file_key, uint32_t dataset,
+                   uint64_t size_bytes, uint32_t block_bytes, struct fb_whole *out);
+int fb_whole_write(fb_store *store, const struct fb_whole *whole, uint64_t block,
+                   const struct fb_key *block_key, const void *data, uint64_t length_bytes);
+int fb_whole_complete(fb_store *store, const struct fb_whole *whole);
+void fb_whole_abandon(fb_store *store, const struct fb_whole *whole);
+int fb_whole_get(fb_store *store, const struct fb_key *file_key, struct fb_hit *hit);
+
+/* Single flight: one fetcher of a key a host. fb_flight_begin returns 0 to the leader, -EALREADY to
+ * a follower, -EAGAIN when the table is full (fetch alone). */
+struct fb_flight_ticket {
+    uint64_t lo, check;
+    uint32_t entry; /* FB_NO_SEGMENT: none */
+    uint32_t owner;
+    uint32_t progress_seen;
+    int64_t since_ms;
+};
+int fb_flight_begin(fb_store *store, const struct fb_key *key, struct fb_flight_ticket *ticket);
+void fb_flight_progress(fb_store *store, struct fb_flight_ticket *ticket);
+void fb_flight_end(fb_store *store, struct fb_flight_ticket *ticket);
+/* Wait one step. 0: over (look again, or begin anew). -EAGAIN: still going on. -ESTALE: its fetcher
+ * made no progress for stall_timeout: fetch alone, without admitting. */
+int fb_flight_wait(fb_store *store, struct fb_flight_ticket *ticket, uint32_t step_ms);
+
+struct fb_tier_status {
+    char path[FB_PATH_MAX];
+    uint32_t medium, level;
+    uint64_t quota_bytes, effective_bytes;
+    uint64_t segment_bytes;
+    uint32_t segments_free, segments_open, segments_sealed, segments_held, segments_absent;
+    uint32_t segments_unscanned, segments_whole;
+    uint64_t used_bytes, held_bytes, free_bytes;
+    uint64_t committed_bytes, committed_blocks, pinned_bytes;
+    bool failed;
+    char cause[96];
+};
+
+struct fb_holder {
+    uint32_t row;
+    int32_t pid;
+    char name[16];
+    uint64_t leases, held_bytes;
+};
+
+struct fb_status {
+    struct fb_tier_status tiers[FB_TIERS_MAX];
+    uint32_t tier_count;
+    uint64_t counters[FB_C_COUNT];
+    uint64_t blocks, index_bytes, index_pages, index_bytes_max, live_bytes;
+    uint32_t row, rows_used, row_count;
+    uint32_t segments_mapped, segments_mapped_max;
+    bool rebuilding, maintainer_alive, read_only;
+    uint64_t max_held_bytes;
+    char live_path[FB_PATH_MAX + 64];
+};
+
+/* Fill *out; scans the index (about 15 ms a million blocks), so the figures are exact. May block. */
+int fb_status_read(fb_store *store, struct fb_status *out);
+/* Up to `capacity` processes that hold leases; returns their count. */
+uint32_t fb_holders(fb_store *store, struct fb_holder *out, uint32_t capacity);
+
+struct fb_check_report {
+    uint64_t pages, slots, records, segments, bytes_verified;
+    uint64_t bad_pages, bad_slots, bad_records, bad_checksums, orphan_records, repaired;
+    char first[256]; /* the first finding, in words */
+};
+/* Walk index, tables and data; with `repair` drop what is wrong. May block for long. */
+int fb_check(fb_store *store, bool repair, bool data, struct fb_check_report *out);
+
+/* One round of maintenance in the caller's thread. -EBUSY: another process is the maintainer. */
+int fb_maintain(fb_store *store);
+/* Move the store's clock, for every process that has it open (tests). */
+void fb_clock_advance(fb_store *store, int64_t milliseconds);
+
+/* The effective configuration, tiers included. */
+void fb_config_read(fb_store *store, struct fb_config *out);
+void fb_key_for(fb_store *store, const void *key, size_t length_bytes, struct fb_key *out);
+
+#endif

@@ -1,0 +1,130 @@
+/* The open store as its parts see it. */
+#ifndef FB_ENGINE_H
+#define FB_ENGINE_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "forebay/crc32c.h"
+#include "forebay/store.h"
+#include "layout.h"
+
+#define FB_MAPS_MAX 1024u
+#define FB_DESCRIPTORS_MAX 256u
+#define FB_POOL_BYTES_MAX (32u << 20)
+
+#define fb_likely(x) __builtin_expect(!!(x), 1)
+#define fb_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* What this process has open of a segment file. Each is of one file epoch: a file that was removed
+ * and made anew under the same number is another file. */
+struct fb_map {
+    _Atomic(uint8_t *) base; /* read-only map; used only under a lease of this process's row */
+    _Atomic uint32_t base_epoch;
+    uint64_t base_bytes;
+    uint8_t *writable; /* the rest under maps_lock; recycled MEM segments only */
+    uint64_t writable_bytes;
+    uint32_t writable_epoch;
+    int descriptor; /* -1: none */
+    uint32_t descriptor_epoch;
+    uint32_t descriptor_users;
+};
+
+struct fb_store {
+    struct fb_config config;
+    struct fb_index_super *super;
+    uint8_t *index;
+    uint64_t index_map_bytes;
+    uint8_t *live;
+    uint64_t live_map_bytes;
+    struct fb_live_super *shared;
+    struct fb_row *rows;
+    _Atomic uint32_t *leases; /* row_count x segment_count */
+    _Atomic uint32_t *directory;
+    struct fb_page_meta *metas;
+    struct fb_segment *segments;
+    struct fb_dataset *datasets;
+    struct fb_flight_bucket *flights;
+    struct fb_promotion *promotions;
+    _Atomic uint32_t *ghosts;
+    _Atomic uint8_t *touches;
+    uint32_t directory_shift;
+    uint32_t segment_count;
+
+    int root_fd, open_fd, rows_fd, probe_fd, index_fd, live_fd, maintainer_fd;
+    bool has_row, read_only;
+    uint32_t row;
+    uint32_t me; /* own lock word */
+    _Atomic uint32_t *row_leases;
+    _Atomic uint64_t *counters;
+    _Atomic uint64_t private_counters[FB_C_COUNT]; /* of a read-only opener */
+    uint32_t *held; /* views a segment, under the interpreter lock */
+    uint8_t secret[16];
+
+    struct fb_map *maps;
+    uint8_t *segment_tier; /* tier of each segment number */
+    pthread_mutex_t maps_lock;
+    uint32_t maps_count, maps_hand, writable_count, descriptors_count, descriptors_hand;
+    int tier_fds[FB_TIERS_MAX]; /* directories of segments; -1: not to be had */
+
+    pthread_mutex_t pool_lock;
+    void *pool[12];
+    uint64_t pool_bytes;
+
+    pthread_mutex_t maintainer_lock;
+    pthread_t maintainer, syncer;
+    bool maintainer_running, syncer_running;
+    _Atomic uint32_t syncer_wake;
+    _Atomic bool maintainer_stop;
+    int64_t promote_refill_ms;
+    uint64_t promote_tokens;
+    uint32_t expire_page;
+    uint64_t expire_left;
+    uint32_t compacted_deletes[FB_TIERS_MAX];
+
+    int fork_rows_fd, fork_open_fd; /* a child's, between the fork handlers */
+    uint32_t fork_row;
+    int orphan_fd; /* a parent's row kept alive for inherited views when the table was full */
+    struct fb_store *next; /* registry for fork */
+};
+
+static inline void fb_count(struct fb_store *s, enum fb_counter c, uint64_t n)
+{
+    atomic_fetch_add_explicit(&s->counters[c], n, memory_order_relaxed);
+}
+
+static inline struct fb_page *fb_page_at(struct fb_store *s, uint32_t page)
+{
+    return (struct fb_page *)(s->index + FB_INDEX_SUPER_BYTES +
+                              (uint64_t)((s->segment_count * 64u + FB_PAGE_BYTES - 1u) & ~(FB_PAGE_BYTES - 1u)) +
+                              (uint64_t)page * FB_PAGE_BYTES);
+}
+
+static inline _Atomic uint8_t *fb_touch_at(struct fb_store *s, uint32_t page, uint32_t slot)
+{
+    return s->touches + (uint64_t)page * FB_TOUCH_PAGE_BYTES + slot;
+}
+
+/* A full fence; ThreadSanitizer knows read-modify-writes but not fences. */
+static inline void fb_fence(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    static _Atomic uint32_t word;
+    atomic_fetch_add_explicit(&word, 0, memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
+static inline void fb_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,311 @@
+#include "evict.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "ghost.h"
+#include "index.h"
+#include "read.h"
+#include "retention.h"
+#include "rows.h"
+#include "write.h"
+
+#define RECORDS_A_PIECE 1024u
+
+int fb_records_visit(fb_store *s, uint32_t segment, uint32_t first, uint32_t count, fb_record_visitor visit,
+                     void *context)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    struct fb_record *piece = fb_pool_take(s, RECORDS_A_PIECE * FB_RECORD_BYTES);
+    int r = piece == NULL ? -ENOMEM : 0;
+    for (uint32_t done = 0; r == 0 && done < count;) {
+        uint32_t n = count - done < RECORDS_A_PIECE ? count - done : RECORDS_A_PIECE;
+        uint64_t lowest = g.table_end - ((uint64_t)first + done + n) * FB_RECORD_BYTES;
+        r = fb_segment_pread(s, segment, piece, n * FB_RECORD_BYTES, lowest);
+        for (uint32_t i = 0; r == 0 && i < n; i++) {
+            const struct fb_record *record = &piece[n - 1 - i];
+            if (!visit(s, context, segment, first + done + i, record, fb_record_valid(s, segment, record)))
+                r = -ECANCELED;
+        }
+        done += n;
+    }
+    if (piece != NULL)
+        fb_pool_give(s, piece);
+    return r == -ECANCELED ? 0 : r;
+}
+
+static bool is_live(const struct fb_record *record)
+{
+    return record->state == FB_RECORD_COMMITTED || record->state == FB_RECORD_PINNED;
+}
+
+static struct fb_key key_of(const struct fb_record *record)
+{
+    return (struct fb_key){.hi = record->hi, .lo = record->lo, .check = record->check};
+}
+
+static uint64_t location_of(uint32_t segment, uint32_t number, const struct fb_record *record)
+{
+    return FB_PLACE(FB_SLOT_PRESENT, 0, 0, number, record->unit, segment);
+}
+
+/* ---- moving one record ---- */
+
+/* Copy a record's bytes into `space`, refusing bytes that are no longer what was admitted. The segment
+ * is ours to retire, so its bytes stay. */
+static int copy_record(fb_store *s, uint32_t segment, const struct fb_record *record, const struct fb_space *space)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    struct fb_key key = key_of(record);
+    uint32_t crc;
+    void *buffer = fb_pool_take(s, record->length ? record->length : 1);
+    if (buffer == NULL)
+        return -ENOMEM;
+    int r = fb_segment_pread(s, segment, buffer, record->length, (uint64_t)record->unit << g.unit_shift);
+    if (r == 0)
+        r = fb_space_write(s, space, buffer, &crc);
+    fb_pool_give(s, buffer);
+    if (r == 0 && crc != record->crc)
+        r = -EBADMSG;
+    if (r == 0)
+        r = fb_space_commit(s, space, &key, crc, record->expiry, record->state);
+    return r;
+}
+
+static void set_touch(fb_store *s, const struct fb_key *key, uint8_t touch)
+{
+    struct fb_found found;
+    if (fb_index_find(s, key, &found) == 0)
+        atomic_store_explicit(fb_touch_at(s, found.page, found.slot), touch, memory_order_relaxed);
+}
+
+/* 0, -ENOENT (deleted meanwhile), -EBADMSG (bad bytes: drop it), -ENOSPC, -ETIMEDOUT. */
+static int move_record(fb_store *s, const struct fb_found *found, uint32_t segment, const struct fb_record *record,
+                       uint32_t level, enum fb_queue queue, bool mover, struct fb_space *space)
+{
+    struct fb_key key = key_of(record);
+    uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
+    if (fb_place_in_level(s, dataset, level, queue, &key, record->length, mover, space) != 0)
+        return -ENOSPC;
+    int r = copy_record(s, segment, record, space);
+    FB_POINT("evict.copied");
+    if (r == 0)
+        r = fb_index_swap(s, key.lo, key.check, found->place,
+                          fb_space_place(space, FB_PLACE_FLAGS(found->place) & FB_SLOT_PINNED,
+                                         FB_PLACE_VERIFIED(found->place)),
+                          found->extent);
+    if (r != 0)
+        fb_space_abandon(s, space);
+    fb_space_end(s, space);
+    return r;
+}
+
+/* ---- retiring ---- */
+
+struct retirement {
+    enum fb_evict_mode mode;
+    uint32_t retention;
+    int error;
+};
+
+static bool writer_inside(fb_store *s, void *context, uint32_t segment, uint32_t number,
+                          const struct fb_record *record, bool valid)
+{
+    (void)segment;
+    (void)number;
+    if (valid && record->state == FB_RECORD_RESERVED && !fb_owner_is_dead(s, record->owner))
+        *(bool *)context = true;
+    return !*(bool *)context;
+}
+
+static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t segment, const struct fb_found *found,
+                            uint8_t *touch)
+{
+    bool pinned = (FB_PLACE_FLAGS(found->place) & FB_SLOT_PINNED) != 0;
+    if (r->mode == FB_EVICT_FORCE)
+        return FB_DROP;
+    if (pinned || r->mode == FB_EVICT_COMPACT)
+        return FB_KEEP;
+    return r->mode == FB_EVICT_ALL ? FB_DROP : fb_retention_fate(s, segment, r->retention, touch);
+}
+
+static int drop_record(fb_store *s, const struct fb_key *key, const struct fb_found *found, bool evicted)
+{
+    int r = fb_index_swap(s, key->lo, key->check, found->place, 0, 0);
+    if (r == 0 && evicted) {
+        fb_ghost_add(s, key->check);
+        fb_count(s, FB_C_EVICTED, 1);
+        fb_count(s, FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(found->extent));
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
+static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t number,
+                          const struct fb_record *record, bool valid)
+{
+    struct retirement *retirement = context;
+    struct fb_found found;
+    struct fb_key key = key_of(record);
+    if (!valid || !is_live(record))
+        return true;
+    int r = fb_index_find(s, &key, &found);
+    if (r == -EBUSY)
+        retirement->error = -ETIMEDOUT;
+    if (r != 0 || FB_PLACE_LOCATION(found.place) != location_of(segment, number, record))
+        return r != -EBUSY;
+    uint8_t touch = atomic_load_explicit(fb_touch_at(s, found.page, found.slot), memory_order_relaxed);
+    uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
+    bool expired = expiry != 0 && fb_now_s(s) >= expiry;
+    enum fb_fate fate = expired ? FB_DROP : fate_of(s, retirement, segment, &found, &touch);
+    uint32_t level = fb_tier_of(s, segment)->level;
+    struct fb_space space;
+    if (fate == FB_KEEP) {
+        enum fb_queue queue = retirement->retention == FB_S3FIFO ? FB_QUEUE_MAIN : FB_QUEUE_SMALL;
+        r = move_record(s, &found, segment, record, level, queue, true, &space);
+        if (r == 0) {
+            fb_count(s, FB_C_MOVED, 1);
+            set_touch(s, &key, touch);
+        }
+    } else if (fate == FB_DEMOTE && level + 1 < fb_level_count(s)) {
+        r = move_record(s, &found, segment, record, level + 1, FB_QUEUE_SMALL, false, &space);
+        if (r == 0) {
+            fb_count(s, FB_C_DEMOTED, 1);
+            set_touch(s, &key, 0);
+        } else if (r == -ENOSPC) {
+            r = drop_record(s, &key, &found, true);
+        }
+    } else {
+        r = drop_record(s, &key, &found, !expired && retirement->mode != FB_EVICT_FORCE);
+        if (expired)
+            fb_count(s, FB_C_EXPIRED, 1);
+    }
+    if (r == -EBADMSG || r == -EIO)
+        r = drop_record(s, &key, &found, false);
+    FB_POINT("evict.record");
+    retirement->error = r == -ENOENT ? 0 : r;
+    return retirement->error == 0;
+}
+
+static void recycle(fb_store *s, uint32_t segment)
+{
+    struct fb_usage u;
+    uint32_t tier = s->segment_tier[segment];
+    fb_tier_usage(s, tier, &u);
+    fb_count(s, FB_C_SEGMENTS_RETIRED, 1);
+    if (fb_segment_is_whole(s, segment) || u.file_bytes > fb_tier_effective(s, tier)) {
+        fb_segfile_remove(s, segment);
+        FB_POINT("evict.removed");
+        fb_segment_turn(s, segment, FB_HELD, FB_ABSENT);
+    } else {
+        fb_segment_turn(s, segment, FB_HELD, FB_FREE);
+    }
+}
+
+bool fb_segment_unhold(fb_store *s, uint32_t segment)
+{
+    if (fb_segment_state_of(s, segment) != FB_HELD || !fb_segment_own(s, segment))
+        return false;
+    fb_fence();
+    bool free_now = fb_segment_state_of(s, segment) == FB_HELD && !fb_segment_is_leased(s, segment);
+    if (free_now)
+        recycle(s, segment);
+    fb_segment_disown(s, segment);
+    return free_now;
+}
+
+/* What the whole file was known by goes first. */
+static void unpublish_whole(fb_store *s, uint32_t segment)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    if (!fb_segment_is_whole(s, segment))
+        return;
+    uint64_t place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment);
+    fb_index_swap(s, atomic_load(&seg->whole_lo), atomic_load(&seg->whole_check), place, 0, 0);
+}
+
+static int retire_owned(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    uint32_t dataset = atomic_load(&seg->dataset) % FB_DATASETS_MAX;
+    struct retirement retirement = {.mode = mode, .retention = atomic_load(&s->datasets[dataset].retention)};
+    uint32_t records = FB_WORD_RECORDS(atomic_load(&seg->word));
+    bool busy = false;
+    int r = fb_records_visit(s, segment, 0, records, writer_inside, &busy);
+    if (r == 0 && busy)
+        r = -EBUSY;
+    FB_POINT("evict.retiring");
+    if (r == 0) {
+        unpublish_whole(s, segment);
+        r = fb_records_visit(s, segment, 0, records, retire_record, &retirement);
+    }
+    if (r == 0)
+        r = retirement.error;
+    if (r != 0) {
+        fb_segment_turn(s, segment, FB_RETIRING, FB_SEALED);
+        return r;
+    }
+    fb_segment_turn(s, segment, FB_RETIRING, FB_HELD);
+    FB_POINT("evict.held");
+    return 0;
+}
+
+int fb_segment_retire(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
+{
+    if (!fb_segment_own(s, segment))
+        return -EBUSY;
+    bool retiring = fb_segment_turn(s, segment, FB_SEALED, FB_RETIRING) ||
+                    fb_segment_state_of(s, segment) == FB_RETIRING;
+    int r = retiring ? retire_owned(s, segment, mode) : -EBUSY;
+    fb_segment_disown(s, segment);
+    if (r == 0)
+        fb_segment_unhold(s, segment);
+    return r;
+}
+
+int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes)
+{
+    struct fb_found found;
+    struct fb_record record;
+    struct fb_space space;
+    if (fb_index_find(s, key, &found) != 0 || FB_PLACE_SEGMENT(found.place) >= s->segment_count)
+        return -ENOENT;
+    uint32_t segment = FB_PLACE_SEGMENT(found.place), level = fb_tier_of(s, segment)->level;
+    if (level == 0 || (FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) || fb_segment_is_whole(s, segment))
+        return -ENOENT;
+    /* A lease keeps the bytes while they are copied, as for any reader. */
+    atomic_fetch_add(&s->row_leases[segment], 1);
+    int r = atomic_load(&s->metas[found.page].sequence) == found.sequence ? 0 : -ENOENT;
+    uint32_t number = r == 0 ? fb_record_of_place(s, found.place, key->lo, key->check, &record) : FB_NO_SEGMENT;
+    if (number == FB_NO_SEGMENT || !is_live(&record))
+        r = -ENOENT;
+    if (r == 0)
+        r = move_record(s, &found, segment, &record, 0, FB_QUEUE_MAIN, false, &space);
+    if (r == 0) {
+        fb_record_flip(s, segment, number, FB_RECORD_DEAD);
+        atomic_fetch_add(&s->shared->deletes, 1);
+        fb_count(s, FB_C_PROMOTED, 1);
+        *moved_bytes = record.length;
+    }
+    atomic_fetch_sub(&s->row_leases[segment], 1);
+    return r;
+}
+
+int fb_free_dataset(fb_store *s, uint32_t dataset_id)
+{
+    if (!s->has_row)
+        return -EROFS;
+    uint32_t dataset = fb_dataset_slot(s, dataset_id, false);
+    int worst = 0;
+    if (dataset == FB_DATASETS_MAX)
+        return 0;
+    for (uint32_t segment = 0; segment < s->segment_count; segment++) {
+        struct fb_segment *seg = &s->segments[segment];
+        uint32_t state = fb_segment_state_of(s, segment);
+        if (atomic_load(&seg->dataset) != dataset || (state != FB_OPEN && state != FB_SEALED))
+            continue;
+        if (state == FB_OPEN && !fb_segment_is_whole(s, segment))
+            fb_segment_seal(s, segment);
+        int r = fb_segment_retire(s, segment, FB_EVICT_FORCE);
+        worst = r != 0 ? r : worst;
+    }
+    return worst;
+}

@@ -1,0 +1,87 @@
+#include "health.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "platform.h"
+#include "tiers.h"
+
+#define FAULT_WINDOW_MS 5000
+#define FAULTS_MAX 3u
+#define PROBES_CLEAN 3u
+#define PROBE_NAME ".probe"
+
+void fb_tier_fault(fb_store *s, uint32_t tier, int error)
+{
+    struct fb_tier_live *t = &s->shared->tiers[tier];
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case EFBIG:
+    case EINTR:
+    case EACCES:
+    case EPERM:
+        return;
+    default:
+        break;
+    }
+    fb_count(s, FB_C_IO_ERRORS, 1);
+    int64_t now = fb_boottime_ms();
+    if (now - atomic_load(&t->failed_ms) > FAULT_WINDOW_MS)
+        atomic_store(&t->faults, 0);
+    atomic_store(&t->failed_ms, now);
+    atomic_store(&t->error, (uint32_t)error);
+    uint32_t faults = atomic_fetch_add(&t->faults, 1) + 1;
+    if (error == EROFS || faults >= FAULTS_MAX) {
+        atomic_store(&t->clean_probes, 0);
+        atomic_store(&t->failed, 1);
+    }
+}
+
+static bool probe_once(int directory)
+{
+    char out[512], in[512];
+    memset(out, 0x5a, sizeof out);
+    int fd = openat(directory, PROBE_NAME, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return false;
+    bool clean = fb_pwrite_all(fd, out, sizeof out, 0) == 0 && fdatasync(fd) == 0 &&
+                 fb_pread_all(fd, in, sizeof in, 0) == 0 && memcmp(out, in, sizeof in) == 0;
+    close(fd);
+    return unlinkat(directory, PROBE_NAME, 0) == 0 && clean;
+}
+
+void fb_tier_probe(fb_store *s, uint32_t tier)
+{
+    struct fb_tier_live *t = &s->shared->tiers[tier];
+    if (!fb_tier_failed(s, tier))
+        return;
+    if (s->tier_fds[tier] < 0)
+        s->tier_fds[tier] = fb_open_versioned(s->super->tiers[tier].path, 0700, -1, NULL);
+    if (s->tier_fds[tier] < 0)
+        return;
+    if (!probe_once(s->tier_fds[tier])) {
+        atomic_store(&t->clean_probes, 0);
+    } else if (atomic_fetch_add(&t->clean_probes, 1) + 1 >= PROBES_CLEAN) {
+        atomic_store(&t->faults, 0);
+        atomic_store(&t->error, 0);
+        atomic_store(&t->failed, 0);
+    }
+}
+
+bool fb_tier_has_room(fb_store *s, uint32_t tier, uint64_t bytes)
+{
+    struct statvfs fs;
+    if (s->tier_fds[tier] < 0 || fstatvfs(s->tier_fds[tier], &fs) != 0)
+        return false;
+    uint64_t total = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (free_bytes < bytes + total / 10)
+        return false;
+    return s->super->tiers[tier].medium != FB_MEM || fb_cgroup_room() >= bytes;
+}

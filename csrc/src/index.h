@@ -1,0 +1,59 @@
+/* The index: extendible hashing over 64 KiB pages of 32-byte slots, linear probing inside a page.
+ *
+ * Readers take no lock: they read slots under the page's sequence word. Writers hold the page's lock
+ * word and make the sequence odd meanwhile. A page splits in two when it is 85 % full; pages never
+ * move and are never freed, so a reader with an old directory entry reads a page that is still a page.
+ */
+#ifndef FB_INDEX_H
+#define FB_INDEX_H
+
+#include "engine.h"
+
+struct fb_found {
+    uint32_t page, slot;
+    uint32_t sequence; /* of the page, when the slot was read */
+    uint64_t place, extent;
+};
+
+uint32_t fb_index_entry(const fb_store *s, uint64_t lo);
+
+/* 0, -ENOENT, or -EBUSY: the page is being written by a process that does not go on. */
+int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out);
+
+/* The page that holds (or would hold) a key, locked; mended first if its last holder died.
+ * 0 or -ETIMEDOUT. Unlock with fb_index_unlock. */
+int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out);
+void fb_index_unlock(fb_store *s, uint32_t page);
+
+/* Under the page's lock. find: slot number or -1. */
+int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check);
+void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint64_t extent);
+void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot);
+
+/* Insert or replace; *old is the place that was there (0: none). 0, -ENOSPC or -ETIMEDOUT. `guard`
+ * is asked under the lock, with the old place, and may refuse (-ECANCELED). */
+typedef bool (*fb_guard)(fb_store *s, void *context, uint64_t old_place);
+int fb_index_put(fb_store *s, const struct fb_key *key, uint64_t place, uint64_t extent, fb_guard guard,
+                 void *context, uint64_t *old);
+
+/* Replace (new_place != 0) or remove the slot if it still names expected's location. 0, -ENOENT,
+ * -ETIMEDOUT. */
+int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
+                  uint64_t new_extent);
+
+/* Make a new, empty index (sole opener), or adopt the pages that are there: -EBADMSG when they do not
+ * cover the directory exactly once. */
+int fb_index_format(fb_store *s);
+int fb_index_adopt(fb_store *s, uint32_t page_count);
+
+/* No slot counts as verified any more (sole opener; the generation has come round). */
+void fb_index_forget_verified(fb_store *s);
+
+/* Rebuild one page from whatever valid slots it holds; its lock is held. */
+void fb_page_repair(fb_store *s, uint32_t page);
+
+/* Visit every slot, page by page, each page as it was at one moment. */
+typedef void (*fb_visitor)(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent);
+void fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context);
+
+#endif

@@ -1,0 +1,376 @@
+#include "read.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "ghost.h"
+#include "health.h"
+#include "retention.h"
+#include "rows.h"
+#include "segment.h"
+
+#define READ_TRIES 16
+
+/* The reader and the cleaner, numbered; they meet at the page's sequence word and the row's lease:
+ *
+ *   reader                                     cleaner (fb_segment_retire)
+ *   R1 read sequence, slot                     C1 state = RETIRING
+ *   R2 lease += 1   (sequentially consistent)  C2 per slot, under the page's lock: sequence odd, slot
+ *   R3 sequence as in R1?  no: undo, again        empty, sequence even
+ *   R4 use the bytes                           C3 full fence
+ *   R5 lease -= 1                              C4 all leases of live rows zero?  no: HELD, look again later
+ *                                              C5 generation + 1, bytes are written anew
+ *
+ * R2 before R3 and C2 before C4 in one total order: either R3 sees C2 and the reader goes back, or C4
+ * sees R2 and the cleaner waits. tests/csrc/model_lease.c walks through every interleaving.
+ */
+
+static int miss(fb_store *s, enum fb_counter cause, int code)
+{
+    fb_count(s, cause, 1);
+    return code;
+}
+
+static bool out_of_bounds(fb_store *s, const struct fb_found *found)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    if (segment >= s->segment_count)
+        return true;
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    uint64_t offset = (uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift;
+    return offset < g.data_begin || offset + FB_EXTENT_LENGTH(found->extent) > g.file_bytes;
+}
+
+void fb_block_drop(fb_store *s, const struct fb_key *key, uint64_t place)
+{
+    if (!s->has_row)
+        return;
+    struct fb_record record;
+    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    if (fb_index_swap(s, key->lo, key->check, place, 0, 0) == 0 && number != FB_NO_SEGMENT)
+        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
+}
+
+static bool sums_agree(fb_store *s, uint32_t segment, const struct fb_record *record, const uint8_t *data)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    uint32_t chunks = fb_chunk_count(record->length);
+    if (chunks <= 1)
+        return fb_crc32c(0, data, record->length) == record->crc;
+    uint64_t offset = (uint64_t)record->unit << g.unit_shift;
+    uint32_t *sums = fb_pool_take(s, chunks * 8ull);
+    if (sums == NULL)
+        return false;
+    bool good = fb_segment_pread(s, segment, sums, chunks * 4, fb_chunk_sums_offset(&g, offset, record->length)) == 0 &&
+                fb_crc32c(0, sums, chunks * 4) == record->crc;
+    if (good) {
+        fb_crc32c_chunks(data, record->length, FB_CHUNK_BYTES, sums + chunks);
+        good = memcmp(sums, sums + chunks, chunks * 4) == 0;
+    }
+    fb_pool_give(s, sums);
+    return good;
+}
+
+bool fb_block_verify(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data)
+{
+    struct fb_record record;
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    if (fb_record_of_place(s, found->place, key->lo, key->check, &record) == FB_NO_SEGMENT)
+        return false;
+    return record.hi == key->hi && record.length == FB_EXTENT_LENGTH(found->extent) &&
+           (record.state == FB_RECORD_COMMITTED || record.state == FB_RECORD_PINNED) &&
+           sums_agree(s, segment, &record, data);
+}
+
+/* The slot says from now on that its bytes were seen good in this generation of the store. */
+static void mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found)
+{
+    uint32_t verified = atomic_load(&s->shared->verify_generation);
+    uint64_t place = (found->place & ~((uint64_t)0xff << 4)) | (uint64_t)verified << 4;
+    if (s->has_row)
+        fb_index_swap(s, key->lo, key->check, found->place, place, found->extent);
+}
+
+static bool needs_verifying(fb_store *s, uint64_t place)
+{
+    if (s->config.checksum == FB_CHECKSUM_LOAD)
+        return FB_PLACE_VERIFIED(place) !=
+               atomic_load_explicit(&s->shared->verify_generation, memory_order_relaxed);
+    return s->config.checksum == FB_CHECKSUM_READ;
+}
+
+static void count_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
+{
+    uint32_t medium = fb_tier_of(s, segment)->medium;
+    fb_count(s, FB_C_HIT_MEM + medium, 1);
+    fb_count(s, FB_C_HIT_BYTES_MEM + medium, length_bytes);
+}
+
+/* What the hit tells retention. Words are written only when they change. */
+static void touch(fb_store *s, const struct fb_key *key, const struct fb_found *found)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    struct fb_dataset *d = &s->datasets[atomic_load_explicit(&s->segments[segment].dataset, memory_order_relaxed) %
+                                        FB_DATASETS_MAX];
+    uint32_t now = atomic_load_explicit(&s->shared->now_s, memory_order_relaxed);
+    if (atomic_load_explicit(&d->read_s, memory_order_relaxed) != now)
+        atomic_store_explicit(&d->read_s, now, memory_order_relaxed);
+    if (fb_likely(atomic_load_explicit(&d->retention, memory_order_relaxed) == FB_EPOCH))
+        return;
+    fb_retention_touch(s, key, found, atomic_load_explicit(&d->retention, memory_order_relaxed));
+}
+
+static int missing(fb_store *s, const struct fb_key *key)
+{
+    return miss(s, fb_ghost_has(s, key->check) ? FB_C_MISS_EVICTED : FB_C_MISS_COLD, -ENOENT);
+}
+
+/* Find a live slot. 0, -ENOENT (counted). */
+static int find(fb_store *s, const struct fb_key *key, struct fb_found *found)
+{
+    int r = fb_index_find(s, key, found);
+    if (fb_unlikely(r == -EBUSY) && s->has_row) {
+        /* A writer died in this page: mend it. One that is stopped is not waited for. */
+        uint32_t page = atomic_load(&s->directory[fb_index_entry(s, key->lo)]);
+        uint32_t holder = atomic_load(&s->metas[page].lock);
+        if (fb_owner_is_dead(s, holder) && fb_index_lock(s, key->lo, &page) == 0) {
+            fb_index_unlock(s, page);
+            r = fb_index_find(s, key, found);
+        }
+    }
+    if (fb_unlikely(r == -EBUSY))
+        return miss(s, FB_C_MISS_BUSY, -ENOENT);
+    if (r != 0)
+        return missing(s, key);
+    if (fb_unlikely(FB_PLACE_FLAGS(found->place) & FB_SLOT_WHOLE))
+        return missing(s, key);
+    if (fb_unlikely(out_of_bounds(s, found))) {
+        fb_block_drop(s, key, found->place);
+        return miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+    }
+    uint32_t expiry = FB_EXTENT_EXPIRY(found->extent);
+    if (fb_unlikely(expiry != 0) && fb_now_s(s) >= expiry)
+        return miss(s, FB_C_MISS_EXPIRED, -ENOENT);
+    if (fb_unlikely(fb_tier_failed(s, s->segment_tier[FB_PLACE_SEGMENT(found->place)])))
+        return miss(s, FB_C_MISS_IO, -ENOENT);
+    return 0;
+}
+
+/* R2 and R3. */
+static bool lease(fb_store *s, const struct fb_found *found)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    atomic_fetch_add_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
+    if (fb_likely(atomic_load_explicit(&s->metas[found->page].sequence, memory_order_seq_cst) == found->sequence))
+        return true;
+    atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
+    return false;
+}
+
+static void unlease(fb_store *s, uint32_t segment)
+{
+    atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
+}
+
+static bool holds_too_much(fb_store *s)
+{
+    return atomic_load_explicit(&s->rows[s->row].held_bytes, memory_order_relaxed) > s->config.max_held_bytes;
+}
+
+/* Bytes through the descriptor. Without a lease they are good only if, after the copy, the slot still
+ * names them and the segment is of the same generation. */
+static int copy_out(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t generation,
+                    bool leased, void *destination, uint64_t from, uint64_t length_bytes)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    uint64_t offset = ((uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift) + from;
+    int r = fb_segment_pread(s, segment, destination, length_bytes, offset);
+    if (r != 0)
+        fb_tier_fault(s, s->segment_tier[segment], -r);
+    if (leased)
+        return r;
+    struct fb_found again;
+    if (fb_index_find(s, key, &again) != 0 ||
+        FB_PLACE_LOCATION(again.place) != FB_PLACE_LOCATION(found->place) ||
+        atomic_load(&s->segments[segment].generation) != generation)
+        return -EAGAIN;
+    return r;
+}
+
+/* A private copy of the whole block. 0, -EAGAIN (look again), -ENOENT (counted). */
+static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t generation,
+                    bool leased, struct fb_hit *hit)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    uint32_t length = FB_EXTENT_LENGTH(found->extent);
+    void *buffer = fb_pool_take(s, length ? length : 1);
+    if (buffer == NULL)
+        return miss(s, FB_C_MISS_BUSY, -ENOENT);
+    int r = copy_out(s, key, found, generation, leased, buffer, 0, length);
+    bool verify = r == 0 && needs_verifying(s, found->place);
+    if (verify && !fb_block_verify(s, found, key, buffer)) {
+        struct fb_found again;
+        bool same = fb_index_find(s, key, &again) == 0 && again.place == found->place;
+        if (same && (leased || atomic_load(&s->segments[segment].generation) == generation)) {
+            fb_block_drop(s, key, found->place);
+            r = miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+        } else {
+            r = -EAGAIN;
+        }
+    } else if (verify) {
+        mark_verified(s, key, found);
+    } else if (r != 0 && r != -EAGAIN) {
+        /* A file cut short or a bad sector: this block is gone, the next source has it. */
+        fb_block_drop(s, key, found->place);
+        r = miss(s, FB_C_MISS_IO, -ENOENT);
+    }
+    if (r != 0) {
+        fb_pool_give(s, buffer);
+        return r;
+    }
+    *hit = (struct fb_hit){.data = buffer, .length_bytes = length, .owned = buffer, .segment = segment};
+    return 0;
+}
+
+/* Everything that is not the plain hit: verification, private copies, files that are not there. */
+static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_found *found, struct fb_hit *hit)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    uint32_t generation = atomic_load(&s->segments[segment].generation);
+    if (!s->has_row)
+        return get_copy(s, key, found, generation, false, hit);
+    if (!lease(s, found))
+        return -EAGAIN;
+    bool copy = !fb_segment_maps(s, segment) || holds_too_much(s);
+    const uint8_t *base = copy ? NULL : fb_map_base(s, segment);
+    if (base == NULL) {
+        if (fb_segment_maps(s, segment))
+            fb_count(s, FB_C_PRIVATE_COPIES, 1);
+        int r = get_copy(s, key, found, generation, true, hit);
+        unlease(s, segment);
+        return r;
+    }
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    const uint8_t *data = base + ((uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift);
+    if (needs_verifying(s, found->place)) {
+        if (!fb_block_verify(s, found, key, data)) {
+            fb_block_drop(s, key, found->place);
+            unlease(s, segment);
+            return miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+        }
+        mark_verified(s, key, found);
+    }
+    *hit = (struct fb_hit){.data = data, .length_bytes = FB_EXTENT_LENGTH(found->extent), .segment = segment};
+    return 0;
+}
+
+int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit)
+{
+    for (int tries = 0; tries < READ_TRIES; tries++) {
+        struct fb_found found;
+        int r = find(s, key, &found);
+        if (r != 0)
+            return r;
+        uint32_t segment = FB_PLACE_SEGMENT(found.place);
+        if (fb_likely(s->has_row && fb_segment_maps(s, segment) && !needs_verifying(s, found.place) &&
+                      !holds_too_much(s))) {
+            if (!lease(s, &found))
+                continue;
+            FB_POINT("get.leased");
+            const uint8_t *base = fb_map_current(s, segment);
+            if (fb_likely(base != NULL)) {
+                uint32_t shift = segment >= fb_tier_of(s, segment)->whole_base ? FB_WHOLE_UNIT_SHIFT : FB_UNIT_SHIFT;
+                hit->data = base + ((uint64_t)FB_PLACE_UNIT(found.place) << shift);
+                hit->length_bytes = FB_EXTENT_LENGTH(found.extent);
+                hit->owned = NULL;
+                hit->segment = segment;
+                count_hit(s, segment, hit->length_bytes);
+                touch(s, key, &found);
+                return 0;
+            }
+            unlease(s, segment);
+        }
+        if (quick)
+            return -EAGAIN;
+        r = get_slowly(s, key, &found, hit);
+        if (r == -EAGAIN)
+            continue;
+        if (r == 0) {
+            count_hit(s, segment, hit->length_bytes);
+            touch(s, key, &found);
+        }
+        return r;
+    }
+    return miss(s, FB_C_MISS_BUSY, -ENOENT);
+}
+
+/* A part of a disk block, without reading the rest of it. -EAGAIN: do it the general way. */
+static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, void *destination,
+                     uint64_t length_bytes, uint64_t *copied)
+{
+    struct fb_found found;
+    int r = find(s, key, &found);
+    if (r != 0)
+        return r;
+    uint32_t segment = FB_PLACE_SEGMENT(found.place);
+    uint64_t length = FB_EXTENT_LENGTH(found.extent);
+    if (!s->has_row || fb_segment_maps(s, segment) || needs_verifying(s, found.place) || !lease(s, &found))
+        return -EAGAIN;
+    uint64_t n = offset >= length ? 0 : length - offset < length_bytes ? length - offset : length_bytes;
+    r = copy_out(s, key, &found, 0, true, destination, offset, n);
+    unlease(s, segment);
+    if (r != 0) {
+        fb_block_drop(s, key, found.place);
+        return miss(s, FB_C_MISS_IO, -ENOENT);
+    }
+    count_hit(s, segment, n);
+    touch(s, key, &found);
+    *copied = n;
+    return 0;
+}
+
+int fb_read(fb_store *s, const struct fb_key *key, uint64_t offset, void *destination, uint64_t length_bytes,
+            uint64_t *copied)
+{
+    struct fb_hit hit;
+    int r = read_part(s, key, offset, destination, length_bytes, copied);
+    if (r != -EAGAIN)
+        return r;
+    r = fb_get(s, key, false, &hit);
+    if (r != 0)
+        return r;
+    uint64_t length = hit.length_bytes;
+    uint64_t n = offset >= length ? 0 : length - offset < length_bytes ? length - offset : length_bytes;
+    memcpy(destination, hit.data + (n ? offset : 0), n);
+    fb_release(s, &hit);
+    *copied = n;
+    return 0;
+}
+
+bool fb_contains(fb_store *s, const struct fb_key *key)
+{
+    struct fb_found found;
+    if (fb_index_find(s, key, &found) != 0 || out_of_bounds(s, &found))
+        return false;
+    uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
+    return !(expiry != 0 && fb_now_s(s) >= expiry) && !(FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) &&
+           !fb_tier_failed(s, s->segment_tier[FB_PLACE_SEGMENT(found.place)]);
+}
+
+void fb_release(fb_store *s, struct fb_hit *hit)
+{
+    if (hit->owned != NULL)
+        fb_pool_give(s, hit->owned);
+    else if (s->has_row)
+        unlease(s, hit->segment);
+}
+
+void fb_hold(fb_store *s, uint32_t segment)
+{
+    s->held[segment]++;
+}
+
+void fb_unhold(fb_store *s, uint32_t segment)
+{
+    s->held[segment]--;
+}

@@ -1,0 +1,378 @@
+#include "segfile.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "failpoint.h"
+#include "health.h"
+#include "platform.h"
+
+#define ALIGN_UP(n, to) (((n) + (to)-1) & ~((uint64_t)(to)-1))
+
+bool fb_segment_is_whole(fb_store *s, uint32_t segment)
+{
+    return segment >= fb_tier_of(s, segment)->whole_base;
+}
+
+uint64_t fb_whole_file_bytes(uint64_t size_bytes, uint32_t block_bytes)
+{
+    uint64_t chunks = (size_bytes + FB_CHUNK_BYTES - 1) / FB_CHUNK_BYTES;
+    uint64_t blocks = (size_bytes + block_bytes - 1) / block_bytes;
+    return ALIGN_UP(ALIGN_UP(size_bytes, 4096) + chunks * 4 + blocks * FB_RECORD_BYTES, 4096) +
+           FB_SEGMENT_SUPER_BYTES;
+}
+
+struct fb_geometry fb_geometry_of(fb_store *s, uint32_t segment)
+{
+    struct fb_geometry g;
+    struct fb_segment *seg = &s->segments[segment];
+    g.whole = fb_segment_is_whole(s, segment);
+    if (g.whole) {
+        uint64_t whole_bytes = atomic_load(&seg->whole_bytes);
+        uint32_t block_bytes = atomic_load(&seg->whole_block_bytes);
+        g.file_bytes = fb_whole_file_bytes(whole_bytes, block_bytes ? block_bytes : FB_CHUNK_BYTES);
+        g.data_begin = 0;
+        g.super_offset = g.file_bytes - FB_SEGMENT_SUPER_BYTES;
+        g.table_end = g.super_offset;
+        g.crc_begin = ALIGN_UP(whole_bytes, 4096);
+        g.unit_shift = FB_WHOLE_UNIT_SHIFT;
+    } else {
+        g.file_bytes = fb_tier_of(s, segment)->segment_bytes;
+        g.data_begin = FB_SEGMENT_SUPER_BYTES;
+        g.super_offset = 0;
+        g.table_end = g.file_bytes;
+        g.crc_begin = 0;
+        g.unit_shift = FB_UNIT_SHIFT;
+    }
+    return g;
+}
+
+bool fb_segment_maps(fb_store *s, uint32_t segment)
+{
+    return fb_tier_of(s, segment)->medium == FB_MEM || s->config.map_disk;
+}
+
+void fb_segfile_name(fb_store *s, uint32_t segment, char out[32])
+{
+    struct fb_tier_saved *tier = fb_tier_of(s, segment);
+    if (segment >= tier->whole_base)
+        snprintf(out, 32, "whole-%06u", segment - tier->whole_base);
+    else
+        snprintf(out, 32, "seg-%06u", segment - tier->segment_base);
+}
+
+static int open_segment(fb_store *s, uint32_t segment, int flags)
+{
+    char name[32];
+    int directory = s->tier_fds[s->segment_tier[segment]];
+    if (directory < 0)
+        return -ENOENT;
+    fb_segfile_name(s, segment, name);
+    return fb_open_regular(directory, name, flags, (mode_t)s->config.file_mode);
+}
+
+/* ---- maps ---- */
+
+/* Reader: lease, then load the pointer. Here: clear the pointer, then look at the leases. One of the
+ * two sees the other. */
+static bool unmap(fb_store *s, uint32_t segment)
+{
+    struct fb_map *map = &s->maps[segment];
+    uint8_t *base = atomic_exchange(&map->base, NULL);
+    if (base == NULL)
+        return false;
+    fb_fence();
+    if (s->has_row && atomic_load(&s->row_leases[segment]) > 0) {
+        atomic_store(&map->base, base);
+        return false;
+    }
+    munmap(base, map->base_bytes);
+    s->maps_count--;
+    return true;
+}
+
+static void make_room_for_map(fb_store *s)
+{
+    for (uint32_t tried = 0; s->maps_count >= FB_MAPS_MAX && tried < s->segment_count; tried++) {
+        unmap(s, s->maps_hand);
+        s->maps_hand = (s->maps_hand + 1) % s->segment_count;
+    }
+}
+
+/* A pointer of an older file epoch may still be under a view's lease of ours only when that lease was
+ * for the older file; such a file is not removed while leased, so here it is stale and unused. */
+static const uint8_t *map_segment(fb_store *s, uint32_t segment)
+{
+    struct fb_map *map = &s->maps[segment];
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    uint32_t epoch = atomic_load(&s->segments[segment].file_epoch);
+    uint8_t *base = atomic_load(&map->base);
+    if (base != NULL && atomic_load(&map->base_epoch) == epoch)
+        return base;
+    if (base != NULL) {
+        atomic_store(&map->base, NULL);
+        munmap(base, map->base_bytes);
+        s->maps_count--;
+    }
+    make_room_for_map(s);
+    int fd = open_segment(s, segment, O_RDONLY);
+    if (fd < 0)
+        return NULL;
+    struct stat st;
+    void *fresh = MAP_FAILED;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= g.file_bytes)
+        fresh = mmap(NULL, g.file_bytes, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (fresh == MAP_FAILED)
+        return NULL;
+    map->base_bytes = g.file_bytes;
+    atomic_store(&map->base_epoch, epoch);
+    atomic_store(&map->base, (uint8_t *)fresh);
+    s->maps_count++;
+    return fresh;
+}
+
+const uint8_t *fb_map_base(fb_store *s, uint32_t segment)
+{
+    const uint8_t *base = fb_map_current(s, segment);
+    if (base != NULL)
+        return base;
+    pthread_mutex_lock(&s->maps_lock);
+    const uint8_t *mapped = map_segment(s, segment);
+    pthread_mutex_unlock(&s->maps_lock);
+    return mapped;
+}
+
+uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
+{
+    struct fb_map *map = &s->maps[segment];
+    struct fb_segment *seg = &s->segments[segment];
+    if (fb_tier_of(s, segment)->medium != FB_MEM || !(atomic_load(&seg->flags) & FB_SEG_RECYCLED))
+        return NULL;
+    uint32_t epoch = atomic_load(&seg->file_epoch);
+    pthread_mutex_lock(&s->maps_lock);
+    if (map->writable != NULL && map->writable_epoch != epoch) {
+        munmap(map->writable, map->writable_bytes);
+        map->writable = NULL;
+        s->writable_count--;
+    }
+    if (map->writable == NULL && s->writable_count < FB_MAPS_MAX) {
+        struct fb_geometry g = fb_geometry_of(s, segment);
+        int fd = open_segment(s, segment, O_RDWR);
+        struct stat st;
+        if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= g.file_bytes) {
+            void *fresh = mmap(NULL, g.file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+            if (fresh != MAP_FAILED) {
+                map->writable = fresh;
+                map->writable_bytes = g.file_bytes;
+                map->writable_epoch = epoch;
+                s->writable_count++;
+            }
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    uint8_t *writable = map->writable;
+    pthread_mutex_unlock(&s->maps_lock);
+    return writable;
+}
+
+/* ---- descriptors ---- */
+
+static void close_idle_descriptors(fb_store *s)
+{
+    for (uint32_t tried = 0; s->descriptors_count >= FB_DESCRIPTORS_MAX && tried < s->segment_count; tried++) {
+        struct fb_map *map = &s->maps[s->descriptors_hand];
+        s->descriptors_hand = (s->descriptors_hand + 1) % s->segment_count;
+        if (map->descriptor >= 0 && map->descriptor_users == 0) {
+            close(map->descriptor);
+            map->descriptor = -1;
+            s->descriptors_count--;
+        }
+    }
+}
+
+int fb_descriptor_get(fb_store *s, uint32_t segment)
+{
+    struct fb_map *map = &s->maps[segment];
+    uint32_t epoch = atomic_load(&s->segments[segment].file_epoch);
+    pthread_mutex_lock(&s->maps_lock);
+    if (map->descriptor >= 0 && map->descriptor_epoch != epoch && map->descriptor_users == 0) {
+        close(map->descriptor);
+        map->descriptor = -1;
+        s->descriptors_count--;
+    }
+    int fd = map->descriptor;
+    if (fd < 0) {
+        close_idle_descriptors(s);
+        fd = open_segment(s, segment, s->read_only ? O_RDONLY : O_RDWR);
+        if (fd >= 0) {
+            map->descriptor = fd;
+            map->descriptor_epoch = epoch;
+            s->descriptors_count++;
+        }
+    }
+    if (fd >= 0)
+        map->descriptor_users++;
+    pthread_mutex_unlock(&s->maps_lock);
+    return fd;
+}
+
+void fb_descriptor_put(fb_store *s, uint32_t segment, int fd)
+{
+    (void)fd;
+    pthread_mutex_lock(&s->maps_lock);
+    s->maps[segment].descriptor_users--;
+    pthread_mutex_unlock(&s->maps_lock);
+}
+
+int fb_segment_pread(fb_store *s, uint32_t segment, void *data, size_t length_bytes, uint64_t offset)
+{
+    int fd = fb_descriptor_get(s, segment);
+    if (fd < 0)
+        return fd;
+    int r = fb_pread_all(fd, data, length_bytes, offset);
+    fb_descriptor_put(s, segment, fd);
+    return r;
+}
+
+int fb_segment_write(fb_store *s, uint32_t segment, const void *data, size_t length_bytes, uint64_t offset)
+{
+    uint8_t *writable = fb_map_writable(s, segment);
+    if (writable != NULL) {
+        memcpy(writable + offset, data, length_bytes);
+        return 0;
+    }
+    int fd = fb_descriptor_get(s, segment);
+    if (fd < 0)
+        return fd;
+    int r = fb_pwrite_all(fd, data, length_bytes, offset);
+    fb_descriptor_put(s, segment, fd);
+    return r;
+}
+
+/* ---- files ---- */
+
+int fb_segfile_create(fb_store *s, uint32_t segment)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    struct fb_tier_saved *tier = fb_tier_of(s, segment);
+    char name[32];
+    int directory = s->tier_fds[s->segment_tier[segment]];
+    fb_segfile_name(s, segment, name);
+    unlinkat(directory, name, 0);
+    int fd = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, s->config.file_mode);
+    if (fd < 0)
+        return -errno;
+    FB_POINT("segment.created");
+    int r = ftruncate(fd, (off_t)g.file_bytes) == 0 ? 0 : -errno;
+    /* tmpfs pages come with the first write: reserving them first would clear each page in vain. */
+    if (r == 0 && tier->medium != FB_MEM) {
+        r = fb_reserve_bytes(fd, 0, g.file_bytes);
+        if (r == -EOPNOTSUPP)
+            r = 0;
+    }
+    if (r == 0 && s->config.group_id >= 0 && fchown(fd, (uid_t)-1, (gid_t)s->config.group_id) != 0)
+        r = -errno;
+    if (r == 0 && fchmod(fd, (mode_t)s->config.file_mode) != 0)
+        r = -errno;
+    close(fd);
+    if (r != 0) {
+        unlinkat(directory, name, 0);
+        return r;
+    }
+    atomic_fetch_add(&s->segments[segment].file_epoch, 1);
+    return 0;
+}
+
+void fb_segfile_remove(fb_store *s, uint32_t segment)
+{
+    char name[32];
+    int fd = open_segment(s, segment, O_RDWR);
+    /* Other processes may have it mapped and would keep its pages: take those away first. Nobody reads a
+     * map without a lease, and this segment has none. */
+    if (fd >= 0) {
+        if (ftruncate(fd, 0) != 0)
+            fb_tier_fault(s, s->segment_tier[segment], errno);
+        close(fd);
+    }
+    fb_segfile_name(s, segment, name);
+    unlinkat(s->tier_fds[s->segment_tier[segment]], name, 0);
+}
+
+int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    struct fb_segment *seg = &s->segments[segment];
+    struct fb_tier_saved *tier = fb_tier_of(s, segment);
+    struct fb_segment_super super = {
+        .magic = FB_SEGMENT_MAGIC,
+        .format = FB_FORMAT,
+        .generation = atomic_load(&seg->generation),
+        .tier_number = s->segment_tier[segment],
+        .local_number = g.whole ? segment - tier->whole_base : segment - tier->segment_base,
+        .dataset_id = dataset_id,
+        .whole_block_bytes = atomic_load(&seg->whole_block_bytes),
+        .file_bytes = g.file_bytes,
+        .whole_bytes = atomic_load(&seg->whole_bytes),
+        .whole_key = {.lo = atomic_load(&seg->whole_lo), .check = atomic_load(&seg->whole_check)},
+    };
+    memcpy(super.store_id, s->super->store_id, sizeof super.store_id);
+    super.crc = fb_crc32c(0, &super, offsetof(struct fb_segment_super, crc));
+    return fb_segment_write(s, segment, &super, sizeof super, g.super_offset);
+}
+
+int fb_segfile_read_super(fb_store *s, uint32_t segment, struct fb_segment_super *out)
+{
+    struct fb_tier_saved *tier = fb_tier_of(s, segment);
+    bool whole = fb_segment_is_whole(s, segment);
+    struct stat st;
+    struct fb_segment_super super;
+    int fd = open_segment(s, segment, O_RDONLY);
+    if (fd < 0)
+        return fd;
+    int r = fstat(fd, &st) == 0 ? 0 : -errno;
+    uint64_t bytes = r == 0 ? (uint64_t)st.st_size : 0;
+    if (r == 0 && (bytes < FB_SEGMENT_SUPER_BYTES || (!whole && bytes != tier->segment_bytes)))
+        r = -EBADMSG;
+    if (r == 0)
+        r = fb_pread_all(fd, &super, sizeof super, whole ? bytes - FB_SEGMENT_SUPER_BYTES : 0);
+    close(fd);
+    if (r != 0)
+        return r;
+    uint32_t local = whole ? segment - tier->whole_base : segment - tier->segment_base;
+    if (super.magic != FB_SEGMENT_MAGIC || super.format != FB_FORMAT || super.file_bytes != bytes ||
+        super.crc != fb_crc32c(0, &super, offsetof(struct fb_segment_super, crc)) || super.local_number != local ||
+        super.tier_number != s->segment_tier[segment] ||
+        memcmp(super.store_id, s->super->store_id, sizeof super.store_id) != 0)
+        return -EBADMSG;
+    *out = super;
+    return 0;
+}
+
+int fb_segfile_sync(fb_store *s, uint32_t segment)
+{
+    int fd = open_segment(s, segment, O_RDWR);
+    if (fd < 0)
+        return fd;
+    int r = fdatasync(fd) == 0 ? 0 : -errno;
+    close(fd);
+    return r;
+}
+
+void fb_maps_close(fb_store *s)
+{
+    for (uint32_t i = 0; i < s->segment_count; i++) {
+        struct fb_map *map = &s->maps[i];
+        uint8_t *base = atomic_load(&map->base);
+        if (base != NULL)
+            munmap(base, map->base_bytes);
+        if (map->writable != NULL)
+            munmap(map->writable, map->writable_bytes);
+        if (map->descriptor >= 0)
+            close(map->descriptor);
+    }
+}

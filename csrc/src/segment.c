@@ -1,0 +1,517 @@
+#include "segment.h"
+
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "failpoint.h"
+#include "health.h"
+#include "platform.h"
+#include "rows.h"
+
+#define DATASET_TIMEOUT_MS 500u
+#define MOVER_RESERVE 2u /* segments that only the evictor may take */
+#define CHUNKS_MAX (FB_BLOCK_BYTES_MAX / FB_CHUNK_BYTES)
+
+uint32_t fb_chunk_count(uint64_t length_bytes)
+{
+    return (uint32_t)((length_bytes + FB_CHUNK_BYTES - 1) / FB_CHUNK_BYTES);
+}
+
+uint64_t fb_record_extent(uint64_t length_bytes)
+{
+    uint32_t chunks = fb_chunk_count(length_bytes);
+    uint64_t bytes = ((length_bytes + 7) & ~7ull) + (chunks > 1 ? chunks * 4ull : 0);
+    return (bytes + 63) & ~63ull;
+}
+
+uint64_t fb_chunk_sums_offset(const struct fb_geometry *g, uint64_t data_offset, uint64_t length_bytes)
+{
+    if (g->whole)
+        return g->crc_begin + data_offset / FB_CHUNK_BYTES * 4;
+    return data_offset + ((length_bytes + 7) & ~7ull);
+}
+
+uint64_t fb_space_place(const struct fb_space *space, uint32_t flags, uint32_t verified)
+{
+    return FB_PLACE(FB_SLOT_PRESENT, flags, verified, space->record, space->unit, space->segment);
+}
+
+/* ---- states ---- */
+
+bool fb_segment_turn(fb_store *s, uint32_t segment, uint32_t from, uint32_t to)
+{
+    _Atomic uint64_t *word = &s->segments[segment].word;
+    uint64_t seen = atomic_load(word);
+    while (FB_WORD_STATE(seen) == from) {
+        uint64_t next = (seen & ~(0xfull << 60)) | (uint64_t)to << 60;
+        if (atomic_compare_exchange_weak(word, &seen, next))
+            return true;
+    }
+    return false;
+}
+
+void fb_segment_renew(fb_store *s, uint32_t segment, uint32_t state)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    uint32_t generation = atomic_fetch_add(&seg->generation, 1) + 1;
+    uint32_t end = fb_segment_is_whole(s, segment) ? 0 : FB_SEGMENT_SUPER_BYTES >> FB_UNIT_SHIFT;
+    atomic_store(&seg->word, FB_WORD(state, generation, 0, end));
+}
+
+void fb_segment_seal(fb_store *s, uint32_t segment)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    if (fb_tier_of(s, segment)->medium != FB_MEM)
+        atomic_fetch_or(&seg->flags, FB_SEG_UNSYNCED);
+    atomic_store(&seg->age, atomic_fetch_add(&s->shared->age, 1) + 1);
+    fb_segment_turn(s, segment, FB_OPEN, FB_SEALED);
+}
+
+uint64_t fb_tier_effective(fb_store *s, uint32_t tier)
+{
+    return atomic_load(&s->shared->tiers[tier].effective_bytes);
+}
+
+static void add_usage(fb_store *s, uint32_t segment, struct fb_usage *u)
+{
+    uint32_t state = fb_segment_state_of(s, segment);
+    bool whole = fb_segment_is_whole(s, segment);
+    if (state == FB_BAD)
+        return;
+    if (state == FB_ABSENT) {
+        if (u->absent_first == FB_NO_SEGMENT && !whole)
+            u->absent_first = segment;
+        return;
+    }
+    uint64_t bytes = whole ? fb_geometry_of(s, segment).file_bytes : u->segment_bytes;
+    u->file_bytes += bytes;
+    if (state != FB_FREE) {
+        u->used_bytes += bytes;
+    } else {
+        u->free_count++;
+        if (u->free_first == FB_NO_SEGMENT)
+            u->free_first = segment;
+    }
+}
+
+void fb_tier_usage(fb_store *s, uint32_t tier, struct fb_usage *out)
+{
+    struct fb_tier_saved *t = &s->super->tiers[tier];
+    struct fb_usage u = {.segment_bytes = t->segment_bytes, .free_first = FB_NO_SEGMENT, .absent_first = FB_NO_SEGMENT};
+    for (uint32_t i = 0; i < t->segment_count; i++)
+        add_usage(s, t->segment_base + i, &u);
+    for (uint32_t i = 0; i < t->whole_count; i++)
+        add_usage(s, t->whole_base + i, &u);
+    *out = u;
+}
+
+/* ---- datasets ---- */
+
+uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
+{
+    uint64_t wanted = (uint64_t)dataset_id + 1;
+    uint32_t slot = (dataset_id * 2654435761u) % FB_DATASETS_MAX;
+    for (uint32_t n = 0; n < FB_DATASETS_MAX; n++, slot = (slot + 1) % FB_DATASETS_MAX) {
+        uint64_t seen = atomic_load(&s->datasets[slot].id_plus_1);
+        if (seen == 0 && !create)
+            return FB_DATASETS_MAX;
+        if (seen == 0 && atomic_compare_exchange_strong(&s->datasets[slot].id_plus_1, &seen, wanted))
+            return slot;
+        if (seen == wanted)
+            return slot;
+    }
+    return FB_DATASETS_MAX;
+}
+
+/* ---- taking a segment ---- */
+
+/* Whoever wants to change a segment's state writes its own lock word first, so that a segment in an
+ * in-between state always tells whether its owner still lives. */
+bool fb_segment_own(fb_store *s, uint32_t segment)
+{
+    uint32_t seen = atomic_load(&s->segments[segment].owner);
+    if (seen != 0 && (seen == s->me || !fb_owner_is_dead(s, seen)))
+        return false;
+    return atomic_compare_exchange_strong(&s->segments[segment].owner, &seen, s->me);
+}
+
+void fb_segment_disown(fb_store *s, uint32_t segment)
+{
+    atomic_store(&s->segments[segment].owner, 0);
+}
+
+/* A MEM segment may be written through a map only when every page of it exists: a hole in a full tmpfs
+ * would be a SIGBUS. */
+static void fill_holes(fb_store *s, uint32_t tier, uint32_t segment)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    uint64_t bytes = s->super->tiers[tier].segment_bytes;
+    struct stat st;
+    if (s->super->tiers[tier].medium != FB_MEM || (atomic_load(&seg->flags) & FB_SEG_RECYCLED))
+        return;
+    int fd = fb_descriptor_get(s, segment);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0) {
+        uint64_t present = (uint64_t)st.st_blocks * 512;
+        uint64_t missing = present < bytes ? bytes - present : 0;
+        if ((missing == 0 || fb_tier_has_room(s, tier, missing)) && fb_reserve_bytes(fd, 0, bytes) == 0)
+            atomic_fetch_or(&seg->flags, FB_SEG_RECYCLED);
+    }
+    fb_descriptor_put(s, segment, fd);
+}
+
+static int take_free(fb_store *s, uint32_t tier, uint32_t segment)
+{
+    if (!fb_segment_own(s, segment))
+        return -EAGAIN;
+    if (!fb_segment_turn(s, segment, FB_FREE, FB_CREATING)) {
+        fb_segment_disown(s, segment);
+        return -EAGAIN;
+    }
+    FB_POINT("segment.taken");
+    fill_holes(s, tier, segment);
+    return 0;
+}
+
+static int take_absent(fb_store *s, uint32_t segment)
+{
+    if (!fb_segment_own(s, segment))
+        return -EAGAIN;
+    if (!fb_segment_turn(s, segment, FB_ABSENT, FB_CREATING)) {
+        fb_segment_disown(s, segment);
+        return -EAGAIN;
+    }
+    atomic_store(&s->segments[segment].flags, 0);
+    FB_POINT("segment.creating");
+    int r = fb_segfile_create(s, segment);
+    if (r == 0)
+        return 0;
+    /* Something that cannot be removed has the file's name: this number is not used again. */
+    bool in_the_way = r == -EEXIST || r == -EISDIR;
+    fb_segment_turn(s, segment, FB_CREATING, in_the_way ? FB_BAD : FB_ABSENT);
+    fb_segment_disown(s, segment);
+    return in_the_way ? -EAGAIN : r;
+}
+
+/* The quota in force is what fits; the maintainer raises it again when there is room. */
+void fb_tier_shrink(fb_store *s, uint32_t tier, uint64_t bytes)
+{
+    struct fb_tier_live *t = &s->shared->tiers[tier];
+    atomic_store(&t->effective_bytes, bytes);
+    atomic_store(&t->shrunk, 1);
+}
+
+static bool may_take(fb_store *s, uint32_t tier, uint32_t dataset, const struct fb_usage *u, bool mover)
+{
+    uint64_t effective = fb_tier_effective(s, tier), limit = effective;
+    if (!mover) {
+        if (atomic_load(&s->datasets[dataset].retention) == FB_EPOCH)
+            limit = effective / 1000 * s->super->tiers[tier].high_permille;
+        else
+            limit = effective - (effective > MOVER_RESERVE * u->segment_bytes ? MOVER_RESERVE * u->segment_bytes : 0);
+        /* A tier of very few segments still holds one. */
+        if (limit < u->segment_bytes)
+            limit = u->segment_bytes;
+    }
+    return u->used_bytes + u->segment_bytes <= limit;
+}
+
+/* A free segment of a tier, ours in state CREATING. */
+static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uint32_t *out)
+{
+    for (int tries = 0; tries < 16; tries++) {
+        struct fb_usage u;
+        fb_tier_usage(s, tier, &u);
+        if (fb_tier_failed(s, tier) || !may_take(s, tier, dataset, &u, mover))
+            return -ENOSPC;
+        bool recycle = u.free_first != FB_NO_SEGMENT;
+        uint32_t segment = recycle ? u.free_first : u.absent_first;
+        if (segment == FB_NO_SEGMENT || (!recycle && u.file_bytes + u.segment_bytes > fb_tier_effective(s, tier)))
+            return -ENOSPC;
+        if (!recycle && !fb_tier_has_room(s, tier, u.segment_bytes)) {
+            fb_tier_shrink(s, tier, u.file_bytes);
+            return -ENOSPC;
+        }
+        int r = recycle ? take_free(s, tier, segment) : take_absent(s, segment);
+        if (r == -EAGAIN)
+            continue;
+        if (r == 0)
+            *out = segment;
+        else
+            fb_tier_fault(s, tier, -r);
+        return r;
+    }
+    return -ENOSPC;
+}
+
+static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, bool mover)
+{
+    struct fb_dataset *d = &s->datasets[dataset];
+    uint32_t segment = FB_NO_SEGMENT;
+    int r = fb_lock(s, &d->lock, DATASET_TIMEOUT_MS);
+    if (r == -ETIMEDOUT)
+        return -ENOSPC;
+    r = atomic_load(&d->open[tier][queue]) != 0 ? 0 : acquire(s, dataset, tier, mover, &segment);
+    if (r == 0 && segment != FB_NO_SEGMENT) {
+        struct fb_segment *seg = &s->segments[segment];
+        atomic_store(&seg->dataset, dataset);
+        if (queue == FB_QUEUE_MAIN)
+            atomic_fetch_or(&seg->flags, FB_SEG_MAIN_QUEUE);
+        else
+            atomic_fetch_and(&seg->flags, ~(uint32_t)FB_SEG_MAIN_QUEUE);
+        FB_POINT("segment.acquired");
+        fb_segment_renew(s, segment, FB_CREATING);
+        r = fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&d->id_plus_1) - 1));
+        if (r == 0) {
+            fb_segment_turn(s, segment, FB_CREATING, FB_OPEN);
+            FB_POINT("segment.opened");
+            atomic_store(&d->open[tier][queue], segment + 1);
+        } else {
+            fb_tier_fault(s, tier, -r);
+            fb_segment_turn(s, segment, FB_CREATING, FB_FREE);
+        }
+        fb_segment_disown(s, segment);
+    }
+    fb_unlock(&d->lock);
+    return r;
+}
+
+/* ---- room for a record ---- */
+
+/* 0: *out is reserved; -EAGAIN: this segment is full or no longer open. The caller leases it. */
+static int reserve_leased(fb_store *s, uint32_t segment, uint64_t length_bytes, struct fb_space *out)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    uint64_t file_bytes = fb_tier_of(s, segment)->segment_bytes;
+    uint64_t seen = atomic_load(&seg->word);
+    for (;;) {
+        if (FB_WORD_STATE(seen) != FB_OPEN)
+            return -EAGAIN;
+        uint64_t align = length_bytes >= FB_CHUNK_BYTES ? 4096 : 64;
+        uint64_t start = ((uint64_t)FB_WORD_END(seen) * 64 + align - 1) & ~(align - 1);
+        uint64_t end = start + fb_record_extent(length_bytes);
+        uint32_t records = FB_WORD_RECORDS(seen);
+        if (end + (records + 1ull) * FB_RECORD_BYTES > file_bytes)
+            return -EAGAIN;
+        uint64_t next = FB_WORD(FB_OPEN, FB_WORD_GENERATION(seen), records + 1, end >> FB_UNIT_SHIFT);
+        if (!atomic_compare_exchange_weak(&seg->word, &seen, next))
+            continue;
+        *out = (struct fb_space){.segment = segment,
+                                 .record = records,
+                                 .unit = (uint32_t)(start >> FB_UNIT_SHIFT),
+                                 .generation = atomic_load(&seg->generation),
+                                 .offset = start,
+                                 .length_bytes = length_bytes};
+        return 0;
+    }
+}
+
+/* A writer leases the segment from before its compare-and-swap until it has published: one that is
+ * stopped before its table entry is written is seen by the cleaner through the lease alone. */
+static int reserve_in(fb_store *s, uint32_t segment, uint64_t length_bytes, struct fb_space *out)
+{
+    atomic_fetch_add_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
+    int r = reserve_leased(s, segment, length_bytes, out);
+    if (r != 0)
+        atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
+    return r;
+}
+
+void fb_space_end(fb_store *s, const struct fb_space *space)
+{
+    atomic_fetch_sub_explicit(&s->row_leases[space->segment], 1, memory_order_seq_cst);
+}
+
+int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, const struct fb_key *key,
+                     uint64_t length_bytes, bool mover, struct fb_space *out)
+{
+    struct fb_dataset *d = &s->datasets[dataset];
+    uint64_t file_bytes = s->super->tiers[tier].segment_bytes;
+    if (s->super->tiers[tier].segment_count == 0 ||
+        fb_record_extent(length_bytes) + FB_SEGMENT_SUPER_BYTES + 4096 + FB_RECORD_BYTES > file_bytes)
+        return -ENOSPC;
+    for (int tries = 0; tries < 32; tries++) {
+        uint32_t open = atomic_load(&d->open[tier][queue]);
+        if (open == 0) {
+            int r = open_segment(s, dataset, tier, queue, mover);
+            if (r != 0)
+                return r;
+            continue;
+        }
+        if (reserve_in(s, open - 1, length_bytes, out) == 0) {
+            struct fb_record record = {.hi = key->hi,
+                                       .lo = key->lo,
+                                       .check = key->check,
+                                       .unit = out->unit,
+                                       .length = (uint32_t)length_bytes,
+                                       .generation = out->generation,
+                                       .owner = s->me,
+                                       .state = FB_RECORD_RESERVED};
+            FB_POINT("put.reserved");
+            int r = fb_record_write(s, out->segment, out->record, &record);
+            if (r != 0)
+                fb_space_end(s, out);
+            return r;
+        }
+        fb_segment_seal(s, open - 1);
+        FB_POINT("segment.sealed");
+        atomic_compare_exchange_strong(&d->open[tier][queue], &open, 0);
+    }
+    return -ENOSPC;
+}
+
+static int write_sums(fb_store *s, const struct fb_space *space, const uint32_t *sums, uint32_t *crc)
+{
+    struct fb_geometry g = fb_geometry_of(s, space->segment);
+    uint32_t chunks = fb_chunk_count(space->length_bytes);
+    *crc = chunks == 0 ? 0 : chunks == 1 ? sums[0] : fb_crc32c(0, sums, chunks * 4);
+    if (chunks <= 1 && !g.whole)
+        return 0;
+    return fb_segment_write(s, space->segment, sums, chunks * 4,
+                            fb_chunk_sums_offset(&g, space->offset, space->length_bytes));
+}
+
+static void count_written(fb_store *s, uint32_t segment, uint64_t bytes)
+{
+    fb_count(s, FB_C_WRITTEN_BYTES_MEM + fb_tier_of(s, segment)->medium, bytes);
+}
+
+int fb_space_checksum(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc)
+{
+    uint32_t sums[CHUNKS_MAX];
+    fb_crc32c_chunks(data, space->length_bytes, FB_CHUNK_BYTES, sums);
+    count_written(s, space->segment, space->length_bytes);
+    return write_sums(s, space, sums, crc);
+}
+
+/* Data, padding and checksums by one call. */
+static int write_vector(fb_store *s, const struct fb_space *space, const void *data, uint32_t *sums, uint32_t *crc)
+{
+    struct fb_geometry g = fb_geometry_of(s, space->segment);
+    uint32_t chunks = fb_chunk_count(space->length_bytes);
+    fb_crc32c_chunks(data, space->length_bytes, FB_CHUNK_BYTES, sums);
+    if (g.whole || chunks <= 1) {
+        int r = fb_segment_write(s, space->segment, data, space->length_bytes, space->offset);
+        return r != 0 ? r : write_sums(s, space, sums, crc);
+    }
+    uint64_t padding = 0, pad_bytes = ((space->length_bytes + 7) & ~7ull) - space->length_bytes;
+    struct iovec parts[3] = {{(void *)(uintptr_t)data, space->length_bytes}, {&padding, pad_bytes}, {sums, chunks * 4}};
+    uint64_t total = space->length_bytes + pad_bytes + chunks * 4;
+    int fd = fb_descriptor_get(s, space->segment);
+    if (fd < 0)
+        return fd;
+    ssize_t n = pwritev(fd, parts, 3, (off_t)space->offset);
+    int r = n < 0 && errno != EINTR ? -errno : 0;
+    fb_descriptor_put(s, space->segment, fd);
+    *crc = fb_crc32c(0, sums, chunks * 4);
+    if (r == 0 && (uint64_t)n != total) {
+        r = fb_segment_write(s, space->segment, data, space->length_bytes, space->offset);
+        if (r == 0)
+            r = write_sums(s, space, sums, crc);
+    }
+    return r;
+}
+
+int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc)
+{
+    uint32_t sums[CHUNKS_MAX];
+    int r;
+    uint8_t *writable = fb_map_writable(s, space->segment);
+    if (writable != NULL) {
+        fb_copy_crc32c_chunks(writable + space->offset, data, space->length_bytes, FB_CHUNK_BYTES, sums);
+        r = write_sums(s, space, sums, crc);
+    } else {
+        r = write_vector(s, space, data, sums, crc);
+    }
+    if (r == 0)
+        count_written(s, space->segment, space->length_bytes);
+    else
+        fb_tier_fault(s, s->segment_tier[space->segment], -r);
+    return r;
+}
+
+int fb_space_commit(fb_store *s, const struct fb_space *space, const struct fb_key *key, uint32_t crc,
+                    uint32_t expiry_s, uint32_t state)
+{
+    struct fb_record record = {.hi = key->hi,
+                               .lo = key->lo,
+                               .check = key->check,
+                               .sequence = atomic_fetch_add(&s->shared->sequence, 1) + 1,
+                               .unit = space->unit,
+                               .length = (uint32_t)space->length_bytes,
+                               .generation = space->generation,
+                               .owner = s->me,
+                               .expiry = expiry_s,
+                               .crc = crc,
+                               .state = state};
+    FB_POINT("put.written");
+    int r = fb_record_write(s, space->segment, space->record, &record);
+    FB_POINT("put.committed");
+    return r;
+}
+
+void fb_space_abandon(fb_store *s, const struct fb_space *space)
+{
+    fb_record_flip(s, space->segment, space->record, FB_RECORD_DEAD);
+}
+
+/* ---- table entries ---- */
+
+static uint64_t record_offset(fb_store *s, uint32_t segment, uint32_t record)
+{
+    return fb_geometry_of(s, segment).table_end - (record + 1ull) * FB_RECORD_BYTES;
+}
+
+int fb_record_write(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *value)
+{
+    value->self_crc = fb_crc32c(0, value, offsetof(struct fb_record, self_crc));
+    return fb_segment_write(s, segment, value, sizeof *value, record_offset(s, segment, record));
+}
+
+int fb_record_flip(fb_store *s, uint32_t segment, uint32_t record, uint32_t state)
+{
+    return fb_segment_write(s, segment, &state, sizeof state,
+                            record_offset(s, segment, record) + offsetof(struct fb_record, state));
+}
+
+bool fb_record_valid(fb_store *s, uint32_t segment, const struct fb_record *record)
+{
+    struct fb_geometry g = fb_geometry_of(s, segment);
+    uint64_t offset = (uint64_t)record->unit << g.unit_shift;
+    return record->self_crc == fb_crc32c(0, record, offsetof(struct fb_record, self_crc)) &&
+           record->generation == atomic_load(&s->segments[segment].generation) &&
+           record->length <= FB_BLOCK_BYTES_MAX && offset >= g.data_begin &&
+           offset + record->length <= (g.whole ? atomic_load(&s->segments[segment].whole_bytes) : g.file_bytes);
+}
+
+int fb_record_read(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *out)
+{
+    struct fb_record value;
+    int r = fb_segment_pread(s, segment, &value, sizeof value, record_offset(s, segment, record));
+    if (r != 0)
+        return r;
+    if (!fb_record_valid(s, segment, &value))
+        return -EBADMSG;
+    *out = value;
+    return 0;
+}
+
+uint32_t fb_record_of_place(fb_store *s, uint64_t place, uint64_t lo, uint64_t check, struct fb_record *out)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(place);
+    if (segment >= s->segment_count)
+        return FB_NO_SEGMENT;
+    uint32_t records = FB_WORD_RECORDS(atomic_load(&s->segments[segment].word));
+    for (uint32_t record = FB_PLACE_RECORD(place); record < records; record += 1u << 14) {
+        struct fb_record found;
+        if (fb_record_read(s, segment, record, &found) == 0 && found.unit == FB_PLACE_UNIT(place) &&
+            found.lo == lo && found.check == check) {
+            *out = found;
+            return record;
+        }
+    }
+    return FB_NO_SEGMENT;
+}

@@ -1,0 +1,146 @@
+/* Figures, counted when asked for: the index is the account, so nothing can drift from it. */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "health.h"
+#include "index.h"
+#include "platform.h"
+#include "rows.h"
+#include "segment.h"
+
+#define BEAT_STALE_MS 2000
+
+struct account {
+    fb_store *store;
+    struct fb_status *status;
+};
+
+static void add_block(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
+{
+    struct account *account = context;
+    uint32_t segment = FB_PLACE_SEGMENT(place);
+    (void)lo;
+    (void)check;
+    if (segment >= account->store->segment_count || (FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE))
+        return;
+    struct fb_tier_status *tier = &account->status->tiers[account->store->segment_tier[segment]];
+    tier->committed_blocks++;
+    tier->committed_bytes += FB_EXTENT_LENGTH(extent);
+    if (FB_PLACE_FLAGS(place) & FB_SLOT_PINNED)
+        tier->pinned_bytes += FB_EXTENT_LENGTH(extent);
+    account->status->blocks++;
+}
+
+static void count_segment(fb_store *s, uint32_t segment, struct fb_tier_status *tier)
+{
+    uint32_t state = fb_segment_state_of(s, segment);
+    bool whole = fb_segment_is_whole(s, segment);
+    if (state == FB_ABSENT || state == FB_BAD) {
+        tier->segments_absent += !whole;
+        return;
+    }
+    uint64_t bytes = fb_geometry_of(s, segment).file_bytes;
+    tier->segments_whole += whole;
+    switch (state) {
+    case FB_FREE:
+        tier->segments_free++;
+        tier->free_bytes += bytes;
+        return;
+    case FB_HELD:
+        tier->segments_held++;
+        tier->held_bytes += bytes;
+        break;
+    case FB_OPEN:
+    case FB_CREATING:
+        tier->segments_open++;
+        break;
+    case FB_UNSCANNED:
+        tier->segments_unscanned++;
+        break;
+    default:
+        tier->segments_sealed++;
+        break;
+    }
+    tier->used_bytes += bytes;
+}
+
+static void describe_tier(fb_store *s, uint32_t number, struct fb_tier_status *tier)
+{
+    struct fb_tier_saved *saved = &s->super->tiers[number];
+    struct fb_tier_live *live = &s->shared->tiers[number];
+    snprintf(tier->path, sizeof tier->path, "%.*s", FB_PATH_MAX - 1, saved->path);
+    tier->medium = saved->medium;
+    tier->level = saved->level;
+    tier->quota_bytes = saved->quota_bytes;
+    tier->effective_bytes = atomic_load(&live->effective_bytes);
+    tier->segment_bytes = saved->segment_bytes;
+    tier->failed = fb_tier_failed(s, number);
+    uint32_t error = atomic_load(&live->error);
+    if (error != 0)
+        snprintf(tier->cause, sizeof tier->cause, "%s", strerror((int)error));
+    else if (atomic_load(&live->shrunk))
+        snprintf(tier->cause, sizeof tier->cause, "quota in force shrunk: no room in the file system or memory cgroup");
+}
+
+int fb_status_read(fb_store *s, struct fb_status *out)
+{
+    struct stat st;
+    struct account account = {s, out};
+    memset(out, 0, sizeof *out);
+    out->tier_count = s->super->tier_count;
+    for (uint32_t tier = 0; tier < out->tier_count; tier++)
+        describe_tier(s, tier, &out->tiers[tier]);
+    for (uint32_t segment = 0; segment < s->segment_count; segment++)
+        count_segment(s, segment, &out->tiers[s->segment_tier[segment]]);
+    out->index_pages = atomic_load(&s->shared->page_count);
+    fb_index_visit(s, 0, (uint32_t)out->index_pages, add_block, &account);
+    for (int c = 0; c < FB_C_COUNT; c++) {
+        out->counters[c] = s->shared->counters[c] + atomic_load(&s->private_counters[c]);
+        for (uint32_t row = 0; row < s->super->row_count; row++)
+            out->counters[c] += atomic_load_explicit(&s->rows[row].counters[c], memory_order_relaxed);
+    }
+    if (fstat(s->index_fd, &st) == 0)
+        out->index_bytes = (uint64_t)st.st_blocks * 512;
+    if (fstat(s->live_fd, &st) == 0)
+        out->live_bytes = (uint64_t)st.st_blocks * 512;
+    out->index_bytes_max = (uint64_t)s->super->page_count_max * FB_PAGE_BYTES;
+    out->row = s->has_row ? s->row : UINT32_MAX;
+    out->row_count = s->super->row_count;
+    for (uint32_t row = 0; row < atomic_load(&s->shared->rows_high); row++)
+        out->rows_used += fb_byte_is_locked(s->probe_fd, row);
+    out->segments_mapped = s->maps_count;
+    out->segments_mapped_max = FB_MAPS_MAX;
+    out->rebuilding = atomic_load(&s->shared->rebuilding) != 0;
+    out->maintainer_alive = fb_boottime_ms() - atomic_load(&s->shared->maintainer_beat_ms) < BEAT_STALE_MS;
+    out->read_only = s->read_only;
+    out->max_held_bytes = s->config.max_held_bytes;
+    snprintf(out->live_path, sizeof out->live_path, "%s", s->super->live_path);
+    return 0;
+}
+
+uint32_t fb_holders(fb_store *s, struct fb_holder *out, uint32_t capacity)
+{
+    uint32_t count = 0, rows = atomic_load(&s->shared->rows_high);
+    for (uint32_t row = 0; row < rows && count < capacity; row++) {
+        uint64_t leases = 0;
+        for (uint32_t i = 0; i < s->segment_count; i++)
+            leases += atomic_load_explicit(&s->leases[(uint64_t)row * s->segment_count + i], memory_order_relaxed);
+        if (leases == 0 || !fb_byte_is_locked(s->probe_fd, row))
+            continue;
+        out[count] = (struct fb_holder){.row = row,
+                                        .pid = atomic_load(&s->rows[row].pid),
+                                        .leases = leases,
+                                        .held_bytes = atomic_load(&s->rows[row].held_bytes)};
+        memcpy(out[count].name, s->rows[row].name, sizeof out[count].name);
+        count++;
+    }
+    return count;
+}
+
+uint64_t fb_held_leases(fb_store *s)
+{
+    uint64_t held = 0;
+    for (uint32_t i = 0; i < s->segment_count; i++)
+        held += s->held[i];
+    return held;
+}

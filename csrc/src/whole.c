@@ -1,0 +1,271 @@
+/* Whole-file segments: data from offset 0 at the file's own offsets, checksums and record table behind. */
+#include "evict.h"
+#include "failpoint.h"
+#include "health.h"
+#include "index.h"
+#include "maintain.h"
+#include "platform.h"
+#include "read.h"
+#include "retention.h"
+#include "rows.h"
+#include "segment.h"
+
+#define WHOLE_QUOTA_SHARE 16u /* of the tier's quota at most */
+
+static bool fits(fb_store *s, uint32_t tier, uint64_t size_bytes, uint64_t file_bytes)
+{
+    struct fb_tier_saved *t = &s->super->tiers[tier];
+    struct fb_usage u;
+    if (size_bytes < t->segment_bytes || file_bytes > t->quota_bytes / WHOLE_QUOTA_SHARE || fb_tier_failed(s, tier))
+        return false;
+    fb_tier_usage(s, tier, &u);
+    uint64_t limit = fb_tier_effective(s, tier) / 1000 * t->high_permille;
+    return u.used_bytes + file_bytes <= limit && fb_tier_has_room(s, tier, file_bytes);
+}
+
+/* Recycled files make way: their space is in the same quota. */
+static void trade_free_files(fb_store *s, uint32_t tier, uint64_t file_bytes)
+{
+    struct fb_usage u;
+    fb_tier_usage(s, tier, &u);
+    while (u.file_bytes + file_bytes > fb_tier_effective(s, tier) && u.free_first != FB_NO_SEGMENT) {
+        if (!fb_segment_own(s, u.free_first))
+            return;
+        if (fb_segment_turn(s, u.free_first, FB_FREE, FB_CREATING)) {
+            fb_segfile_remove(s, u.free_first);
+            fb_segment_turn(s, u.free_first, FB_CREATING, FB_ABSENT);
+        }
+        fb_segment_disown(s, u.free_first);
+        fb_tier_usage(s, tier, &u);
+    }
+}
+
+static uint32_t take_number(fb_store *s, uint32_t tier)
+{
+    struct fb_tier_saved *t = &s->super->tiers[tier];
+    for (uint32_t i = 0; i < t->whole_count; i++) {
+        uint32_t segment = t->whole_base + i;
+        if (fb_segment_state_of(s, segment) != FB_ABSENT || !fb_segment_own(s, segment))
+            continue;
+        if (fb_segment_turn(s, segment, FB_ABSENT, FB_CREATING))
+            return segment;
+        fb_segment_disown(s, segment);
+    }
+    return FB_NO_SEGMENT;
+}
+
+static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32_t dataset, uint64_t size_bytes,
+                    uint32_t block_bytes, uint32_t *out)
+{
+    uint64_t file_bytes = fb_whole_file_bytes(size_bytes, block_bytes);
+    if (!fits(s, tier, size_bytes, file_bytes))
+        return -ENOSPC;
+    trade_free_files(s, tier, file_bytes);
+    uint32_t segment = take_number(s, tier);
+    if (segment == FB_NO_SEGMENT)
+        return -ENOSPC;
+    struct fb_segment *seg = &s->segments[segment];
+    atomic_store(&seg->whole_bytes, size_bytes);
+    atomic_store(&seg->whole_block_bytes, block_bytes);
+    atomic_store(&seg->whole_lo, key->lo);
+    atomic_store(&seg->whole_check, key->check);
+    atomic_store(&seg->dataset, dataset);
+    atomic_store(&seg->flags, 0);
+    int r = fb_segfile_create(s, segment);
+    fb_segment_renew(s, segment, FB_CREATING);
+    if (r == 0)
+        r = fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1));
+    if (r != 0) {
+        fb_tier_fault(s, tier, -r);
+        fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
+        fb_segment_disown(s, segment);
+        return -ENOSPC;
+    }
+    FB_POINT("whole.created");
+    fb_segment_turn(s, segment, FB_CREATING, FB_OPEN);
+    *out = segment;
+    return 0;
+}
+
+int fb_whole_begin(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t size_bytes,
+                   uint32_t block_bytes, struct fb_whole *out)
+{
+    bool power_of_two = (block_bytes & (block_bytes - 1)) == 0;
+    if (block_bytes < FB_CHUNK_BYTES || block_bytes > FB_BLOCK_BYTES_MAX || !power_of_two || size_bytes == 0)
+        return -EINVAL;
+    uint32_t dataset = s->has_row ? fb_dataset_slot(s, dataset_id, true) : FB_DATASETS_MAX;
+    if (dataset == FB_DATASETS_MAX || size_bytes >> FB_WHOLE_UNIT_SHIFT >= 1u << 22)
+        return -ENOSPC;
+    fb_maintainer_start(s);
+    for (uint32_t tier = 0; tier < s->super->tier_count; tier++) {
+        uint32_t segment;
+        if (begin_in(s, tier, key, dataset, size_bytes, block_bytes, &segment) != 0)
+            continue;
+        *out = (struct fb_whole){.segment = segment,
+                                 .generation = atomic_load(&s->segments[segment].generation),
+                                 .owner = s->me,
+                                 .block_bytes = block_bytes,
+                                 .size_bytes = size_bytes,
+                                 .key = *key};
+        return 0;
+    }
+    return -ENOSPC;
+}
+
+static bool is_filling(fb_store *s, const struct fb_whole *whole)
+{
+    struct fb_segment *seg = &s->segments[whole->segment];
+    return whole->owner == s->me && atomic_load(&seg->owner) == s->me &&
+           atomic_load(&seg->generation) == whole->generation && fb_segment_state_of(s, whole->segment) == FB_OPEN;
+}
+
+/* Record numbers are block numbers; the word's count is the highest written + 1. */
+static void raise_records(fb_store *s, uint32_t segment, uint32_t records)
+{
+    _Atomic uint64_t *word = &s->segments[segment].word;
+    uint64_t seen = atomic_load(word);
+    while (FB_WORD_RECORDS(seen) < records &&
+           !atomic_compare_exchange_weak(word, &seen,
+                                         FB_WORD(FB_WORD_STATE(seen), FB_WORD_GENERATION(seen), records, 0)))
+        ;
+}
+
+static bool still_filling(fb_store *s, void *context, uint64_t old_place)
+{
+    const struct fb_whole *whole = context;
+    (void)old_place;
+    return is_filling(s, whole);
+}
+
+int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, const struct fb_key *key,
+                   const void *data, uint64_t length_bytes)
+{
+    uint64_t offset = block * whole->block_bytes;
+    if (offset >= whole->size_bytes)
+        return -EINVAL;
+    uint64_t left = whole->size_bytes - offset;
+    if (length_bytes != (left < whole->block_bytes ? left : whole->block_bytes))
+        return -EINVAL;
+    if (!is_filling(s, whole))
+        return -ENOSPC;
+    struct fb_space space = {.segment = whole->segment,
+                             .record = (uint32_t)block,
+                             .unit = (uint32_t)(offset >> FB_WHOLE_UNIT_SHIFT),
+                             .generation = whole->generation,
+                             .offset = offset,
+                             .length_bytes = length_bytes};
+    uint32_t crc;
+    uint64_t old;
+    struct fb_whole guard = *whole;
+    int r = fb_space_write(s, &space, data, &crc);
+    FB_POINT("whole.written");
+    if (r == 0)
+        r = fb_space_commit(s, &space, key, crc, 0, FB_RECORD_COMMITTED);
+    raise_records(s, whole->segment, (uint32_t)block + 1);
+    if (r == 0)
+        r = fb_index_put(s, key, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)),
+                         FB_EXTENT(length_bytes, 0), still_filling, &guard, &old);
+    if (r == 0 && FB_PLACE_STATE(old) == FB_SLOT_PRESENT)
+        atomic_fetch_add(&s->shared->deletes, 1);
+    fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
+    fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
+    return r == 0 ? 0 : -ENOSPC;
+}
+
+static bool count_committed(fb_store *s, void *context, uint32_t segment, uint32_t number,
+                            const struct fb_record *record, bool valid)
+{
+    (void)s;
+    (void)segment;
+    (void)number;
+    *(uint64_t *)context += valid && (record->state == FB_RECORD_COMMITTED || record->state == FB_RECORD_PINNED);
+    return true;
+}
+
+int fb_whole_complete(fb_store *s, const struct fb_whole *whole)
+{
+    uint64_t blocks = (whole->size_bytes + whole->block_bytes - 1) / whole->block_bytes, committed = 0, old;
+    if (!is_filling(s, whole))
+        return -ENOSPC;
+    int r = fb_records_visit(s, whole->segment, 0, (uint32_t)blocks, count_committed, &committed);
+    if (r == 0 && committed != blocks)
+        r = -ENODATA;
+    if (r != 0) {
+        fb_whole_abandon(s, whole);
+        return r;
+    }
+    struct fb_whole guard = *whole;
+    uint64_t place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0,
+                              whole->segment);
+    r = fb_index_put(s, &whole->key, place, FB_EXTENT(0, 0), still_filling, &guard, &old);
+    FB_POINT("whole.published");
+    fb_segment_seal(s, whole->segment);
+    fb_segment_disown(s, whole->segment);
+    return r == 0 ? 0 : -ENOSPC;
+}
+
+void fb_whole_abandon(fb_store *s, const struct fb_whole *whole)
+{
+    if (!is_filling(s, whole))
+        return;
+    fb_segment_seal(s, whole->segment);
+    fb_segment_disown(s, whole->segment);
+    fb_segment_retire(s, whole->segment, FB_EVICT_FORCE);
+}
+
+/* All blocks of a reopened store are verified once before the whole is handed out as one view. */
+static bool verify_whole(fb_store *s, uint32_t segment, const uint8_t *base)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    uint64_t size = atomic_load(&seg->whole_bytes);
+    uint32_t block_bytes = atomic_load(&seg->whole_block_bytes);
+    for (uint64_t offset = 0, block = 0; offset < size; offset += block_bytes, block++) {
+        struct fb_record record;
+        if (fb_record_read(s, segment, (uint32_t)block, &record) != 0)
+            return false;
+        struct fb_key key = {.hi = record.hi, .lo = record.lo, .check = record.check};
+        struct fb_found found = {.place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, block, record.unit, segment),
+                                 .extent = FB_EXTENT(record.length, 0)};
+        if ((uint64_t)record.unit << FB_WHOLE_UNIT_SHIFT != offset ||
+            !fb_block_verify(s, &found, &key, base + offset))
+            return false;
+    }
+    return true;
+}
+
+int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
+{
+    for (int tries = 0; tries < 16; tries++) {
+        struct fb_found found;
+        int r = fb_index_find(s, key, &found);
+        if (r != 0 || !(FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) ||
+            FB_PLACE_SEGMENT(found.place) >= s->segment_count)
+            return -ENOENT;
+        uint32_t segment = FB_PLACE_SEGMENT(found.place);
+        if (!s->has_row || !fb_segment_maps(s, segment))
+            return -EOPNOTSUPP;
+        atomic_fetch_add(&s->row_leases[segment], 1);
+        bool same = atomic_load(&s->metas[found.page].sequence) == found.sequence;
+        const uint8_t *base = same ? fb_map_base(s, segment) : NULL;
+        bool stale = FB_PLACE_VERIFIED(found.place) != atomic_load(&s->shared->verify_generation);
+        if (base != NULL && s->config.checksum != FB_CHECKSUM_NONE && stale && !verify_whole(s, segment, base)) {
+            fb_index_swap(s, key->lo, key->check, found.place, 0, 0);
+            base = NULL;
+        } else if (base != NULL && stale) {
+            uint64_t place = (found.place & ~((uint64_t)0xff << 4)) |
+                             (uint64_t)atomic_load(&s->shared->verify_generation) << 4;
+            fb_index_swap(s, key->lo, key->check, found.place, place, found.extent);
+        }
+        if (base != NULL) {
+            *hit = (struct fb_hit){
+                .data = base, .length_bytes = atomic_load(&s->segments[segment].whole_bytes), .segment = segment};
+            fb_count(s, FB_C_HIT_MEM + fb_tier_of(s, segment)->medium, 1);
+            fb_count(s, FB_C_HIT_BYTES_MEM + fb_tier_of(s, segment)->medium, hit->length_bytes);
+            return 0;
+        }
+        atomic_fetch_sub(&s->row_leases[segment], 1);
+        if (same)
+            return -ENOENT;
+    }
+    return -ENOENT;
+}

@@ -1,0 +1,374 @@
+#include "write.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "ghost.h"
+#include "health.h"
+#include "index.h"
+#include "maintain.h"
+#include "read.h"
+#include "rows.h"
+
+#define PIN_SHARE_PERCENT 80u
+
+uint32_t fb_level_count(fb_store *s)
+{
+    return s->super->tiers[s->super->tier_count - 1].level + 1;
+}
+
+/* Directories of one level share in proportion to what they may hold: a key's hash picks where to try
+ * first. */
+int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_queue queue, const struct fb_key *key,
+                      uint64_t length_bytes, bool mover, struct fb_space *out)
+{
+    uint32_t members[FB_TIERS_MAX], count = 0;
+    uint64_t total = 0;
+    for (uint32_t tier = 0; tier < s->super->tier_count; tier++)
+        if (s->super->tiers[tier].level == level && !fb_tier_failed(s, tier)) {
+            members[count++] = tier;
+            total += fb_tier_effective(s, tier);
+        }
+    if (total == 0)
+        return -ENOSPC;
+    uint64_t point = (uint64_t)((unsigned __int128)key->check * total >> 64);
+    uint32_t first = 0;
+    while (first + 1 < count && point >= fb_tier_effective(s, members[first]))
+        point -= fb_tier_effective(s, members[first++]);
+    for (uint32_t n = 0; n < count; n++)
+        if (fb_space_reserve(s, dataset, members[(first + n) % count], queue, key, length_bytes, mover, out) == 0)
+            return 0;
+    return -ENOSPC;
+}
+
+int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
+{
+    uint32_t retention = atomic_load(&s->datasets[dataset].retention);
+    enum fb_queue queue =
+        retention == FB_S3FIFO && fb_ghost_has(s, key->check) ? FB_QUEUE_MAIN : FB_QUEUE_SMALL;
+    for (uint32_t level = 0; level < fb_level_count(s); level++)
+        if (fb_place_in_level(s, dataset, level, queue, key, length_bytes, false, out) == 0)
+            return 0;
+    atomic_store(&s->datasets[dataset].wanted_s, fb_now_s(s));
+    fb_maintainer_wake(s);
+    return -ENOSPC;
+}
+
+/* Under the page's lock. The cleaner sets RETIRING before it visits any page, so either it is seen here,
+ * or the cleaner comes to this page later and finds the slot. */
+static bool still_open(fb_store *s, void *context, uint64_t old_place)
+{
+    const struct fb_space *space = context;
+    uint32_t state = fb_segment_state_of(s, space->segment);
+    (void)old_place;
+    return (state == FB_OPEN || state == FB_SEALED) &&
+           atomic_load(&s->segments[space->segment].generation) == space->generation;
+}
+
+static void bury(fb_store *s, const struct fb_key *key, uint64_t place)
+{
+    struct fb_record record;
+    if (FB_PLACE_STATE(place) != FB_SLOT_PRESENT)
+        return;
+    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    if (number != FB_NO_SEGMENT)
+        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
+    atomic_fetch_add(&s->shared->deletes, 1);
+}
+
+int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s, uint32_t flags)
+{
+    struct fb_space wanted = *space;
+    uint64_t old;
+    uint32_t verified = atomic_load(&s->shared->verify_generation);
+    int r = fb_index_put(s, key, fb_space_place(space, flags, verified), FB_EXTENT(space->length_bytes, expiry_s),
+                         still_open, &wanted, &old);
+    FB_POINT("put.published");
+    if (r != 0) {
+        fb_space_abandon(s, space);
+        return -ENOSPC;
+    }
+    if (expiry_s != 0)
+        atomic_store(&s->shared->any_expiry, 1);
+    bury(s, key, old);
+    if (FB_PLACE_STATE(old) == FB_SLOT_PRESENT && (FB_PLACE_FLAGS(old) & FB_SLOT_PINNED) && !(flags & FB_SLOT_PINNED))
+        fb_pin(s, key, true);
+    return 0;
+}
+
+static int admit(fb_store *s, uint32_t dataset_id, const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
+{
+    if (!s->has_row || length_bytes > FB_BLOCK_BYTES_MAX)
+        return -ENOSPC;
+    uint32_t dataset = fb_dataset_slot(s, dataset_id, true);
+    if (dataset == FB_DATASETS_MAX)
+        return -ENOSPC;
+    fb_maintainer_start(s);
+    return fb_place_new(s, dataset, key, length_bytes, out);
+}
+
+static int count_put(fb_store *s, int r, uint64_t length_bytes)
+{
+    fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
+    fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
+    return r == 0 ? 0 : -ENOSPC;
+}
+
+/* A write that failed: nothing more goes into this segment, and where the file system was full the tier
+ * is as large as it has become. */
+static void write_failed(fb_store *s, const struct fb_space *space, int error)
+{
+    struct fb_usage u;
+    uint32_t tier = s->segment_tier[space->segment];
+    fb_space_abandon(s, space);
+    if (error == -ENOSPC || error == -EDQUOT) {
+        fb_segment_seal(s, space->segment);
+        fb_tier_usage(s, tier, &u);
+        fb_tier_shrink(s, tier, u.file_bytes);
+    }
+}
+
+static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t crc, uint32_t expiry_s)
+{
+    int r = fb_space_commit(s, space, key, crc, expiry_s, FB_RECORD_COMMITTED);
+    if (r != 0) {
+        write_failed(s, space, r);
+        return r;
+    }
+    return fb_publish(s, key, space, expiry_s, 0);
+}
+
+int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const void *data, uint64_t length_bytes,
+           double ttl_s)
+{
+    struct fb_space space;
+    uint32_t crc;
+    int r = admit(s, dataset_id, key, length_bytes, &space);
+    if (r != 0)
+        return s->has_row ? count_put(s, r, length_bytes) : -ENOSPC;
+    r = fb_space_write(s, &space, data, &crc);
+    if (r != 0)
+        write_failed(s, &space, r);
+    else
+        r = finish(s, key, &space, crc, fb_expiry_of(s, ttl_s));
+    fb_space_end(s, &space);
+    return count_put(s, r, length_bytes);
+}
+
+int fb_reserve(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t length_bytes, double ttl_s,
+               struct fb_fill *fill)
+{
+    struct fb_space space = {.segment = FB_NO_SEGMENT};
+    struct fb_fill f = {.length_bytes = length_bytes,
+                        .key = *key,
+                        .segment = FB_NO_SEGMENT,
+                        .owner = s->me,
+                        .expiry_s = fb_expiry_of(s, ttl_s)};
+    if (admit(s, dataset_id, key, length_bytes, &space) == 0) {
+        f.segment = space.segment;
+        f.record = space.record;
+        f.unit = space.unit;
+        f.generation = space.generation;
+        uint8_t *writable = fb_map_writable(s, space.segment);
+        if (writable != NULL)
+            f.data = writable + space.offset;
+    }
+    if (f.data == NULL) {
+        f.owned = fb_pool_take(s, length_bytes ? length_bytes : 1);
+        if (f.owned == NULL) {
+            if (f.segment != FB_NO_SEGMENT) {
+                fb_space_abandon(s, &space);
+                fb_space_end(s, &space);
+            }
+            return -ENOMEM;
+        }
+        f.data = f.owned;
+    }
+    *fill = f;
+    return 0;
+}
+
+static struct fb_space space_of(const struct fb_fill *fill)
+{
+    return (struct fb_space){.segment = fill->segment,
+                             .record = fill->record,
+                             .unit = fill->unit,
+                             .generation = fill->generation,
+                             .offset = (uint64_t)fill->unit << FB_UNIT_SHIFT,
+                             .length_bytes = fill->length_bytes};
+}
+
+static void end_fill(fb_store *s, struct fb_fill *fill)
+{
+    if (fill->owned != NULL)
+        fb_pool_give(s, fill->owned);
+    fill->owned = NULL;
+    fill->data = NULL;
+    fill->segment = FB_NO_SEGMENT;
+}
+
+int fb_fill_commit(fb_store *s, struct fb_fill *fill)
+{
+    int r = -ENOSPC;
+    uint32_t crc;
+    /* A fill inherited over fork belongs to the parent. */
+    if (fill->segment != FB_NO_SEGMENT && fill->owner == s->me) {
+        struct fb_space space = space_of(fill);
+        r = fill->owned != NULL ? fb_space_write(s, &space, fill->data, &crc)
+                                : fb_space_checksum(s, &space, fill->data, &crc);
+        if (r != 0)
+            write_failed(s, &space, r);
+        else
+            r = finish(s, &fill->key, &space, crc, fill->expiry_s);
+        fb_space_end(s, &space);
+    }
+    if (s->has_row)
+        count_put(s, r, fill->length_bytes);
+    end_fill(s, fill);
+    return r == 0 ? 0 : -ENOSPC;
+}
+
+void fb_fill_abandon(fb_store *s, struct fb_fill *fill)
+{
+    if (fill->segment != FB_NO_SEGMENT && fill->owner == s->me) {
+        struct fb_space space = space_of(fill);
+        fb_space_abandon(s, &space);
+        fb_space_end(s, &space);
+    }
+    end_fill(s, fill);
+}
+
+/* ---- changes to what is there ---- */
+
+/* Lock a key's page and find its slot: 0, -ENOENT (unlocked), -ETIMEDOUT, -EROFS. */
+static int lock_slot(fb_store *s, const struct fb_key *key, uint32_t *page, uint32_t *slot)
+{
+    if (!s->has_row)
+        return -EROFS;
+    int r = fb_index_lock(s, key->lo, page);
+    if (r != 0)
+        return r;
+    int found = fb_page_find(s, *page, key->lo, key->check);
+    if (found < 0 || FB_PLACE_STATE(atomic_load(&fb_page_at(s, *page)->slots[found].place)) != FB_SLOT_PRESENT) {
+        fb_index_unlock(s, *page);
+        return -ENOENT;
+    }
+    *slot = (uint32_t)found;
+    return 0;
+}
+
+static int bury_ahead(fb_store *s, const struct fb_key *key)
+{
+    uint64_t old;
+    /* What is not there now may still come back from a segment not scanned yet. */
+    fb_index_put(s, key, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0, NULL, NULL, &old);
+    return -ENOENT;
+}
+
+int fb_delete(fb_store *s, const struct fb_key *key)
+{
+    uint32_t page, slot;
+    int r = lock_slot(s, key, &page, &slot);
+    bool rebuilding = atomic_load(&s->shared->rebuilding) != 0;
+    if (r == -ENOENT && rebuilding)
+        return bury_ahead(s, key);
+    if (r != 0)
+        return r;
+    uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
+    if (rebuilding)
+        fb_page_set(s, page, slot, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0);
+    else
+        fb_page_remove(s, page, slot);
+    fb_index_unlock(s, page);
+    FB_POINT("delete.unpublished");
+    bury(s, key, place);
+    fb_count(s, FB_C_DELETED, 1);
+    return 0;
+}
+
+struct pin_sum {
+    fb_store *store;
+    uint32_t tier;
+    uint64_t bytes;
+};
+
+static void add_pinned(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
+{
+    struct pin_sum *sum = context;
+    (void)lo;
+    (void)check;
+    if ((FB_PLACE_FLAGS(place) & FB_SLOT_PINNED) && FB_PLACE_SEGMENT(place) < sum->store->segment_count &&
+        sum->store->segment_tier[FB_PLACE_SEGMENT(place)] == sum->tier)
+        sum->bytes += FB_EXTENT_LENGTH(extent);
+}
+
+static bool pin_fits(fb_store *s, uint32_t tier, uint64_t length_bytes)
+{
+    struct fb_tier_live *t = &s->shared->tiers[tier];
+    uint64_t limit = fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
+    if (atomic_load(&t->pinned_hint) + length_bytes <= limit)
+        return true;
+    /* The running sum is a hint that only errs upwards; before a refusal the index is counted. */
+    struct pin_sum sum = {.store = s, .tier = tier};
+    fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_pinned, &sum);
+    atomic_store(&t->pinned_hint, sum.bytes);
+    return sum.bytes + length_bytes <= limit;
+}
+
+int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
+{
+    uint32_t page, slot;
+    struct fb_found found;
+    if (fb_index_find(s, key, &found) != 0)
+        return -ENOENT;
+    uint32_t tier = s->segment_tier[FB_PLACE_SEGMENT(found.place) % s->segment_count];
+    uint64_t length = FB_EXTENT_LENGTH(found.extent);
+    bool before = (FB_PLACE_FLAGS(found.place) & FB_SLOT_PINNED) != 0;
+    if (before == pinned)
+        return 0;
+    if (pinned && !pin_fits(s, tier, length))
+        return -EDQUOT;
+    int r = lock_slot(s, key, &page, &slot);
+    if (r != 0)
+        return r;
+    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
+    uint64_t place = atomic_load(&target->place), bit = (uint64_t)FB_SLOT_PINNED << 2;
+    fb_page_set(s, page, slot, pinned ? place | bit : place & ~bit, atomic_load(&target->extent));
+    fb_index_unlock(s, page);
+    if (pinned)
+        atomic_fetch_add(&s->shared->tiers[tier].pinned_hint, length);
+    struct fb_record record;
+    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    if (number != FB_NO_SEGMENT)
+        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
+    return 0;
+}
+
+int fb_expire(fb_store *s, const struct fb_key *key, double ttl_s)
+{
+    uint32_t page, slot, expiry = fb_expiry_of(s, ttl_s);
+    int r = lock_slot(s, key, &page, &slot);
+    if (r != 0)
+        return r;
+    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
+    uint64_t place = atomic_load(&target->place), extent = atomic_load(&target->extent);
+    fb_page_set(s, page, slot, place, FB_EXTENT(FB_EXTENT_LENGTH(extent), expiry));
+    fb_index_unlock(s, page);
+    if (expiry != 0)
+        atomic_store(&s->shared->any_expiry, 1);
+    struct fb_record record;
+    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    if (number != FB_NO_SEGMENT) {
+        record.expiry = expiry;
+        fb_record_write(s, FB_PLACE_SEGMENT(place), number, &record);
+    }
+    return 0;
+}
+
+int fb_set_retention(fb_store *s, uint32_t dataset_id, uint32_t retention)
+{
+    uint32_t dataset = s->has_row ? fb_dataset_slot(s, dataset_id, true) : FB_DATASETS_MAX;
+    if (dataset == FB_DATASETS_MAX || retention > FB_LRU)
+        return s->has_row ? -EINVAL : -EROFS;
+    atomic_store(&s->datasets[dataset].retention, retention);
+    return 0;
+}

@@ -1,0 +1,62 @@
+"""Paths as users write them, and the keys under which blocks of what they name are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from typing import Final
+
+from forebay.errors import ConfigError
+
+_BAD_PART: Final = re.compile(r"(?:^|/)(\.{0,2})(?:/|\Z)")
+_DATASET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_KEY_HEAD: Final = struct.Struct(">I")
+_KEY_TAIL: Final = struct.Struct(">BQ")
+# The store takes keys of 4,096 bytes; a longer path is represented by its digest.
+_KEY_HEAD_BYTES_MAX: Final = 4_000
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Split ``dataset/rest/of/path`` into the dataset's name and the path in it, "" for the dataset itself.
+
+    One slash at the end is allowed. Raises: TypeError; ValueError (empty, absolute, NUL, or a part that is
+    empty, ``.`` or ``..``).
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"a path is text, not {type(path).__name__}")
+    bare = path.removesuffix("/")
+    if not bare:
+        raise ValueError(f"path {path!r} names no dataset; write dataset/path/in/it")
+    if bare.startswith("/"):
+        raise ValueError(
+            f"path {path!r} is absolute; paths begin with the name of a dataset: {bare.lstrip('/')!r}"
+        )
+    if "\0" in bare:
+        raise ValueError(f"path {path!r} contains a NUL byte")
+    if bad := _BAD_PART.search(bare):
+        raise ValueError(f"path {path!r} contains the part {bad[1]!r}; paths are plain: dataset/path/in/it")
+    dataset, _, rest = bare.partition("/")
+    return dataset, rest
+
+
+def check_dataset_name(name: object) -> None:
+    """Hold a dataset's name to what every frontend can show. Raises: ConfigError."""
+    if not isinstance(name, str) or not _DATASET_NAME.fullmatch(name):
+        raise ConfigError(
+            f"dataset name {name!r}: use 1 to 128 letters, digits, '.', '_' and '-', "
+            "the first a letter or a digit"
+        )
+
+
+def block_key(dataset_id: int, path: str, version: str, number: int, block_bytes: int) -> bytes:
+    """Return the key of a block: it differs in dataset, path, version, size of blocks or number.
+
+    The caller guarantees a power of two for block_bytes and no NUL in path. An empty version stands for one
+    that is not known yet; nothing is stored under such a key.
+    """
+    encoded = path.encode("utf-8", "surrogateescape")
+    head = _KEY_HEAD.pack(dataset_id) + encoded + b"\0" + version.encode("utf-8", "surrogateescape") + b"\0"
+    if len(head) > _KEY_HEAD_BYTES_MAX:
+        head = _KEY_HEAD.pack(dataset_id) + b"\0" + hashlib.blake2b(head).digest()
+    return head + _KEY_TAIL.pack(block_bytes.bit_length() - 1, number)

@@ -1,0 +1,48 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from forebay.store.c_store cimport fb_fill, fb_flight_ticket, fb_hit, fb_store, fb_whole
+
+
+cdef class BlockStore:
+    cdef fb_store *c
+    cdef readonly uint64_t views  # views that keep the C store open
+    cdef bint closed
+    cdef readonly str path
+    cdef readonly uint32_t block_bytes
+    cdef dict arguments
+    cdef int check_open(self) except -1
+    cdef void view_ended(self) noexcept
+
+
+cdef class View:
+    cdef BlockStore store
+    cdef fb_hit hit
+    cdef object keeper  # of a wrapped buffer; None for the store's own bytes
+    cdef uint32_t exports
+    cdef bint released
+    cdef int check_held(self) except -1
+    cdef void end(self) noexcept
+
+
+cdef class Reservation:
+    cdef BlockStore store
+    cdef fb_fill fill
+    cdef object buffer
+    cdef uint32_t exports
+    cdef bint open
+    cdef readonly object admitted
+
+
+cdef class FileReservation:
+    cdef BlockStore store
+    cdef fb_whole whole
+    cdef bint open
+    cdef readonly bint admitted
+    cdef readonly object complete
+
+
+cdef class Claim:
+    cdef BlockStore store
+    cdef fb_flight_ticket ticket
+    cdef readonly bint leader
+    cdef readonly bint stalled

@@ -1,0 +1,650 @@
+"""The block store for Python: converts arguments, releases the interpreter lock, calls C, raises."""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset, strlen
+
+from forebay.store.c_store cimport *
+
+import os
+
+from forebay.errors import Closed, ConfigError, PinLimit, StoreBusy
+from forebay.store.options import store_options
+from forebay.store.report import CheckReport, render_status
+
+RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2}
+HOLDERS_MAX = 64
+
+
+cdef object error_for(int code, str what):
+    """The one table that turns the C library's codes into exceptions."""
+    if code == -ETIMEDOUT:
+        return StoreBusy(ETIMEDOUT, f"{what}: a live process holds the lock of that part of the index")
+    if code == -EDQUOT:
+        return PinLimit(EDQUOT, f"{what}: more than 80 % of the tier would be pinned")
+    if code == -EROFS:
+        return PermissionError(EROFS, f"{what}: this process has the store open without the right to write")
+    if code == -EINVAL:
+        return ValueError(f"{what}: invalid argument")
+    return OSError(-code, f"{what}: {os.strerror(-code)}")
+
+
+cdef int key_of(BlockStore store, bytes key, fb_key *out) except -1:
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(key)
+    if length == 0 or length > FB_KEY_BYTES_MAX:
+        raise ValueError(f"a key has 1 to {FB_KEY_BYTES_MAX} bytes, not {length}")
+    fb_key_for(store.c, PyBytes_AS_STRING(key), length, out)
+    return 0
+
+
+cdef double ttl_of(object ttl_s) except? -2:
+    cdef double seconds
+    if ttl_s is None:
+        return -1
+    seconds = ttl_s
+    if not seconds >= 0:
+        raise ValueError(f"a TTL is a number of seconds, 0 or more, not {ttl_s!r}")
+    return seconds
+
+
+cdef class BlockStore:
+    def __cinit__(self):
+        self.c = NULL
+        self.closed = True
+
+    def __init__(self, path, tiers=None, **options):
+        cdef fb_config config
+        cdef fb_error error
+        cdef fb_store *opened
+        cdef int code
+        if self.c != NULL:
+            raise ValueError("the store is open already")
+        self.path, chosen, values = store_options(path, tiers, options)
+        self.arguments = {"path": self.path, "tiers": chosen, **options}
+        fill_config(&config, self.path, chosen, values)
+        with nogil:
+            code = fb_open(&config, &opened, &error)
+        if code != 0:
+            raise open_error(code, error.message.decode("utf-8", "replace"), self.path)
+        self.c = opened
+        self.closed = False
+        fb_config_read(self.c, &config)
+        self.block_bytes = config.block_bytes
+
+    def __dealloc__(self):
+        cdef fb_store *c = self.c
+        self.c = NULL
+        if c != NULL:
+            with nogil:
+                fb_close(c)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __reduce__(self):
+        return _reopen, (self.arguments,)
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise Closed(f"{self.path}: the store is closed")
+        return 0
+
+    cdef void view_ended(self) noexcept:
+        cdef fb_store *c = self.c
+        self.views -= 1
+        if self.closed and self.views == 0 and c != NULL:
+            self.c = NULL
+            with nogil:
+                fb_close(c)
+
+    def close(self):
+        cdef fb_store *c = self.c
+        if self.closed:
+            return
+        self.closed = True
+        if self.views == 0:
+            self.c = NULL
+            with nogil:
+                fb_close(c)
+
+    def get(self, bytes key not None):
+        cdef fb_key k
+        cdef fb_hit hit
+        cdef int code
+        cdef View view
+        if self.closed:
+            self.check_open()
+        key_of(self, key, &k)
+        code = fb_get(self.c, &k, True, &hit)
+        if code == -EAGAIN:
+            with nogil:
+                code = fb_get(self.c, &k, False, &hit)
+        if code != 0:
+            if code == -ENOENT:
+                return None
+            raise error_for(code, "get")
+        if hit.owned == NULL:
+            fb_hold(self.c, hit.segment)
+        self.views += 1
+        view = View.__new__(View)
+        view.store = self
+        view.hit = hit
+        return view
+
+    def get_many(self, keys):
+        return [self.get(key) for key in keys]
+
+    def get_file(self, bytes key not None):
+        cdef fb_key k
+        cdef fb_hit hit
+        cdef int code
+        cdef View view
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_whole_get(self.c, &k, &hit)
+        if code != 0:
+            return None
+        hit.owned = NULL
+        fb_hold(self.c, hit.segment)
+        self.views += 1
+        view = View.__new__(View)
+        view.store = self
+        view.hit = hit
+        return view
+
+    def readinto(self, bytes key not None, buffer, uint64_t offset=0):
+        cdef fb_key k
+        cdef Py_buffer target
+        cdef uint64_t copied = 0
+        cdef int code
+        self.check_open()
+        key_of(self, key, &k)
+        PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        self.views += 1
+        try:
+            with nogil:
+                code = fb_read(self.c, &k, offset, target.buf, target.len, &copied)
+        finally:
+            PyBuffer_Release(&target)
+            self.view_ended()
+        if code == -ENOENT:
+            return None
+        if code != 0:
+            raise error_for(code, "readinto")
+        return copied
+
+    def put(self, bytes key not None, data, *, uint32_t dataset=0, ttl_s=None):
+        cdef fb_key k
+        cdef Py_buffer source
+        cdef int code
+        cdef double seconds = ttl_of(ttl_s)
+        self.check_open()
+        key_of(self, key, &k)
+        PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+        self.views += 1
+        try:
+            with nogil:
+                code = fb_put(self.c, &k, dataset, source.buf, source.len, seconds)
+        finally:
+            PyBuffer_Release(&source)
+            self.view_ended()
+        return code == 0
+
+    def reserve(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, ttl_s=None):
+        cdef Reservation reservation = Reservation.__new__(Reservation)
+        cdef fb_key k
+        cdef int code
+        cdef double seconds = ttl_of(ttl_s)
+        self.check_open()
+        key_of(self, key, &k)
+        if size_bytes > FB_BLOCK_BYTES_MAX:
+            raise ValueError(f"a block has at most {FB_BLOCK_BYTES_MAX} bytes, not {size_bytes}")
+        with nogil:
+            code = fb_reserve(self.c, &k, dataset, size_bytes, seconds, &reservation.fill)
+        if code != 0:
+            raise MemoryError(f"no memory for a block of {size_bytes} bytes")
+        self.views += 1
+        reservation.store = self
+        reservation.open = True
+        return reservation
+
+    def reserve_file(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, block_bytes=None):
+        cdef FileReservation reservation = FileReservation.__new__(FileReservation)
+        cdef fb_key k
+        cdef int code
+        cdef uint32_t block = self.block_bytes if block_bytes is None else block_bytes
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_whole_begin(self.c, &k, dataset, size_bytes, block, &reservation.whole)
+        if code == -EINVAL:
+            raise ValueError(f"a file of {size_bytes} bytes in blocks of {block}: sizes out of range")
+        self.views += 1
+        reservation.store = self
+        reservation.open = True
+        reservation.admitted = code == 0
+        return reservation
+
+    def delete(self, bytes key not None):
+        cdef fb_key k
+        cdef int code
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_delete(self.c, &k)
+        if code != 0 and code != -ENOENT:
+            raise error_for(code, "delete")
+        return code == 0
+
+    def contains(self, bytes key not None):
+        cdef fb_key k
+        self.check_open()
+        key_of(self, key, &k)
+        return fb_contains(self.c, &k)
+
+    def __contains__(self, bytes key not None):
+        return self.contains(key)
+
+    def claim(self, bytes key not None):
+        cdef Claim claim = Claim.__new__(Claim)
+        cdef fb_key k
+        cdef int code
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_flight_begin(self.c, &k, &claim.ticket)
+        self.views += 1
+        claim.store = self
+        # Without a place in the table everybody fetches for himself: correct, only not shared.
+        claim.leader = code != -EALREADY
+        return claim
+
+    def pin(self, bytes key not None):
+        return self._pin(key, True)
+
+    def unpin(self, bytes key not None):
+        return self._pin(key, False)
+
+    def _pin(self, bytes key, bint pinned):
+        cdef fb_key k
+        cdef int code
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_pin(self.c, &k, pinned)
+        if code != 0 and code != -ENOENT:
+            raise error_for(code, "pin" if pinned else "unpin")
+        return code == 0
+
+    def expire(self, bytes key not None, ttl_s):
+        cdef fb_key k
+        cdef int code
+        cdef double seconds = ttl_of(ttl_s)
+        self.check_open()
+        key_of(self, key, &k)
+        with nogil:
+            code = fb_expire(self.c, &k, seconds)
+        if code != 0 and code != -ENOENT:
+            raise error_for(code, "expire")
+        return code == 0
+
+    def set_retention(self, uint32_t dataset, str retention not None):
+        cdef int code
+        self.check_open()
+        if retention not in RETENTIONS:
+            raise ConfigError(f"retention {retention!r}: must be one of {', '.join(RETENTIONS)}")
+        code = fb_set_retention(self.c, dataset, RETENTIONS[retention])
+        if code != 0:
+            raise error_for(code, f"set_retention of dataset {dataset}")
+
+    def free_dataset(self, uint32_t dataset):
+        cdef int code
+        self.check_open()
+        with nogil:
+            code = fb_free_dataset(self.c, dataset)
+        if code != 0:
+            raise error_for(code, f"free_dataset {dataset}")
+
+    def status(self):
+        cdef fb_status *status = <fb_status *>malloc(sizeof(fb_status))
+        cdef fb_holder[64] holders
+        cdef uint32_t count, i
+        if status == NULL:
+            raise MemoryError
+        try:
+            self.check_open()
+            with nogil:
+                fb_status_read(self.c, status)
+                count = fb_holders(self.c, holders, 64)
+            fields = dict(status[0])
+            fields["counters"] = [status.counters[i] for i in range(<uint32_t>FB_C_COUNT)]
+            fields["tiers"] = [dict(status.tiers[i]) for i in range(status.tier_count)]
+            return render_status(fields, [dict(holders[i]) for i in range(count)])
+        finally:
+            free(status)
+
+    def check(self, bint repair=False, *, bint data=True):
+        cdef fb_check_report report
+        self.check_open()
+        with nogil:
+            fb_check(self.c, repair, data, &report)
+        return CheckReport.from_fields(dict(report))
+
+    def maintain(self):
+        cdef int code
+        self.check_open()
+        with nogil:
+            code = fb_maintain(self.c)
+        return code == 0
+
+    def advance_clock(self, double seconds):
+        self.check_open()
+        fb_clock_advance(self.c, <long long>(seconds * 1000))
+
+
+def _reopen(arguments):
+    return BlockStore(**arguments)
+
+
+cdef object open_error(int code, str message, str path):
+    if code in (-EINVAL, -EOPNOTSUPP):
+        return ConfigError(message)
+    if code == -ETIMEDOUT:
+        return StoreBusy(ETIMEDOUT, message)
+    return OSError(-code, message, path)
+
+
+cdef int copy_path(char *out, str path) except -1:
+    encoded = os.fsencode(path)
+    if len(encoded) >= FB_PATH_MAX or b"\0" in encoded:
+        raise ConfigError(f"{path}: a path has at most {FB_PATH_MAX - 1} bytes and no zero among them")
+    memset(out, 0, FB_PATH_MAX)
+    memcpy(out, <char *>encoded, len(encoded))
+    return 0
+
+
+cdef int fill_config(fb_config *config, str path, object tiers, object values) except -1:
+    memset(config, 0, sizeof(fb_config))
+    copy_path(config.path, path)
+    if tiers is not None:
+        if len(tiers) > FB_TIERS_MAX:
+            raise ConfigError(f"{path}: {len(tiers)} tiers, at most {FB_TIERS_MAX}")
+        config.tier_count = len(tiers)
+        for i, tier in enumerate(tiers):
+            copy_path(config.tiers[i].path, tier.path)
+            config.tiers[i].quota_bytes = tier.quota_bytes
+            config.tiers[i].medium = ("MEM", "SSD", "HDD").index(tier.medium)
+            config.tiers[i].high_permille = round(tier.high * 1000)
+            config.tiers[i].low_permille = round(tier.low * 1000)
+    config.row_count = values.rows
+    config.block_bytes = values.block_bytes
+    config.checksum = ("none", "load", "read").index(values.checksum)
+    config.map_disk = values.disk_views == "map"
+    config.read_only = values.read_only
+    config.reshape = values.reshape
+    config.no_maintainer = not values.maintainer
+    config.max_held_bytes = values.max_held_bytes
+    config.stall_timeout_ms = round(values.stall_timeout_s * 1000)
+    config.file_mode = 0o600 if values.group_id is None else 0o660
+    config.group_id = -1 if values.group_id is None else values.group_id
+    config.promote_bytes_per_second = values.promote_bytes_per_second
+    return 0
+
+
+@cython.no_gc
+@cython.freelist(256)
+cdef class View:
+    def __dealloc__(self):
+        if not self.released and self.store is not None:
+            self.end()
+
+    cdef void end(self) noexcept:
+        cdef BlockStore store = self.store
+        self.released = True
+        if self.hit.owned == NULL:
+            fb_unhold(store.c, self.hit.segment)
+        fb_release(store.c, &self.hit)
+        store.view_ended()
+
+    @staticmethod
+    def wrap(data):
+        cdef View view = View.__new__(View)
+        keeper = memoryview(data).cast("B") if memoryview(data).format != "B" else memoryview(data)
+        view.keeper = keeper.toreadonly()
+        view.hit.length_bytes = view.keeper.nbytes
+        return view
+
+    cdef int check_held(self) except -1:
+        if self.released:
+            raise ValueError("the view has been released")
+        return 0
+
+    def release(self):
+        if self.released:
+            return
+        if self.exports != 0:
+            raise BufferError("the view's bytes are still in use by a memoryview or an array over it")
+        if self.store is None:
+            self.released = True
+            self.keeper = None
+        else:
+            self.end()
+
+    def __enter__(self):
+        self.check_held()
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
+
+    def __len__(self):
+        self.check_held()
+        return self.hit.length_bytes
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.check_held()
+        if self.store is None:
+            PyObject_GetBuffer(self.keeper, buffer, flags)
+            return
+        PyBuffer_FillInfo(buffer, self, <void *>self.hit.data, self.hit.length_bytes, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+
+    def __getitem__(self, index):
+        return memoryview(self)[index]
+
+    def __bytes__(self):
+        self.check_held()
+        if self.store is None:
+            return bytes(self.keeper)
+        return PyBytes_FromStringAndSize(<const char *>self.hit.data, self.hit.length_bytes)
+
+    def copy(self):
+        return bytearray(self)
+
+    def __eq__(self, other):
+        if not PyObject_CheckBuffer(other):
+            return NotImplemented
+        return memoryview(self) == memoryview(other)
+
+    __hash__ = None
+
+    def __reduce__(self):
+        return bytes, (bytes(self),)
+
+    def __repr__(self):
+        if self.released:
+            return "<forebay.View released>"
+        kind = "private" if self.store is None or self.hit.owned != NULL else "zero-copy"
+        return f"<forebay.View of {self.hit.length_bytes} bytes, {kind}>"
+
+    @property
+    def zero_copy(self):
+        return self.store is not None and self.hit.owned == NULL
+
+
+cdef class Reservation:
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.open:
+            raise ValueError("the reservation has ended")
+        PyBuffer_FillInfo(buffer, self, self.fill.data, self.fill.length_bytes, 0, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+
+    def __enter__(self):
+        if not self.open or self.buffer is not None:
+            raise ValueError("a reservation is entered once")
+        self.buffer = memoryview(self)
+        return self.buffer
+
+    def __exit__(self, kind, value, traceback):
+        try:
+            self.buffer.release()
+        except BufferError:
+            # Somebody could still write through it: what would be committed is not what stays.
+            self.abandon()
+            raise
+        if kind is None:
+            self.commit()
+        else:
+            self.abandon()
+
+    def commit(self):
+        cdef int code
+        if not self.open:
+            raise ValueError("the reservation has ended")
+        if self.exports != 0:
+            raise BufferError("the reservation's buffer is still in use")
+        self.open = False
+        with nogil:
+            code = fb_fill_commit(self.store.c, &self.fill)
+        self.admitted = code == 0
+        self.store.view_ended()
+        return self.admitted
+
+    def abandon(self):
+        if not self.open or self.exports != 0:
+            return
+        self.open = False
+        self.admitted = False
+        with nogil:
+            fb_fill_abandon(self.store.c, &self.fill)
+        self.store.view_ended()
+
+    def __dealloc__(self):
+        if self.open:
+            self.open = False
+            fb_fill_abandon(self.store.c, &self.fill)
+            self.store.view_ended()
+
+
+cdef class FileReservation:
+    def write(self, uint64_t block, bytes key not None, data):
+        cdef fb_key k
+        cdef Py_buffer source
+        cdef int code
+        if not self.open:
+            raise ValueError("the reservation has ended")
+        key_of(self.store, key, &k)
+        if not self.admitted:
+            return False
+        PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                code = fb_whole_write(self.store.c, &self.whole, block, &k, source.buf, source.len)
+        finally:
+            PyBuffer_Release(&source)
+        if code == -EINVAL:
+            raise ValueError(f"block {block} does not have {len(data)} bytes in a file of {self.whole.size_bytes}")
+        return code == 0
+
+    def __enter__(self):
+        if not self.open:
+            raise ValueError("the reservation has ended")
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.finish(kind is None)
+
+    def finish(self, bint keep=True):
+        cdef int code = -ENOSPC
+        if not self.open:
+            return self.complete
+        self.open = False
+        if self.admitted:
+            with nogil:
+                if keep:
+                    code = fb_whole_complete(self.store.c, &self.whole)
+                else:
+                    fb_whole_abandon(self.store.c, &self.whole)
+        self.complete = code == 0
+        self.store.view_ended()
+        if keep and code == -ENODATA:
+            raise ValueError("the file was ended before all its blocks were written; it is given up")
+        return self.complete
+
+    def __dealloc__(self):
+        if self.open:
+            self.open = False
+            if self.admitted:
+                fb_whole_abandon(self.store.c, &self.whole)
+            self.store.view_ended()
+
+
+cdef class Claim:
+    def progress(self):
+        if self.leader:
+            fb_flight_progress(self.store.c, &self.ticket)
+
+    def done(self):
+        if self.leader:
+            with nogil:
+                fb_flight_end(self.store.c, &self.ticket)
+
+    def wait(self, double timeout_s):
+        """Wait at most timeout_s; a signal is answered between steps of 100 ms."""
+        cdef int code
+        cdef uint32_t step_ms = 100
+        cdef double left_ms = timeout_s * 1000
+        if self.leader:
+            return True
+        while True:
+            step_ms = <uint32_t>min(100.0, max(left_ms, 0.0))
+            with nogil:
+                code = fb_flight_wait(self.store.c, &self.ticket, step_ms)
+            if code != -EAGAIN:
+                self.stalled = code == -ESTALE
+                return True
+            left_ms -= step_ms
+            if left_ms <= 0:
+                return False
+            PyErr_CheckSignals()
+
+    def __dealloc__(self):
+        if self.store is not None:
+            if self.leader:
+                fb_flight_end(self.store.c, &self.ticket)
+            self.store.view_ended()
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1

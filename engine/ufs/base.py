@@ -1,0 +1,133 @@
+"""What an under storage must be able to do: a handful of methods, one class for each kind of storage.
+
+Paths here are relative to the attached URI, with ``/`` between the parts, none of them empty, ``.`` or
+``..``; the URI itself is ``""``. An object belongs to one process: whoever forks makes another one in the
+child. Making one asks nobody: connections are made at the first use.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from forebay.config import nearest
+from forebay.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object, or a directory (with neither size nor version), as the under storage gives it.
+
+    version differs whenever the bytes may differ: an ETag, or what a file system knows about a file.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    version: str
+    is_dir: bool = False
+
+
+class RangeBody(ABC):
+    """The bytes of a range, about to be read once; a context manager that closes itself.
+
+    info describes the whole object that they belong to; they are length bytes from offset on. For one
+    thread.
+    """
+
+    info: ObjectInfo
+    offset: int
+    length: int
+
+    @abstractmethod
+    def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
+        """Fill the buffer, whose length is self.length, with the bytes of info's version.
+
+        The caller calls this once at most; progress is called whenever bytes have come. Resumes after a
+        broken connection; may block for several time-outs.
+        Raises: Stale (the object changed meanwhile); UnderStorageError, TimeoutError (after all attempts).
+        The buffer's content means nothing then.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what is left; may be called twice."""
+
+    def __enter__(self) -> Self:
+        """Return this body."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+
+class UnderStorage(ABC):
+    """A place where the data lives. Threads: any.
+
+    Every method raises NotFound only when the storage itself says that there is no such object;
+    PermissionError, TimeoutError and, for all else, UnderStorageError, each with the path (the full URI)
+    and the cause.
+    """
+
+    @abstractmethod
+    def stat(self, path: str) -> ObjectInfo:
+        """Describe the object, or the directory if there is no object of that name."""
+
+    @abstractmethod
+    def list(self, path: str) -> Iterator[Sequence[ObjectInfo]]:
+        """Yield what lies directly in the directory, page by page, in no promised order.
+
+        A name that cannot be part of a path (empty, ``.``, ``..``) is left out; what is both an object and
+        a directory comes twice. Raises, besides the above, while it is iterated: NotFound (no such
+        directory).
+        """
+
+    @abstractmethod
+    def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
+        """Begin to read length bytes from offset on, fewer at the object's end, none behind it.
+
+        The caller guarantees offset >= 0 and length > 0. With a version the bytes are of that version, else
+        of the present one. What the storage sends is the range that was asked for, or refused. Raises,
+        besides the above: Stale (the object has another version); IsADirectoryError.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close connections; may be called twice. Bodies in use stay usable or fail cleanly."""
+
+
+_SECRET_WORDS = ("key", "secret", "token", "password", "credential")
+
+
+def check_options(scheme: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Hold the options of an attachment to those that a storage knows.
+
+    Raises: ConfigError: a secret, whose value is not shown (attachments are kept on disk and listed, so
+    credentials are only ever given by reference), or an unknown name.
+    """
+    for name in options:
+        if name in known:
+            continue
+        if any(word in name.lower() for word in _SECRET_WORDS):
+            raise ConfigError(
+                f"{name}: credentials are not kept with a dataset; give them by reference: the environment, "
+                "a profile (profile=...) or the machine's role"
+            )
+        raise ConfigError(
+            f"{name}: {scheme}:// has no such option{nearest(name, known)}; it has {', '.join(known)}"
+        )
+
+
+def refuse_embedded_credentials(url: str, what: str) -> None:
+    """Refuse a URL with a user name or password in it, without showing it.
+
+    Raises: ConfigError.
+    """
+    authority = url.partition("://")[2].partition("/")[0]
+    if "@" in authority:
+        raise ConfigError(
+            f"{what}: user names and passwords do not belong into a URL; give credentials by reference"
+        )

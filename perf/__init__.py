@@ -1,0 +1,1 @@
+"""Measurements of forebay: each figure a ratio, taken in one interleaved run. See README.md."""

@@ -1,0 +1,107 @@
+"""The passes of the demo: who reads, and what the proxy counted meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from forebay.testing.proxy_process import ProxyProcess
+from perf.demo.dataset import Dataset
+from perf.demo.progress import phase
+from perf.demo.reader import Epoch, Readers
+from perf.demo.sources import ForebaySpec, S3Spec, SourceSpec
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One epoch, what went through the proxy meanwhile, and forebay's own hit ratio where it was asked."""
+
+    name: str
+    epoch: Epoch
+    s3_requests: int
+    s3_bytes: int
+    hit_ratio: float | None
+
+    @property
+    def samples_per_s(self) -> float:
+        return self.epoch.samples / self.epoch.seconds
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self.epoch.read_bytes / self.epoch.seconds
+
+    @property
+    def saved_bytes(self) -> int:
+        return max(0, self.epoch.read_bytes - self.s3_bytes)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every pass needs. The endpoint of both specs is the proxy."""
+
+    console: Console
+    data: Dataset
+    load: dict[str, Any]
+    proxy: ProxyProcess
+    s3: S3Spec
+    cache: ForebaySpec
+
+    def passes(self) -> Iterator[Pass]:
+        """Run them one after another. Raises: ReaderFailed (a worker raised or died unasked)."""
+        with self._readers(self.s3) as readers:
+            yield self._measure("straight from S3", lambda advance: readers.epoch(self._seed(0), advance))
+        with self._readers(self.cache) as readers:
+            yield self._measure_cached("forebay, cold", readers, self._seed(1))
+            yield self._measure_cached("forebay, warm", readers, self._seed(2))
+            self._kill(readers)
+        with self._readers(self.cache) as readers:
+            self.console.print(
+                f"new workers, the same cache directory: opened in {readers.open_seconds:.2f} s"
+            )
+            yield self._measure_cached("forebay, warm after SIGKILL", readers, self._seed(4))
+
+    def _readers(self, spec: SourceSpec) -> Readers:
+        return Readers(spec, self.data.samples, self.load["workers"], self.load["reads_in_flight"])
+
+    def _seed(self, epoch: int) -> int:
+        return int(self.load["seed"]) + epoch
+
+    def _measure_cached(self, name: str, readers: Readers, seed: int) -> Pass:
+        return self._measure(name, lambda advance: readers.epoch(seed, advance), self.cache.cache_dir)
+
+    def _measure(
+        self, name: str, read: Callable[[Callable[[int], None]], Epoch], cache_dir: Path | None = None
+    ) -> Pass:
+        before = _hits_and_misses(cache_dir) if cache_dir else (0, 0)
+        self.proxy.stats(reset=True)
+        with phase(self.console, name, len(self.data.samples)) as advance:
+            epoch = read(advance)
+        moved = self.proxy.stats()
+        after = _hits_and_misses(cache_dir) if cache_dir else (0, 0)
+        hits, misses = (late - early for late, early in zip(after, before, strict=True))
+        hit_ratio = hits / (hits + misses) if hits + misses else None
+        return Pass(name, epoch, moved["requests"], moved["bytes_to_client"], hit_ratio)
+
+    def _kill(self, readers: Readers) -> None:
+        """Kill all who have the cache open in the middle of an epoch."""
+        after = int(self.load["kill_at"] * len(self.data.samples))
+        with phase(self.console, "an epoch that SIGKILL ends", after) as advance:
+            read = readers.kill_during_epoch(self._seed(3), after, advance)
+        self.console.print(f"SIGKILL to every process that had the cache open, after {read:,} samples")
+
+
+def _hits_and_misses(cache_dir: Path) -> tuple[int, int]:
+    """Ask `forebay status`, a process that ends before the next pass begins."""
+    command = [sys.executable, "-m", "forebay", "--cache-dir", str(cache_dir), "status", "--json"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    counters: dict[str, int] = json.loads(answer)["counters"]
+    hits = sum(count for name, count in counters.items() if name.startswith("hits_"))
+    misses = sum(count for name, count in counters.items() if name.startswith("misses_"))
+    return hits, misses

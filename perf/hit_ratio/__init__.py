@@ -1,0 +1,1 @@
+"""Policy against trace: what share of the reads is served from the store."""

@@ -1,0 +1,53 @@
+"""Shared by all test folders: opt-in stress runs, hypothesis settings, a memory folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Examples touch disks that other tests share, so none is judged by its time; a failure prints how to repeat
+# it.
+settings.register_profile("forebay", deadline=None, print_blob=True)
+settings.load_profile("forebay")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress", action="store_true", help="run tests/stress too, which takes long")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the stress tests out unless they are asked for."""
+    if collection_path == ROOT / "tests" / "stress" and not config.getoption("--stress"):
+        return True
+    return None
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout under test."""
+    return ROOT
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A fresh folder on tmpfs, for MEM tiers; removed afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="forebay-test-", dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_second_copy() -> Iterator[None]:
+    """Hold the whole run to one copy of each module: no folder of ours may get in under its own name."""
+    yield
+    for name in ("engine", "peer", "fuse"):
+        found = getattr(sys.modules.get(name), "__file__", None)
+        assert found is None or not Path(found).is_relative_to(ROOT), f"{name} was imported from {found}"
