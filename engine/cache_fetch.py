@@ -110,8 +110,7 @@ class Fetcher:
         )
 
     def _fly(self, key: bytes, look: Callable[[], _T | None], fetch: Callable[[Claim | None], _T]) -> _T:
-        """Return what look finds after others' fetches, or what this process fetches, alone if without
-        claim."""
+        """Return what look finds after others' fetches, or what this process fetches (None: alone)."""
         for _ in range(_FLIGHTS_AWAITED_MAX):
             claim = self._store.claim(key)
             if claim.leader:
@@ -168,7 +167,7 @@ class Fetcher:
 
     def _offer(self, attached: Attached, block: Block, buffer: memoryview, claim: Claim | None) -> View:
         """Give the block to the store, unless the fetch was one alone, and to the reader in any case."""
-        if claim is not None:
+        if claim is not None and not self._store.read_only:
             self._store.put(block.key, buffer, dataset=attached.record.id)
         return private_view(buffer)
 

@@ -36,8 +36,18 @@ def split_path(path: str) -> tuple[str, str]:
         raise ValueError(f"path {path!r} contains a NUL byte")
     if bad := _BAD_PART.search(bare):
         raise ValueError(f"path {path!r} contains the part {bad[1]!r}; paths are plain: dataset/path/in/it")
+    if not bare.isascii():
+        _check_encodable(bare)
     dataset, _, rest = bare.partition("/")
     return dataset, rest
+
+
+def _check_encodable(path: str) -> None:
+    """Refuse what no name decodes to; bytes that are not UTF-8 come as Python decodes file names."""
+    try:
+        path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"path {path!r} contains half of a surrogate pair") from None
 
 
 def check_dataset_name(name: object) -> None:

@@ -135,8 +135,8 @@ class Reader:
             return self._read_within_block(attached, touch, offset, end)
         if end - offset > self._max_read_bytes:
             raise ValueError(
-                f"{attached.record.name}/{touch.entry.path}: {end - offset} bytes are more than max_read_bytes "
-                f"({self._max_read_bytes}) in one read; read parts (offset, length) or use readinto"
+                f"{attached.record.name}/{touch.entry.path}: {end - offset} bytes in one read are more than "
+                f"max_read_bytes ({self._max_read_bytes}); read parts of it, or use readinto"
             )
         buffer = memoryview(bytearray(end - offset))
         self._gather(attached, touch, offset, buffer, run)

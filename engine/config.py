@@ -46,7 +46,7 @@ PYTHON_MIN: Final = (3, 11)
 MACHINES: Final = ("x86_64", "aarch64")
 
 _MEDIA: Final[tuple[Medium, ...]] = get_args(Medium)
-_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 _UNITS: Final[Mapping[str, int]] = {"": 1, "B": 1} | {
     prefix + suffix: base**power
     for power, prefix in enumerate("KMGTP", start=1)

@@ -32,7 +32,7 @@ class ConfigError(ValueError):
 
 
 class PinLimit(OSError):
-    """A pin was refused because too much of the tier would be pinned; gives the figures (ENOSPC)."""
+    """A pin was refused because too much of the tier would be pinned; gives the figures (EDQUOT)."""
 
 
 class NotAttached(LookupError):

@@ -17,6 +17,17 @@ from perf.results import CaseResult
 
 DPI = 120
 OURS, MISSED, REFERENCE = "#1f77b4", "#d62728", "#b0b0b0"
+LINES = {  # of the hit ratio plots: a policy has one colour, in the store as a line, simulated dashed
+    "resident": "k:",
+    "epoch": "o-C0",
+    "lru": "o-C1",
+    "s3fifo": "o-C2",
+    "simulated keep": "--C0",
+    "simulated LRU": "--C1",
+    "simulated S3-FIFO": "--C2",
+    "simulated FIFO": "--C4",
+    "simulated Belady": "--C7",
+}
 
 
 def plot_run(cases: Sequence[CaseResult], folder: Path) -> list[Path]:
@@ -43,6 +54,9 @@ def _plot_bars(bars: Sequence[Bar], path: Path) -> Path:
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.set_xlim(left=min(0.5, *margins) * 0.9)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("margin over the target (1 = just met)")
     return _save(path)
 
@@ -51,11 +65,9 @@ def _plot_hit_ratio(case: CaseResult, path: Path) -> Path:
     rows: list[Facts] = case.facts["hit_ratio"]
     _, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     shares = [row["quota_share"] for row in rows]
-    for name in rows[0]:
-        if name == "quota_share":
-            continue
-        simulated = name.startswith("simulated")
-        axes.plot(shares, [row[name] for row in rows], "--" if simulated else "o-", label=name)
+    for name, line in LINES.items():
+        if name in rows[0]:
+            axes.plot(shares, [row[name] for row in rows], line, label=name)
     axes.set_xlabel("quota / data set bytes")
     axes.set_ylabel("hit ratio")
     axes.set_title(case.title, fontsize="medium")

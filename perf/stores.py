@@ -11,9 +11,12 @@ SLOT_BYTES = 32  # of a block in the index
 FILE_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system
 
 
-def create(folder: Path, quota_bytes: int, block_bytes: int = SMALL_BLOCK_BYTES) -> BlockStore:
+def create(
+    folder: Path, quota_bytes: int, block_bytes: int = SMALL_BLOCK_BYTES, *, maintainer: bool = True
+) -> BlockStore:
     """Make a store with one MEM tier below the folder; block_bytes decides how small its segments may be."""
-    return BlockStore(folder, [Tier(str(folder / "mem"), quota_bytes, "MEM")], block_bytes=block_bytes)
+    tiers = [Tier(str(folder / "mem"), quota_bytes, "MEM")]
+    return BlockStore(folder, tiers, block_bytes=block_bytes, maintainer=maintainer)
 
 
 def counter(store: BlockStore, name: str) -> int:
@@ -24,6 +27,12 @@ def counter(store: BlockStore, name: str) -> int:
 def committed_bytes(store: BlockStore) -> int:
     """Return the bytes of all committed blocks."""
     return sum(int(tier["committed_bytes"]) for tier in store.status()["tiers"])
+
+
+def written_bytes(store: BlockStore) -> int:
+    """Return what was ever written into tiers: admitted, moved, promoted."""
+    counters = store.status()["counters"]
+    return sum(int(count) for name, count in counters.items() if name.startswith("written_bytes_"))
 
 
 def segment_bytes(store: BlockStore) -> int:

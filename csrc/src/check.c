@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "evict.h"
+#include "health.h"
 #include "index.h"
 #include "read.h"
 #include "rows.h"
@@ -37,11 +38,12 @@ static bool read_and_verify(struct check *c, const struct fb_found *found, const
     void *buffer = fb_pool_take(s, length ? length : 1);
     if (buffer == NULL)
         return true;
-    bool good = fb_segment_pread(s, segment, buffer, length, (uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift) == 0 &&
-                fb_block_verify(s, found, key, buffer);
+    int r = fb_segment_pread(s, segment, buffer, length, (uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift);
+    if (r == 0)
+        r = fb_block_verify(s, found, key, buffer);
     c->report->bytes_verified += length;
     fb_pool_give(s, buffer);
-    return good;
+    return r == 0 || fb_error_is_own(-r);
 }
 
 /* What was checked may have been evicted meanwhile; only a slot that still stands is wrong. */

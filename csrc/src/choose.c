@@ -102,9 +102,9 @@ bool fb_tier_evict(fb_store *s, uint32_t tier)
     struct fb_usage u;
     fb_tier_usage(s, tier, &u);
     give_back_files(s, tier, &u);
-    uint64_t effective = fb_tier_effective(s, tier);
-    uint64_t high = effective / 1000 * saved->high_permille, low = effective / 1000 * saved->low_permille;
-    bool full = u.used_bytes + u.segment_bytes > high, wanted = full && room_is_wanted(s);
+    uint64_t high, low, limit = fb_tier_effective(s, tier) / 1000 * saved->high_permille;
+    fb_tier_marks(s, tier, &high, &low);
+    bool full = u.used_bytes + u.segment_bytes > limit, wanted = full && room_is_wanted(s);
     if (u.used_bytes > high)
         atomic_store(&live->evicting, 1);
     if (atomic_load(&s->shared->deletes) != s->compacted_deletes[tier]) {

@@ -27,6 +27,7 @@ struct fb_map {
     uint8_t *writable; /* the rest under maps_lock; recycled MEM segments only */
     uint64_t writable_bytes;
     uint32_t writable_epoch;
+    uint32_t reuses, reuse_generation;
     int descriptor; /* -1: none */
     uint32_t descriptor_epoch;
     uint32_t descriptor_users;
@@ -87,7 +88,8 @@ struct fb_store {
     int fork_rows_fd, fork_open_fd; /* a child's, between the fork handlers */
     uint32_t fork_row;
     int orphan_fd; /* a parent's row kept alive for inherited views when the table was full */
-    struct fb_store *next; /* registry for fork */
+    char live_made[FB_PATH_MAX + 64]; /* live file made here, not yet in the superblock */
+    struct fb_store *next;            /* registry for fork */
 };
 
 static inline void fb_count(struct fb_store *s, enum fb_counter c, uint64_t n)

@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "failpoint.h"
 #include "ghost.h"
+#include "health.h"
 #include "index.h"
 #include "read.h"
 #include "retention.h"
@@ -90,11 +91,11 @@ static int move_record(fb_store *s, const struct fb_found *found, uint32_t segme
     FB_POINT("evict.copied");
     if (r == 0)
         r = fb_index_swap(s, key.lo, key.check, found->place,
-                          fb_space_place(space, FB_PLACE_FLAGS(found->place) & FB_SLOT_PINNED,
-                                         FB_PLACE_VERIFIED(found->place)),
-                          found->extent);
+                          fb_space_place(space, 0, FB_PLACE_VERIFIED(found->place)));
     if (r != 0)
         fb_space_abandon(s, space);
+    else if (record->state == FB_RECORD_PINNED)
+        atomic_fetch_add(&s->shared->tiers[s->segment_tier[space->segment]].pinned_hint, record->length);
     fb_space_end(s, space);
     return r;
 }
@@ -104,6 +105,7 @@ static int move_record(fb_store *s, const struct fb_found *found, uint32_t segme
 struct retirement {
     enum fb_evict_mode mode;
     uint32_t retention;
+    bool doubtful; /* an entry is damaged: the table does not tell all slots that lead here */
     int error;
 };
 
@@ -130,7 +132,7 @@ static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t se
 
 static int drop_record(fb_store *s, const struct fb_key *key, const struct fb_found *found, bool evicted)
 {
-    int r = fb_index_swap(s, key->lo, key->check, found->place, 0, 0);
+    int r = fb_index_swap(s, key->lo, key->check, found->place, 0);
     if (r == 0 && evicted) {
         fb_ghost_add(s, key->check);
         fb_count(s, FB_C_EVICTED, 1);
@@ -145,13 +147,19 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
     struct retirement *retirement = context;
     struct fb_found found;
     struct fb_key key = key_of(record);
+    retirement->doubtful |= !valid;
     if (!valid || !is_live(record))
         return true;
     int r = fb_index_find(s, &key, &found);
-    if (r == -EBUSY)
+    if (r == -EBUSY) {
         retirement->error = -ETIMEDOUT;
-    if (r != 0 || FB_PLACE_LOCATION(found.place) != location_of(segment, number, record))
-        return r != -EBUSY;
+        return false;
+    }
+    if (r != 0 || FB_PLACE_LOCATION(found.place) != location_of(segment, number, record)) {
+        retirement->doubtful |= r == 0 && FB_PLACE_SEGMENT(found.place) == segment;
+        fb_record_flip(s, segment, number, FB_RECORD_DEAD);
+        return true;
+    }
     uint8_t touch = atomic_load_explicit(fb_touch_at(s, found.page, found.slot), memory_order_relaxed);
     uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
     bool expired = expiry != 0 && fb_now_s(s) >= expiry;
@@ -182,6 +190,9 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
         r = drop_record(s, &key, &found, false);
     FB_POINT("evict.record");
     retirement->error = r == -ENOENT ? 0 : r;
+    /* The file may lie there for long; a rebuild must not bring back what was newer once. */
+    if (retirement->error == 0)
+        fb_record_flip(s, segment, number, FB_RECORD_DEAD);
     return retirement->error == 0;
 }
 
@@ -191,7 +202,8 @@ static void recycle(fb_store *s, uint32_t segment)
     uint32_t tier = s->segment_tier[segment];
     fb_tier_usage(s, tier, &u);
     fb_count(s, FB_C_SEGMENTS_RETIRED, 1);
-    if (fb_segment_is_whole(s, segment) || u.file_bytes > fb_tier_effective(s, tier)) {
+    if (fb_segment_is_whole(s, segment) || u.file_bytes > fb_tier_effective(s, tier) ||
+        !fb_segfile_is_there(s, segment)) {
         fb_segfile_remove(s, segment);
         FB_POINT("evict.removed");
         fb_segment_turn(s, segment, FB_HELD, FB_ABSENT);
@@ -219,7 +231,42 @@ static void unpublish_whole(fb_store *s, uint32_t segment)
     if (!fb_segment_is_whole(s, segment))
         return;
     uint64_t place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment);
-    fb_index_swap(s, atomic_load(&seg->whole_lo), atomic_load(&seg->whole_check), place, 0, 0);
+    fb_index_swap(s, atomic_load(&seg->whole_lo), atomic_load(&seg->whole_check), place, 0);
+}
+
+struct sweep {
+    fb_store *store;
+    uint32_t segment, found;
+    int error;
+};
+
+static void sweep_slot(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
+{
+    struct sweep *sweep = context;
+    if (FB_PLACE_SEGMENT(place) != sweep->segment)
+        return;
+    int r = fb_index_swap(sweep->store, lo, check, place, 0);
+    sweep->found++;
+    if (r == -ETIMEDOUT)
+        sweep->error = r;
+    if (r == 0 && !(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE)) {
+        fb_count(sweep->store, FB_C_EVICTED, 1);
+        fb_count(sweep->store, FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(extent));
+    }
+}
+
+/* Where the table is damaged or cannot be read, the index says which blocks go: no slot may be left that
+ * leads into a segment of another use. */
+static int sweep_slots(fb_store *s, uint32_t segment)
+{
+    struct sweep sweep = {.store = s, .segment = segment};
+    /* Again while there are any: a page that splits meanwhile may move slots behind us. */
+    do {
+        sweep.found = 0;
+        if (!fb_index_visit(s, 0, atomic_load(&s->shared->page_count), sweep_slot, &sweep))
+            return -ETIMEDOUT;
+    } while (sweep.found != 0 && sweep.error == 0);
+    return sweep.error;
 }
 
 static int retire_owned(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
@@ -237,8 +284,11 @@ static int retire_owned(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
         unpublish_whole(s, segment);
         r = fb_records_visit(s, segment, 0, records, retire_record, &retirement);
     }
+    bool unreadable = r != 0 && r != -EBUSY && !fb_error_is_own(-r);
     if (r == 0)
         r = retirement.error;
+    if (unreadable || (r == 0 && retirement.doubtful))
+        r = sweep_slots(s, segment);
     if (r != 0) {
         fb_segment_turn(s, segment, FB_RETIRING, FB_SEALED);
         return r;
@@ -289,10 +339,28 @@ int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes)
     return r;
 }
 
+/* Segments that a rebuild has not come to yet. */
+static void free_unscanned(fb_store *s, uint32_t dataset_id)
+{
+    for (uint32_t segment = 0; segment < s->segment_count; segment++) {
+        struct fb_segment_super super;
+        if (fb_segment_state_of(s, segment) != FB_UNSCANNED || !fb_segment_own(s, segment))
+            continue;
+        if (fb_segment_state_of(s, segment) == FB_UNSCANNED && fb_segfile_read_super(s, segment, &super) == 0 &&
+            super.dataset_id == dataset_id && fb_segment_turn(s, segment, FB_UNSCANNED, FB_CREATING)) {
+            fb_segfile_remove(s, segment);
+            fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
+        }
+        fb_segment_disown(s, segment);
+    }
+}
+
 int fb_free_dataset(fb_store *s, uint32_t dataset_id)
 {
     if (!s->has_row)
         return -EROFS;
+    if (atomic_load(&s->shared->rebuilding))
+        free_unscanned(s, dataset_id);
     uint32_t dataset = fb_dataset_slot(s, dataset_id, false);
     int worst = 0;
     if (dataset == FB_DATASETS_MAX)

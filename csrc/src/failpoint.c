@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int fb_failpoint_armed;
 static char armed_name[64];
@@ -26,6 +27,10 @@ void fb_failpoint_load(void)
 
 void fb_failpoint_hit(const char *name)
 {
-    if (strcmp(name, armed_name) == 0 && atomic_fetch_sub(&passes_left, 1) == 1)
-        raise(armed_signal);
+    if (strcmp(name, armed_name) != 0 || atomic_fetch_sub(&passes_left, 1) != 1)
+        return;
+    raise(armed_signal);
+    /* The first process of a PID namespace is spared its own SIGKILL. */
+    if (armed_signal == SIGKILL)
+        _exit(128 + SIGKILL);
 }

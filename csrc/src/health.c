@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -14,9 +15,8 @@
 #define PROBES_CLEAN 3u
 #define PROBE_NAME ".probe"
 
-void fb_tier_fault(fb_store *s, uint32_t tier, int error)
+bool fb_error_is_own(int error)
 {
-    struct fb_tier_live *t = &s->shared->tiers[tier];
     switch (error) {
     case ENOSPC:
     case EDQUOT:
@@ -27,18 +27,50 @@ void fb_tier_fault(fb_store *s, uint32_t tier, int error)
     case EINTR:
     case EACCES:
     case EPERM:
-        return;
+        return true;
     default:
-        break;
+        return false;
     }
+}
+
+static bool is_of_one_file(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case EBADMSG:
+    case EEXIST:
+    case EISDIR:
+    case ELOOP:
+    case ENOTSUP:
+    case ENXIO: /* a socket, or a device that is none */
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool directory_is_gone(fb_store *s, uint32_t tier)
+{
+    struct stat st;
+    return s->tier_fds[tier] < 0 || fstat(s->tier_fds[tier], &st) != 0 || st.st_nlink == 0;
+}
+
+void fb_tier_fault(fb_store *s, uint32_t tier, int error)
+{
+    struct fb_tier_live *t = &s->shared->tiers[tier];
+    bool gone = error == ENOENT && directory_is_gone(s, tier);
+    if (fb_error_is_own(error) || (is_of_one_file(error) && !gone))
+        return;
     fb_count(s, FB_C_IO_ERRORS, 1);
+    if (s->read_only)
+        return;
     int64_t now = fb_boottime_ms();
     if (now - atomic_load(&t->failed_ms) > FAULT_WINDOW_MS)
         atomic_store(&t->faults, 0);
     atomic_store(&t->failed_ms, now);
     atomic_store(&t->error, (uint32_t)error);
     uint32_t faults = atomic_fetch_add(&t->faults, 1) + 1;
-    if (error == EROFS || faults >= FAULTS_MAX) {
+    if (error == EROFS || gone || faults >= FAULTS_MAX) {
         atomic_store(&t->clean_probes, 0);
         atomic_store(&t->failed, 1);
     }

@@ -4,8 +4,11 @@
 
 #include "engine.h"
 
-/* An operation in a tier failed with this errno. A full disk is pressure; a limit of this process is
- * its own; the rest, three times in five seconds or a directory that is gone, takes the tier out. */
+/* A limit or a right of this process, or pressure: it says nothing of the file or the disk. */
+bool fb_error_is_own(int error);
+/* An operation in a tier failed with this errno. What is this process's own, and what is wrong with one
+ * file only, does not count; the rest, three times in five seconds, or a directory that is gone or can
+ * only be read, takes the tier out. */
 void fb_tier_fault(fb_store *s, uint32_t tier, int error);
 static inline bool fb_tier_failed(fb_store *s, uint32_t tier)
 {

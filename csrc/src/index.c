@@ -9,6 +9,8 @@
 
 #define LOCK_TIMEOUT_MS 1000u
 #define READ_SPINS 2000
+#define LOCK_TRIES 1000
+#define SWEEP_PASSES 8
 
 static inline uint64_t load(_Atomic uint64_t *word)
 {
@@ -136,11 +138,10 @@ void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint
     end_write(s, page);
 }
 
-/* Knuth's deletion for linear probing: pull back what probed past the hole. */
-void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
+/* Knuth's deletion for linear probing: pull back what probed past the hole. The sequence is odd. */
+static void remove_slot(fb_store *s, uint32_t page, uint32_t slot)
 {
     struct fb_slot *slots = fb_page_at(s, page)->slots;
-    begin_write(s, page);
     uint32_t hole = slot;
     for (uint32_t next = next_slot(hole);; next = next_slot(next)) {
         if (FB_PLACE_STATE(load(&slots[next].place)) == FB_SLOT_EMPTY || next == slot)
@@ -156,6 +157,12 @@ void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
     }
     store(&slots[hole].place, 0);
     atomic_fetch_sub(&s->metas[page].used, 1);
+}
+
+void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
+{
+    begin_write(s, page);
+    remove_slot(s, page, slot);
     end_write(s, page);
 }
 
@@ -219,19 +226,29 @@ static void purge(fb_store *s, uint32_t page)
                      (state != FB_SLOT_EMPTY &&
                       (!covers(s, page, lo) || fb_page_find(s, page, lo, load(&slots[i].check)) != (int)i));
         if (wrong)
-            fb_page_remove(s, page, i);
+            remove_slot(s, page, i);
         else
             i++;
     }
 }
 
-/* From here on the new page is complete; done again after a crash it gives the same result. */
+/* From here on the new page is complete; done again after a crash it gives the same result. The old page's
+ * sequence is odd from before the directory leads to the new page until the old page is without what moved:
+ * otherwise
+ *   1. a reader finds a slot in the old page,
+ *   2. the directory leads to the new page, and a cleaner unpublishes the slot there and sees no lease,
+ *   3. the reader takes its lease, finds the old page's sequence as it was, and uses bytes that are gone.
+ * Only entries that still lead to the old page are changed: of those that do not, the new page may have been
+ * split itself since. */
 static void finish_split(fb_store *s, uint32_t page, uint32_t fresh)
 {
     struct fb_page *q = fb_page_at(s, fresh);
+    uint64_t entries = (uint64_t)FB_INDEX_ROOTS << s->super->directory_bits;
     uint32_t first = atomic_load(&q->first), span = atomic_load(&q->span);
-    for (uint32_t i = 0; i < span; i++)
-        atomic_store_explicit(&s->directory[first + i], fresh, memory_order_release);
+    for (uint64_t i = first; i < (uint64_t)first + span && i < entries; i++) {
+        uint32_t old = page;
+        atomic_compare_exchange_strong(&s->directory[i], &old, fresh);
+    }
     FB_POINT("split.directory");
     atomic_store(&fb_page_at(s, page)->span, first - atomic_load(&fb_page_at(s, page)->first));
     purge(s, page);
@@ -255,8 +272,10 @@ static int split(fb_store *s, uint32_t page)
     FB_POINT("split.reset");
     copy_moving(s, page, fresh);
     FB_POINT("split.copied");
+    begin_write(s, page);
     atomic_store(&meta->split_stage, 2);
     finish_split(s, page, fresh);
+    end_write(s, page);
     return 0;
 }
 
@@ -270,8 +289,9 @@ void fb_page_repair(fb_store *s, uint32_t page)
         finish_split(s, page, fresh - 1);
     } else if (fresh != 0) {
         atomic_store(&fb_page_at(s, fresh - 1)->span, 0);
-        atomic_store(&s->shared->spare_page, fresh);
+        /* In this order: another split may take the spare page at once. */
         atomic_store(&meta->split_to, 0);
+        atomic_store(&s->shared->spare_page, fresh);
     }
     purge(s, page);
     uint32_t used = 0;
@@ -286,7 +306,7 @@ void fb_page_repair(fb_store *s, uint32_t page)
 int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
 {
     uint32_t entry = fb_index_entry(s, lo);
-    for (;;) {
+    for (int tries = 0; tries < LOCK_TRIES; tries++) {
         uint32_t page = atomic_load_explicit(&s->directory[entry], memory_order_acquire);
         int r = fb_lock(s, &s->metas[page].lock, LOCK_TIMEOUT_MS);
         if (r == -ETIMEDOUT)
@@ -299,6 +319,7 @@ int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
         }
         fb_unlock(&s->metas[page].lock);
     }
+    return -ETIMEDOUT; /* a damaged page covers nothing: no reason to hang */
 }
 
 void fb_index_unlock(fb_store *s, uint32_t page)
@@ -306,65 +327,136 @@ void fb_index_unlock(fb_store *s, uint32_t page)
     fb_unlock(&s->metas[page].lock);
 }
 
-static int insert(fb_store *s, uint32_t *page, const struct fb_key *key, uint64_t place, uint64_t extent)
+/* 0, -ENOSPC, or -EAGAIN: the page was split, and the key belongs to the other half now. */
+static int insert(fb_store *s, uint32_t page, const struct fb_key *key, uint64_t place, uint64_t extent)
 {
-    if (atomic_load(&s->metas[*page].used) >= FB_PAGE_SPLIT_AT) {
-        int r = split(s, *page);
-        if (r != 0 && atomic_load(&s->metas[*page].used) >= FB_PAGE_FULL_AT)
+    if (atomic_load(&s->metas[page].used) >= FB_PAGE_SPLIT_AT) {
+        int r = split(s, page);
+        if (r != 0 && atomic_load(&s->metas[page].used) >= FB_PAGE_FULL_AT)
             return -ENOSPC;
-        if (r == 0 && !covers(s, *page, key->lo)) {
-            fb_index_unlock(s, *page);
-            r = fb_index_lock(s, key->lo, page);
-            if (r != 0) {
-                *page = UINT32_MAX;
-                return r;
-            }
-            return insert(s, page, key, place, extent);
-        }
+        if (r == 0 && !covers(s, page, key->lo))
+            return -EAGAIN;
     }
-    add_slot(s, *page, key, place, extent);
+    add_slot(s, page, key, place, extent);
     return 0;
 }
 
+/* One look and one write under one lock: after a split both are done again, for meanwhile another may have
+ * put the key, or the cleaner have retired the segment that the guard saw open. */
 int fb_index_put(fb_store *s, const struct fb_key *key, uint64_t place, uint64_t extent, fb_guard guard,
                  void *context, uint64_t *old)
 {
-    uint32_t page;
-    int r = fb_index_lock(s, key->lo, &page);
-    if (r != 0)
-        return r;
-    FB_POINT("index.locked");
-    int slot = fb_page_find(s, page, key->lo, key->check);
-    uint64_t before = slot >= 0 ? load(&fb_page_at(s, page)->slots[slot].place) : 0;
-    if (guard != NULL && !guard(s, context, before))
-        r = -ECANCELED;
-    else if (slot >= 0)
-        fb_page_set(s, page, (uint32_t)slot, place, extent);
-    else
-        r = insert(s, &page, key, place, extent);
-    if (page != UINT32_MAX)
+    uint64_t before;
+    int r;
+    do {
+        uint32_t page;
+        r = fb_index_lock(s, key->lo, &page);
+        if (r != 0)
+            return r;
+        FB_POINT("index.locked");
+        int slot = fb_page_find(s, page, key->lo, key->check);
+        before = slot >= 0 ? load(&fb_page_at(s, page)->slots[slot].place) : 0;
+        if (guard != NULL && !guard(s, context, before))
+            r = -ECANCELED;
+        else if (slot >= 0)
+            fb_page_set(s, page, (uint32_t)slot, place, extent);
+        else
+            r = insert(s, page, key, place, extent);
         fb_index_unlock(s, page);
+    } while (r == -EAGAIN);
     if (r == 0)
         *old = before;
     return r;
 }
 
-int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
-                  uint64_t new_extent)
+int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place)
 {
+    return fb_index_move(s, lo, check, expected, new_place, NULL, NULL);
+}
+
+int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place, fb_guard guard,
+                  void *context)
+{
+    const uint64_t flags = (uint64_t)3 << 2;
     uint32_t page;
     int r = fb_index_lock(s, lo, &page);
     if (r != 0)
         return r;
     int slot = fb_page_find(s, page, lo, check);
-    if (slot < 0 || FB_PLACE_LOCATION(load(&fb_page_at(s, page)->slots[slot].place)) != FB_PLACE_LOCATION(expected))
+    struct fb_slot *target = slot < 0 ? NULL : &fb_page_at(s, page)->slots[slot];
+    uint64_t place = target == NULL ? 0 : load(&target->place);
+    if (target == NULL || FB_PLACE_LOCATION(place) != FB_PLACE_LOCATION(expected))
         r = -ENOENT;
+    else if (guard != NULL && !guard(s, context, place))
+        r = -ECANCELED;
     else if (new_place == 0)
         fb_page_remove(s, page, (uint32_t)slot);
     else
-        fb_page_set(s, page, (uint32_t)slot, new_place, new_extent);
+        fb_page_set(s, page, (uint32_t)slot, (new_place & ~flags) | (place & flags), load(&target->extent));
     fb_index_unlock(s, page);
     return r;
+}
+
+int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out)
+{
+    uint32_t page;
+    int r = fb_index_lock(s, key->lo, &page);
+    if (r != 0)
+        return r;
+    int slot = fb_page_find(s, page, key->lo, key->check);
+    struct fb_slot *found = slot < 0 ? NULL : &fb_page_at(s, page)->slots[slot];
+    if (found != NULL && FB_PLACE_STATE(load(&found->place)) == FB_SLOT_PRESENT)
+        *out = (struct fb_found){.page = page,
+                                 .slot = (uint32_t)slot,
+                                 .sequence = atomic_load(&s->metas[page].sequence),
+                                 .place = load(&found->place),
+                                 .extent = load(&found->extent)};
+    else
+        r = -ENOENT;
+    fb_index_unlock(s, page);
+    return r;
+}
+
+/* The directory leads to a page from the moment it is complete; before, its splitter writes it unlocked. */
+static bool is_in_directory(fb_store *s, uint32_t page)
+{
+    uint64_t entries = (uint64_t)FB_INDEX_ROOTS << s->super->directory_bits;
+    uint32_t first = atomic_load(&fb_page_at(s, page)->first);
+    return first < entries && atomic_load(&s->directory[first]) == page;
+}
+
+/* 0, -ETIMEDOUT, or -EAGAIN: a split is on its way, and its slots may be in a page that was passed. */
+static int sweep_page(fb_store *s, uint32_t page, uint64_t mask, uint64_t bits)
+{
+    if (atomic_load(&fb_page_at(s, page)->span) == 0)
+        return 0;
+    int r = fb_lock(s, &s->metas[page].lock, LOCK_TIMEOUT_MS);
+    if (r == -ETIMEDOUT)
+        return r;
+    if (r == -EOWNERDEAD)
+        fb_page_repair(s, page);
+    bool complete = is_in_directory(s, page);
+    for (uint32_t i = 0; complete && i < FB_PAGE_SLOTS;) {
+        if ((load(&fb_page_at(s, page)->slots[i].place) & mask) == bits)
+            fb_page_remove(s, page, i);
+        else
+            i++;
+    }
+    fb_index_unlock(s, page);
+    return complete ? 0 : -EAGAIN;
+}
+
+int fb_index_sweep(fb_store *s, uint64_t mask, uint64_t bits)
+{
+    int worst = -EAGAIN;
+    for (int pass = 0; worst == -EAGAIN && pass < SWEEP_PASSES; pass++) {
+        worst = 0;
+        for (uint32_t page = 0; worst != -ETIMEDOUT && page < atomic_load(&s->shared->page_count); page++) {
+            int r = sweep_page(s, page, mask, bits);
+            worst = r != 0 ? r : worst;
+        }
+    }
+    return worst == 0 ? 0 : -ETIMEDOUT;
 }
 
 /* ---- the whole index ---- */
@@ -447,12 +539,17 @@ static bool copy_page(fb_store *s, uint32_t page, struct fb_slot *out)
     return false;
 }
 
-void fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context)
+bool fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context)
 {
     struct fb_slot *copy = malloc(sizeof(struct fb_slot) * FB_PAGE_SLOTS);
+    bool all = copy != NULL;
     for (uint32_t page = first_page; copy != NULL && page < first_page + page_count; page++) {
-        if (atomic_load(&fb_page_at(s, page)->span) == 0 || !copy_page(s, page, copy))
+        if (atomic_load(&fb_page_at(s, page)->span) == 0)
             continue;
+        if (!copy_page(s, page, copy)) {
+            all = false;
+            continue;
+        }
         for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++) {
             uint64_t place = atomic_load_explicit(&copy[i].place, memory_order_relaxed);
             uint64_t lo = atomic_load_explicit(&copy[i].lo, memory_order_relaxed);
@@ -462,4 +559,5 @@ void fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_vi
         }
     }
     free(copy);
+    return all;
 }

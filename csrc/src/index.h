@@ -17,7 +17,8 @@ struct fb_found {
 
 uint32_t fb_index_entry(const fb_store *s, uint64_t lo);
 
-/* 0, -ENOENT, or -EBUSY: the page is being written by a process that does not go on. */
+/* 0, -ENOENT, or -EBUSY: the page is being written by a process that does not go on. Of what is found,
+ * place and extent are of one moment. */
 int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out);
 
 /* The page that holds (or would hold) a key, locked; mended first if its last holder died.
@@ -36,10 +37,17 @@ typedef bool (*fb_guard)(fb_store *s, void *context, uint64_t old_place);
 int fb_index_put(fb_store *s, const struct fb_key *key, uint64_t place, uint64_t extent, fb_guard guard,
                  void *context, uint64_t *old);
 
-/* Replace (new_place != 0) or remove the slot if it still names expected's location. 0, -ENOENT,
- * -ETIMEDOUT. */
-int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
-                  uint64_t new_extent);
+/* Give the slot another location or verified mark (new_place != 0), or remove it, if it still names
+ * expected's location. Pin and expiry stay as they are by then. 0, -ENOENT, -ETIMEDOUT. */
+int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place);
+/* The same; `guard` is asked under the lock, with the place that is there, and may refuse (-ECANCELED). */
+int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place, fb_guard guard,
+                  void *context);
+/* A key's slot as it is under the page's lock: what a writer decided under that lock before is seen. 0,
+ * -ENOENT, -ETIMEDOUT. */
+int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out);
+/* Remove every slot whose place has these bits. 0, or -ETIMEDOUT when a page could not be looked at. */
+int fb_index_sweep(fb_store *s, uint64_t mask, uint64_t bits);
 
 /* Make a new, empty index (sole opener), or adopt the pages that are there: -EBADMSG when they do not
  * cover the directory exactly once. */
@@ -52,8 +60,9 @@ void fb_index_forget_verified(fb_store *s);
 /* Rebuild one page from whatever valid slots it holds; its lock is held. */
 void fb_page_repair(fb_store *s, uint32_t page);
 
-/* Visit every slot, page by page, each page as it was at one moment. */
+/* Visit every slot, page by page, each page as it was at one moment. False: a page could not be seen, for
+ * its writer does not go on, or memory is out. */
 typedef void (*fb_visitor)(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent);
-void fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context);
+bool fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context);
 
 #endif

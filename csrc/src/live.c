@@ -97,7 +97,7 @@ static bool has_room(const char *folder, uint64_t bytes)
 
 static int make_live_at(fb_store *s, const char *folder, bool only_tmpfs)
 {
-    char id[33], path[sizeof s->super->live_path];
+    char id[33], path[sizeof s->live_made];
     int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return -errno;
@@ -126,7 +126,7 @@ static int make_live_at(fb_store *s, const char *folder, bool only_tmpfs)
         return r;
     }
     s->live_fd = fd;
-    memcpy(s->super->live_path, path, sizeof path);
+    memcpy(s->live_made, path, sizeof path);
     return 0;
 }
 
@@ -154,7 +154,6 @@ int fb_make_live(fb_store *s, struct fb_error *error)
     live->magic = FB_LIVE_MAGIC;
     live->format = FB_FORMAT;
     live->total_bytes = fb_live_bytes(s->super);
-    s->super->live_id = live->live_id;
     fb_live_lay_out(s);
     return 0;
 }

@@ -40,7 +40,7 @@ static void settle_held(fb_store *s)
     free(held);
 }
 
-static bool is_referenced(fb_store *s, uint32_t segment)
+bool fb_segment_is_current(fb_store *s, uint32_t segment)
 {
     struct fb_dataset *d = &s->datasets[atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX];
     uint32_t tier = s->segment_tier[segment];
@@ -53,22 +53,26 @@ static void adopt_orphan(fb_store *s, uint32_t segment)
     uint32_t state = fb_segment_state_of(s, segment);
     uint32_t owner = atomic_load(&s->segments[segment].owner);
     bool between = state == FB_CREATING || state == FB_RETIRING ||
-                   (state == FB_OPEN && (fb_segment_is_whole(s, segment) || !is_referenced(s, segment)));
-    if (!between || owner == s->me || (owner != 0 && !fb_owner_is_dead(s, owner)))
+                   (state == FB_OPEN && (fb_segment_is_whole(s, segment) || !fb_segment_is_current(s, segment)));
+    if (!between || owner == 0 || owner == s->me || !fb_owner_is_dead(s, owner) || !fb_segment_own(s, segment))
         return;
-    if (state == FB_RETIRING) {
-        fb_segment_retire(s, segment, FB_EVICT_RETENTION);
-    } else if (owner != 0 && fb_segment_own(s, segment)) {
-        if (state == FB_CREATING && fb_segment_state_of(s, segment) == FB_CREATING) {
-            fb_segfile_remove(s, segment);
-            fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
-        } else if (fb_segment_state_of(s, segment) == FB_OPEN) {
-            fb_segment_seal(s, segment);
-        }
-        fb_segment_disown(s, segment);
-        if (fb_segment_is_whole(s, segment))
-            fb_segment_retire(s, segment, FB_EVICT_FORCE);
+    switch (fb_segment_state_of(s, segment)) {
+    case FB_CREATING:
+        fb_segfile_remove(s, segment);
+        fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
+        break;
+    case FB_RETIRING:
+        /* Why it was to go died with its owner: what is left of it stays until its turn comes again. */
+        fb_segment_turn(s, segment, FB_RETIRING, FB_SEALED);
+        atomic_fetch_add(&s->shared->deletes, 1);
+        break;
+    case FB_OPEN:
+        fb_segment_seal(s, segment);
+        break;
+    default:
+        break;
     }
+    fb_segment_disown(s, segment);
 }
 
 /* Where there is room again the quota in force grows by a segment a round; where others have filled the
@@ -106,7 +110,7 @@ static void expire_slot(void *context, uint64_t lo, uint64_t check, uint64_t pla
         return;
     struct fb_record record;
     uint32_t number = fb_record_of_place(s, place, lo, check, &record);
-    if (fb_index_swap(s, lo, check, place, 0, 0) != 0)
+    if (fb_index_swap(s, lo, check, place, 0) != 0)
         return;
     if (number != FB_NO_SEGMENT)
         fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
@@ -306,8 +310,11 @@ int fb_maintain(fb_store *s)
     return r == -EAGAIN ? -EBUSY : r;
 }
 
-void fb_clock_advance(fb_store *s, int64_t milliseconds)
+int fb_clock_advance(fb_store *s, int64_t milliseconds)
 {
+    if (s->read_only)
+        return -EROFS;
     atomic_fetch_add(&s->shared->clock_offset_ms, milliseconds);
     atomic_store(&s->shared->now_s, fb_now_s(s));
+    return 0;
 }

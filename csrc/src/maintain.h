@@ -15,6 +15,9 @@ void fb_maintainer_forget(fb_store *s);
 /* One round of everything; true when there is more to do at once. */
 bool fb_maintain_round(fb_store *s);
 
+/* Puts of its dataset go into this segment. */
+bool fb_segment_is_current(fb_store *s, uint32_t segment);
+
 /* Sync what was sealed in disk tiers since the last call. */
 void fb_sync_sealed(fb_store *s);
 

@@ -22,8 +22,10 @@
 
 #define OPEN_TIMEOUT_MS 30000
 #define OPEN_STEP_US 5000
+#define GROUP_DIRECTORY_MODE 02770
 #define HELD_SHARE 20u /* 5 % */
 #define HELD_SEGMENTS_AT_LEAST 4u
+#define SEQUENCES_A_MS_BITS 20u
 
 struct identity {
     uint8_t store_id[16];
@@ -120,8 +122,13 @@ static int plan_super(fb_store *s, const struct identity *identity, const struct
     return fb_geometry_plan(&s->config, plan, error);
 }
 
+/* Until here the superblock is as it was: who is killed before leaves what the next one can trust. */
 static void publish_super(fb_store *s, const char *boot_id)
 {
+    if (s->live_made[0] != 0) {
+        memcpy(s->super->live_path, s->live_made, sizeof s->super->live_path);
+        s->super->live_id = s->shared->live_id;
+    }
     memset(s->super->boot_id, 0, sizeof s->super->boot_id);
     memcpy(s->super->boot_id, boot_id, 36);
     s->super->clean = 0;
@@ -139,6 +146,7 @@ static void fresh_tiers(fb_store *s)
         atomic_store(&live->shrunk, 0);
         atomic_store(&live->faults, 0);
         atomic_store(&live->failed, s->tier_fds[tier] < 0);
+        atomic_store(&live->pinned_hint, UINT64_MAX / 2); /* unknown: the first pin counts */
     }
 }
 
@@ -158,6 +166,8 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
         return r;
     memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
     atomic_store(&s->shared->verify_generation, 1);
+    /* Above all that a segment can hold from before: not even a second rebuild takes the older for the newer. */
+    atomic_store(&s->shared->sequence, (uint64_t)fb_realtime_ms() << SEQUENCES_A_MS_BITS);
     atomic_store(&s->shared->clock_base_ms, fb_realtime_ms() - fb_boottime_ms());
     fresh_tiers(s);
     r = fb_attach_process(s, error);
@@ -216,6 +226,7 @@ static void detach(fb_store *s)
         close(s->live_fd);
     s->live = NULL;
     s->live_fd = -1;
+    s->live_made[0] = 0;
     if (s->index != NULL)
         munmap(s->index, s->index_map_bytes);
     s->index = NULL;
@@ -290,16 +301,19 @@ int fb_open_joined(fb_store *s, struct fb_error *error)
     s->index_fd = fb_open_regular(s->root_fd, "index", s->read_only ? O_RDONLY : O_RDWR, 0);
     if (s->index_fd < 0 || !read_super(s, &identity, &super))
         return -EAGAIN;
+    if (s->config.reshape)
+        return fb_fail(error, -EBUSY, "%s: tiers cannot change while others have the cache open", s->config.path);
     if (s->config.tier_count != 0) {
         int r = fb_geometry_compare(&super, &s->config, error);
         if (r != 0)
             return r;
     }
-    if (s->config.reshape)
-        return fb_fail(error, -EBUSY, "%s: tiers cannot change while others have the cache open", s->config.path);
     fb_geometry_recall(&super, &s->config);
     if (super.boot_id[0] != 0 && strncmp(super.boot_id, boot_id, sizeof super.boot_id) != 0)
         return fb_fail(error, -EBUSY, "%s: in use by another kernel; a cache directory belongs to one host at a time",
+                       s->config.path);
+    if (s->read_only && super.clean)
+        return fb_fail(error, -ENODATA, "%s: nobody has it open, and opening it anew takes the right to write",
                        s->config.path);
     if (super.boot_id[0] == 0 || super.clean)
         return -EAGAIN;
@@ -401,6 +415,19 @@ static int open_locked(fb_store *s, struct fb_error *error)
     }
 }
 
+/* A cache made for a group stays one, whoever opens it. */
+static int follow_group(fb_store *s, struct fb_error *error)
+{
+    struct stat st;
+    if (fstat(s->root_fd, &st) != 0)
+        return fb_fail(error, -errno, "%s: %s", s->config.path, strerror(errno));
+    if (s->config.group_id < 0 && (st.st_mode & 07777) == GROUP_DIRECTORY_MODE) {
+        s->config.file_mode = 0660;
+        s->config.group_id = st.st_gid;
+    }
+    return 0;
+}
+
 static int open_lock_files(fb_store *s, struct fb_error *error)
 {
     int flags = s->read_only ? O_RDONLY : O_RDWR | O_CREAT;
@@ -453,9 +480,11 @@ int fb_open(const struct fb_config *config, fb_store **out, struct fb_error *err
     fb_store *s = new_store(config);
     if (s == NULL)
         return fb_fail(error, -ENOMEM, "%s: out of memory", config->path);
-    mode_t mode = config->file_mode == 0660 ? 02770 : 0700;
+    mode_t mode = config->file_mode == 0660 ? GROUP_DIRECTORY_MODE : 0700;
     s->root_fd = fb_open_versioned(config->path, mode, config->group_id, error);
     int r = s->root_fd < 0 ? s->root_fd : 0;
+    if (r == 0)
+        r = follow_group(s, error);
     if (r == 0)
         r = open_lock_files(s, error);
     if (r == 0)

@@ -52,7 +52,7 @@ int fb_pread_all(int fd, void *data, size_t length_bytes, uint64_t offset)
         if (n < 0)
             return -errno;
         if (n == 0)
-            return -EIO;
+            return -EBADMSG;
         next += n;
         offset += (uint64_t)n;
         length_bytes -= (size_t)n;
@@ -93,9 +93,19 @@ int fb_fail(struct fb_error *error, int code, const char *format, ...)
 int fb_open_regular(int directory_fd, const char *name, int flags, mode_t mode)
 {
     /* O_NONBLOCK: a FIFO in place of the file must not stop us. */
-    int fd = openat(directory_fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
+    int safe = flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int fd = openat(directory_fd, name, flags & O_CREAT ? safe | O_EXCL : safe, mode);
+    bool created = fd >= 0 && (flags & O_CREAT);
+    if (fd < 0 && errno == EEXIST && (flags & O_CREAT))
+        fd = openat(directory_fd, name, safe & ~O_CREAT);
     if (fd < 0)
         return -errno;
+    /* The mode is meant as it is given, whatever the umask. */
+    if (created && fchmod(fd, mode) != 0) {
+        int r = -errno;
+        close(fd);
+        return r;
+    }
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);

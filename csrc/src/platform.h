@@ -18,7 +18,7 @@ int64_t fb_realtime_ms(void);
 void fb_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint32_t timeout_ms);
 void fb_futex_wake(_Atomic uint32_t *word, int count);
 
-/* All bytes or a negative errno; a short file is -EIO. */
+/* All bytes or a negative errno; a file that ends before them is -EBADMSG, damage and no failing disk. */
 int fb_pread_all(int fd, void *data, size_t length_bytes, uint64_t offset);
 int fb_pwrite_all(int fd, const void *data, size_t length_bytes, uint64_t offset);
 

@@ -1,5 +1,7 @@
 #include "read.h"
 
+#include <time.h>
+
 #include "clock.h"
 #include "failpoint.h"
 #include "ghost.h"
@@ -9,6 +11,9 @@
 #include "segment.h"
 
 #define READ_TRIES 16
+#define PAGE_BYTES 4096u
+#define BUSY_TRIES 20
+#define BUSY_STEP_NS 100000 /* 2 ms in all */
 
 /* The reader and the cleaner, numbered; they meet at the page's sequence word and the row's lease:
  *
@@ -46,7 +51,7 @@ void fb_block_drop(fb_store *s, const struct fb_key *key, uint64_t place)
         return;
     struct fb_record record;
     uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
-    if (fb_index_swap(s, key->lo, key->check, place, 0, 0) == 0 && number != FB_NO_SEGMENT)
+    if (fb_index_swap(s, key->lo, key->check, place, 0) == 0 && number != FB_NO_SEGMENT)
         fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
 }
 
@@ -70,15 +75,35 @@ static bool sums_agree(fb_store *s, uint32_t segment, const struct fb_record *re
     return good;
 }
 
-bool fb_block_verify(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data)
+static bool is_what_was_put(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data)
 {
     struct fb_record record;
-    uint32_t segment = FB_PLACE_SEGMENT(found->place);
     if (fb_record_of_place(s, found->place, key->lo, key->check, &record) == FB_NO_SEGMENT)
         return false;
     return record.hi == key->hi && record.length == FB_EXTENT_LENGTH(found->extent) &&
            (record.state == FB_RECORD_COMMITTED || record.state == FB_RECORD_PINNED) &&
-           sums_agree(s, segment, &record, data);
+           sums_agree(s, FB_PLACE_SEGMENT(found->place), &record, data);
+}
+
+int fb_block_verify(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data)
+{
+    uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    /* Held meanwhile, so that what fails from here on says something of the file. */
+    int fd = fb_descriptor_get(s, segment);
+    if (fd < 0)
+        return fb_error_is_own(-fd) ? fd : -EBADMSG;
+    bool good = is_what_was_put(s, found, key, data);
+    fb_descriptor_put(s, segment, fd);
+    return good ? 0 : -EBADMSG;
+}
+
+/* A file cut short or a bad sector: this block is gone, the next source has it. A process out of
+ * descriptors or memory misses, and the block stays for others. */
+static int unreadable(fb_store *s, const struct fb_key *key, const struct fb_found *found, int error)
+{
+    if (!fb_error_is_own(-error))
+        fb_block_drop(s, key, found->place);
+    return miss(s, FB_C_MISS_IO, -ENOENT);
 }
 
 /* The slot says from now on that its bytes were seen good in this generation of the store. */
@@ -87,7 +112,7 @@ static void mark_verified(fb_store *s, const struct fb_key *key, const struct fb
     uint32_t verified = atomic_load(&s->shared->verify_generation);
     uint64_t place = (found->place & ~((uint64_t)0xff << 4)) | (uint64_t)verified << 4;
     if (s->has_row)
-        fb_index_swap(s, key->lo, key->check, found->place, place, found->extent);
+        fb_index_swap(s, key->lo, key->check, found->place, place);
 }
 
 static bool needs_verifying(fb_store *s, uint64_t place)
@@ -96,6 +121,25 @@ static bool needs_verifying(fb_store *s, uint64_t place)
         return FB_PLACE_VERIFIED(place) !=
                atomic_load_explicit(&s->shared->verify_generation, memory_order_relaxed);
     return s->config.checksum == FB_CHECKSUM_READ;
+}
+
+/* A hole in the file reads as zeros. What has zeros at the start of a page is looked at once more, even
+ * if it was seen good before. */
+static bool may_be_punched(fb_store *s, const struct fb_found *found, const uint8_t *data, uint64_t from,
+                           uint64_t length_bytes)
+{
+    struct fb_geometry g = fb_geometry_of(s, FB_PLACE_SEGMENT(found->place));
+    uint64_t begin = ((uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift) + from, next;
+    if (s->config.checksum == FB_CHECKSUM_NONE)
+        return false;
+    for (uint64_t at = 0; at < length_bytes; at += next) {
+        next = PAGE_BYTES - (begin + at) % PAGE_BYTES;
+        uint64_t looked_at = length_bytes - at < sizeof(uint64_t) ? length_bytes - at : sizeof(uint64_t), word = 0;
+        memcpy(&word, data + at, looked_at < next ? looked_at : next);
+        if (word == 0)
+            return true;
+    }
+    return false;
 }
 
 static void count_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
@@ -109,6 +153,8 @@ static void count_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
 static void touch(fb_store *s, const struct fb_key *key, const struct fb_found *found)
 {
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
+    if (fb_unlikely(s->read_only))
+        return;
     struct fb_dataset *d = &s->datasets[atomic_load_explicit(&s->segments[segment].dataset, memory_order_relaxed) %
                                         FB_DATASETS_MAX];
     uint32_t now = atomic_load_explicit(&s->shared->now_s, memory_order_relaxed);
@@ -124,19 +170,31 @@ static int missing(fb_store *s, const struct fb_key *key)
     return miss(s, fb_ghost_has(s, key->check) ? FB_C_MISS_EVICTED : FB_C_MISS_COLD, -ENOENT);
 }
 
-/* Find a live slot. 0, -ENOENT (counted). */
-static int find(fb_store *s, const struct fb_key *key, struct fb_found *found)
+/* A writer is in the page and does not leave it. If it died, mend the page; if it lost its processor for
+ * a moment, sleep a little; if it is stopped, it is not waited for. */
+static int find_in_busy_page(fb_store *s, const struct fb_key *key, struct fb_found *found)
+{
+    const struct timespec step = {.tv_nsec = BUSY_STEP_NS};
+    int r = -EBUSY;
+    for (int tries = 0; r == -EBUSY && tries < BUSY_TRIES; tries++) {
+        uint32_t page = atomic_load(&s->directory[fb_index_entry(s, key->lo)]);
+        if (!s->has_row || !fb_owner_is_dead(s, atomic_load(&s->metas[page].lock)))
+            nanosleep(&step, NULL);
+        else if (fb_index_lock(s, key->lo, &page) == 0)
+            fb_index_unlock(s, page);
+        r = fb_index_find(s, key, found);
+    }
+    return r;
+}
+
+/* Find a live slot. 0, -ENOENT (counted), and with `quick` -EAGAIN where it would have to wait. */
+static int find(fb_store *s, const struct fb_key *key, bool quick, struct fb_found *found)
 {
     int r = fb_index_find(s, key, found);
-    if (fb_unlikely(r == -EBUSY) && s->has_row) {
-        /* A writer died in this page: mend it. One that is stopped is not waited for. */
-        uint32_t page = atomic_load(&s->directory[fb_index_entry(s, key->lo)]);
-        uint32_t holder = atomic_load(&s->metas[page].lock);
-        if (fb_owner_is_dead(s, holder) && fb_index_lock(s, key->lo, &page) == 0) {
-            fb_index_unlock(s, page);
-            r = fb_index_find(s, key, found);
-        }
-    }
+    if (fb_unlikely(r == -EBUSY) && quick)
+        return -EAGAIN;
+    if (fb_unlikely(r == -EBUSY))
+        r = find_in_busy_page(s, key, found);
     if (fb_unlikely(r == -EBUSY))
         return miss(s, FB_C_MISS_BUSY, -ENOENT);
     if (r != 0)
@@ -207,22 +265,24 @@ static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found
     if (buffer == NULL)
         return miss(s, FB_C_MISS_BUSY, -ENOENT);
     int r = copy_out(s, key, found, generation, leased, buffer, 0, length);
-    bool verify = r == 0 && needs_verifying(s, found->place);
-    if (verify && !fb_block_verify(s, found, key, buffer)) {
+    bool verify = r == 0 && (needs_verifying(s, found->place) || may_be_punched(s, found, buffer, 0, length));
+    int verdict = verify ? fb_block_verify(s, found, key, buffer) : 0;
+    if (verdict == -EBADMSG) {
         struct fb_found again;
-        bool same = fb_index_find(s, key, &again) == 0 && again.place == found->place;
+        bool same = fb_index_find(s, key, &again) == 0 &&
+                    FB_PLACE_LOCATION(again.place) == FB_PLACE_LOCATION(found->place);
         if (same && (leased || atomic_load(&s->segments[segment].generation) == generation)) {
             fb_block_drop(s, key, found->place);
             r = miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
         } else {
             r = -EAGAIN;
         }
+    } else if (verdict != 0) {
+        r = unreadable(s, key, found, verdict);
     } else if (verify) {
         mark_verified(s, key, found);
     } else if (r != 0 && r != -EAGAIN) {
-        /* A file cut short or a bad sector: this block is gone, the next source has it. */
-        fb_block_drop(s, key, found->place);
-        r = miss(s, FB_C_MISS_IO, -ENOENT);
+        r = unreadable(s, key, found, r);
     }
     if (r != 0) {
         fb_pool_give(s, buffer);
@@ -253,10 +313,20 @@ static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_fou
     struct fb_geometry g = fb_geometry_of(s, segment);
     const uint8_t *data = base + ((uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift);
     if (needs_verifying(s, found->place)) {
-        if (!fb_block_verify(s, found, key, data)) {
-            fb_block_drop(s, key, found->place);
+        int verdict = fb_block_verify(s, found, key, data);
+        if (verdict == -EBADMSG) {
+            struct fb_found again;
+            bool same = fb_index_find(s, key, &again) == 0 &&
+                        FB_PLACE_LOCATION(again.place) == FB_PLACE_LOCATION(found->place);
+            if (same)
+                fb_block_drop(s, key, found->place);
             unlease(s, segment);
-            return miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+            /* What was moved, replaced or deleted meanwhile is not bad. */
+            return same ? miss(s, FB_C_MISS_CHECKSUM, -ENOENT) : -EAGAIN;
+        }
+        if (verdict != 0) {
+            unlease(s, segment);
+            return unreadable(s, key, found, verdict);
         }
         mark_verified(s, key, found);
     }
@@ -268,7 +338,7 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
 {
     for (int tries = 0; tries < READ_TRIES; tries++) {
         struct fb_found found;
-        int r = find(s, key, &found);
+        int r = find(s, key, quick, &found);
         if (r != 0)
             return r;
         uint32_t segment = FB_PLACE_SEGMENT(found.place);
@@ -309,7 +379,7 @@ static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, voi
                      uint64_t length_bytes, uint64_t *copied)
 {
     struct fb_found found;
-    int r = find(s, key, &found);
+    int r = find(s, key, false, &found);
     if (r != 0)
         return r;
     uint32_t segment = FB_PLACE_SEGMENT(found.place);
@@ -319,10 +389,10 @@ static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, voi
     uint64_t n = offset >= length ? 0 : length - offset < length_bytes ? length - offset : length_bytes;
     r = copy_out(s, key, &found, 0, true, destination, offset, n);
     unlease(s, segment);
-    if (r != 0) {
-        fb_block_drop(s, key, found.place);
-        return miss(s, FB_C_MISS_IO, -ENOENT);
-    }
+    if (r != 0)
+        return unreadable(s, key, &found, r);
+    if (may_be_punched(s, &found, destination, offset, n))
+        return -EAGAIN;
     count_hit(s, segment, n);
     touch(s, key, &found);
     *copied = n;

@@ -9,6 +9,7 @@
 #include "index.h"
 #include "rows.h"
 #include "segment.h"
+#include "write.h"
 
 #define SEGMENTS_A_CALL 4u
 #define RECORDS_A_LOOK 1024u /* a stretch without one valid entry ends the table */
@@ -37,6 +38,7 @@ void fb_rebuild_begin(fb_store *s)
 struct scan {
     uint32_t dataset;
     uint32_t records; /* one past the last valid entry */
+    uint32_t live;
     uint64_t end;
     uint64_t sequence;
     bool any_valid;
@@ -46,6 +48,8 @@ struct scan {
 struct rival {
     const struct fb_record *record;
     struct fb_key key;
+    uint64_t place;
+    bool same; /* the slot names this very record, from a scan that was cut short */
 };
 
 static void raise(_Atomic uint64_t *word, uint64_t value)
@@ -64,11 +68,15 @@ static bool is_newer(fb_store *s, void *context, uint64_t old_place)
     if (FB_PLACE_STATE(old_place) == FB_SLOT_EMPTY)
         return true;
     uint32_t segment = FB_PLACE_SEGMENT(old_place);
-    if (FB_PLACE_STATE(old_place) == FB_SLOT_TOMBSTONE || segment >= s->segment_count ||
+    rival->same = FB_PLACE_LOCATION(old_place) == FB_PLACE_LOCATION(rival->place);
+    if (rival->same || FB_PLACE_STATE(old_place) == FB_SLOT_TOMBSTONE || segment >= s->segment_count ||
         !(atomic_load(&s->segments[segment].flags) & FB_SEG_REBUILT))
         return false;
-    return fb_record_of_place(s, old_place, rival->key.lo, rival->key.check, &other) == FB_NO_SEGMENT ||
-           other.sequence < rival->record->sequence;
+    bool newer = fb_record_of_place(s, old_place, rival->key.lo, rival->key.check, &other) == FB_NO_SEGMENT ||
+                 other.sequence < rival->record->sequence;
+    if (newer)
+        fb_hold_old(s, old_place);
+    return newer;
 }
 
 static bool scan_record(fb_store *s, void *context, uint32_t segment, uint32_t number,
@@ -84,16 +92,23 @@ static bool scan_record(fb_store *s, void *context, uint32_t segment, uint32_t n
     scan->end = end > scan->end ? end : scan->end;
     scan->sequence = record->sequence > scan->sequence ? record->sequence : scan->sequence;
     bool live = record->state == FB_RECORD_COMMITTED || record->state == FB_RECORD_PINNED;
+    scan->live += live;
     /* A TTL counts on a clock that did not survive: what had one is given up. */
     if (!live || record->expiry != 0)
         return true;
-    struct rival rival = {record, {.hi = record->hi, .lo = record->lo, .check = record->check}};
-    uint64_t old;
-    uint32_t flags = record->state == FB_RECORD_PINNED ? FB_SLOT_PINNED : 0;
-    int r = fb_index_put(s, &rival.key, FB_PLACE(FB_SLOT_PRESENT, flags, 0, number, record->unit, segment),
-                         FB_EXTENT(record->length, 0), is_newer, &rival, &old);
+    struct rival rival = {.record = record,
+                          .key = {.hi = record->hi, .lo = record->lo, .check = record->check},
+                          .place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, number, record->unit, segment)};
+    uint64_t old = 0, pinned = record->state == FB_RECORD_PINNED ? (uint64_t)FB_SLOT_PINNED << 2 : 0;
+    int r = fb_index_put(s, &rival.key, rival.place | pinned, FB_EXTENT(record->length, 0), is_newer, &rival, &old);
     if (r == -ETIMEDOUT)
         scan->error = r;
+    if (r == -ECANCELED && !rival.same)
+        fb_record_flip(s, segment, number, FB_RECORD_DEAD);
+    if (r == 0)
+        fb_bury(s, &rival.key, old);
+    if (r == 0 && pinned)
+        atomic_fetch_add(&s->shared->tiers[s->segment_tier[segment]].pinned_hint, record->length);
     return scan->error == 0;
 }
 
@@ -101,7 +116,7 @@ static bool whole_is_complete(fb_store *s, uint32_t segment, const struct scan *
 {
     struct fb_segment *seg = &s->segments[segment];
     uint64_t block_bytes = atomic_load(&seg->whole_block_bytes);
-    return scan->records == (atomic_load(&seg->whole_bytes) + block_bytes - 1) / block_bytes;
+    return scan->live == (atomic_load(&seg->whole_bytes) + block_bytes - 1) / block_bytes;
 }
 
 static int adopt_super(fb_store *s, uint32_t segment, uint32_t *dataset)
@@ -196,8 +211,11 @@ static void sweep_tombstones(fb_store *s)
 {
     uint32_t pages = atomic_load(&s->shared->page_count);
     for (uint32_t page = 0; page < pages; page++) {
-        if (fb_lock(s, &s->metas[page].lock, 1000) == -ETIMEDOUT)
+        int r = fb_lock(s, &s->metas[page].lock, 1000);
+        if (r == -ETIMEDOUT)
             continue;
+        if (r == -EOWNERDEAD)
+            fb_page_repair(s, page);
         for (uint32_t i = 0; i < FB_PAGE_SLOTS;) {
             if (FB_PLACE_STATE(atomic_load(&fb_page_at(s, page)->slots[i].place)) == FB_SLOT_TOMBSTONE)
                 fb_page_remove(s, page, i);
@@ -232,7 +250,7 @@ static void drop_slot(void *context, uint64_t lo, uint64_t check, uint64_t place
     uint32_t segment = FB_PLACE_SEGMENT(place);
     (void)extent;
     if (segment >= s->segment_count || fb_segment_state_of(s, segment) == FB_ABSENT)
-        fb_index_swap(s, lo, check, place, 0, 0);
+        fb_index_swap(s, lo, check, place, 0);
 }
 
 void fb_drop_lost_segments(fb_store *s)

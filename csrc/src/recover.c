@@ -70,6 +70,11 @@ static void settle_segments(fb_store *s)
         case FB_BAD:
             fb_segment_turn(s, segment, FB_BAD, FB_ABSENT);
             break;
+        case FB_OPEN:
+            /* A whole file that is not complete, or a segment that was not handed to its dataset yet. */
+            if (fb_segment_is_whole(s, segment) || !fb_segment_is_current(s, segment))
+                fb_segment_seal(s, segment);
+            break;
         default:
             break;
         }
@@ -126,6 +131,10 @@ void fb_save_clean(fb_store *s)
         /* By id: the table of datasets does not survive. */
         atomic_store(&saved[segment].dataset, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1));
     }
+    FB_POINT("close.saved");
+    /* The superblock changes last and at once: until then whoever comes after a kill goes on with live. */
+    if (fsync(s->index_fd) != 0)
+        return;
     s->super->page_count = atomic_load(&s->shared->page_count);
     s->super->sequence = atomic_load(&s->shared->sequence);
     s->super->verify_generation = atomic_load(&s->shared->verify_generation);
@@ -133,20 +142,21 @@ void fb_save_clean(fb_store *s)
     s->super->clock_base_ms = atomic_load(&s->shared->clock_base_ms) + atomic_load(&s->shared->clock_offset_ms);
     s->super->closed_boot_ms = fb_boottime_ms();
     s->super->closed_real_ms = fb_realtime_ms();
-    FB_POINT("close.saved");
-    if (fsync(s->index_fd) != 0)
-        return;
     s->super->clean = 1;
     s->super->dynamic_crc = fb_super_dynamic_crc(s->super);
     if (msync(s->index, FB_INDEX_SUPER_BYTES, MS_SYNC) == 0)
         fb_unlink_live(s);
 }
 
-/* The store's clock goes on by the time that passed, and never backwards. */
+/* The store's clock goes on by the time that passed, and never backwards. Only another boot has to ask the
+ * wall clock how long that was. */
 static int64_t resumed_clock(const struct fb_index_super *super)
 {
+    char boot_id[40];
     int64_t closed_at = super->closed_boot_ms + super->clock_base_ms;
     int64_t away = fb_realtime_ms() - super->closed_real_ms;
+    if (fb_boot_id(boot_id) == 0 && strncmp(boot_id, super->boot_id, sizeof super->boot_id) == 0)
+        away = fb_boottime_ms() - super->closed_boot_ms;
     return closed_at + (away > 0 ? away : 0) - fb_boottime_ms();
 }
 

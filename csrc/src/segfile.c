@@ -10,6 +10,8 @@
 #include "health.h"
 #include "platform.h"
 
+/* Mapping a segment costs as much as its copies save in ten uses; until then it is written by pwrite. */
+#define MAP_AFTER_REUSES 2u
 #define ALIGN_UP(n, to) (((n) + (to)-1) & ~((uint64_t)(to)-1))
 
 bool fb_segment_is_whole(fb_store *s, uint32_t segment)
@@ -150,6 +152,7 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
 {
     struct fb_map *map = &s->maps[segment];
     struct fb_segment *seg = &s->segments[segment];
+    bool fresh_map = false;
     if (fb_tier_of(s, segment)->medium != FB_MEM || !(atomic_load(&seg->flags) & FB_SEG_RECYCLED))
         return NULL;
     uint32_t epoch = atomic_load(&seg->file_epoch);
@@ -159,7 +162,10 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
         map->writable = NULL;
         s->writable_count--;
     }
-    if (map->writable == NULL && s->writable_count < FB_MAPS_MAX) {
+    uint32_t generation = atomic_load(&seg->generation);
+    map->reuses += map->reuse_generation != generation;
+    map->reuse_generation = generation;
+    if (map->writable == NULL && map->reuses > MAP_AFTER_REUSES && s->writable_count < FB_MAPS_MAX) {
         struct fb_geometry g = fb_geometry_of(s, segment);
         int fd = open_segment(s, segment, O_RDWR);
         struct stat st;
@@ -170,13 +176,18 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
                 map->writable_bytes = g.file_bytes;
                 map->writable_epoch = epoch;
                 s->writable_count++;
+                fresh_map = true;
             }
         }
         if (fd >= 0)
             close(fd);
     }
     uint8_t *writable = map->writable;
+    uint64_t bytes = map->writable_bytes;
     pthread_mutex_unlock(&s->maps_lock);
+    /* All pages exist; faulting them in one by one while copying would cost ten times as much. */
+    if (fresh_map)
+        madvise(writable, bytes, MADV_POPULATE_WRITE);
     return writable;
 }
 
@@ -351,6 +362,15 @@ int fb_segfile_read_super(fb_store *s, uint32_t segment, struct fb_segment_super
         return -EBADMSG;
     *out = super;
     return 0;
+}
+
+bool fb_segfile_is_there(fb_store *s, uint32_t segment)
+{
+    struct stat st;
+    char name[32];
+    fb_segfile_name(s, segment, name);
+    return fstatat(s->tier_fds[s->segment_tier[segment]], name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           S_ISREG(st.st_mode) && (uint64_t)st.st_size == fb_geometry_of(s, segment).file_bytes;
 }
 
 int fb_segfile_sync(fb_store *s, uint32_t segment)

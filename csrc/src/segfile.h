@@ -59,6 +59,8 @@ void fb_segfile_remove(fb_store *s, uint32_t segment);
 int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id);
 /* 0 when the file is there, of the right size and ours; -EBADMSG or an errno otherwise. */
 int fb_segfile_read_super(fb_store *s, uint32_t segment, struct fb_segment_super *out);
+/* A regular file of the right size has its name. */
+bool fb_segfile_is_there(fb_store *s, uint32_t segment);
 int fb_segfile_sync(fb_store *s, uint32_t segment);
 
 void fb_segfile_name(fb_store *s, uint32_t segment, char out[32]);

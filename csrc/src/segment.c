@@ -5,13 +5,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "failpoint.h"
 #include "health.h"
+#include "maintain.h"
 #include "platform.h"
 #include "rows.h"
 
 #define DATASET_TIMEOUT_MS 500u
 #define MOVER_RESERVE 2u /* segments that only the evictor may take */
+#define EVICT_AHEAD 6u
 #define CHUNKS_MAX (FB_BLOCK_BYTES_MAX / FB_CHUNK_BYTES)
 
 uint32_t fb_chunk_count(uint64_t length_bytes)
@@ -56,6 +59,8 @@ void fb_segment_renew(fb_store *s, uint32_t segment, uint32_t state)
 {
     struct fb_segment *seg = &s->segments[segment];
     uint32_t generation = atomic_fetch_add(&seg->generation, 1) + 1;
+    /* What is put from now on is newer than all that a rebuild still finds. */
+    atomic_fetch_and(&seg->flags, ~(uint32_t)FB_SEG_REBUILT);
     uint32_t end = fb_segment_is_whole(s, segment) ? 0 : FB_SEGMENT_SUPER_BYTES >> FB_UNIT_SHIFT;
     atomic_store(&seg->word, FB_WORD(state, generation, 0, end));
 }
@@ -63,6 +68,9 @@ void fb_segment_renew(fb_store *s, uint32_t segment, uint32_t state)
 void fb_segment_seal(fb_store *s, uint32_t segment)
 {
     struct fb_segment *seg = &s->segments[segment];
+    /* A writer may come late, when others have sealed it, or even taken it into another use. */
+    if (fb_segment_state_of(s, segment) != FB_OPEN)
+        return;
     if (fb_tier_of(s, segment)->medium != FB_MEM)
         atomic_fetch_or(&seg->flags, FB_SEG_UNSYNCED);
     atomic_store(&seg->age, atomic_fetch_add(&s->shared->age, 1) + 1);
@@ -74,6 +82,13 @@ uint64_t fb_tier_effective(fb_store *s, uint32_t tier)
     return atomic_load(&s->shared->tiers[tier].effective_bytes);
 }
 
+/* Not in the hands of a process that is about to take it, or was when it was stopped. */
+static bool is_to_be_had(fb_store *s, uint32_t segment)
+{
+    uint32_t owner = atomic_load(&s->segments[segment].owner);
+    return owner == 0 || fb_owner_is_dead(s, owner);
+}
+
 static void add_usage(fb_store *s, uint32_t segment, struct fb_usage *u)
 {
     uint32_t state = fb_segment_state_of(s, segment);
@@ -81,7 +96,7 @@ static void add_usage(fb_store *s, uint32_t segment, struct fb_usage *u)
     if (state == FB_BAD)
         return;
     if (state == FB_ABSENT) {
-        if (u->absent_first == FB_NO_SEGMENT && !whole)
+        if (u->absent_first == FB_NO_SEGMENT && !whole && is_to_be_had(s, segment))
             u->absent_first = segment;
         return;
     }
@@ -91,7 +106,7 @@ static void add_usage(fb_store *s, uint32_t segment, struct fb_usage *u)
         u->used_bytes += bytes;
     } else {
         u->free_count++;
-        if (u->free_first == FB_NO_SEGMENT)
+        if (u->free_first == FB_NO_SEGMENT && is_to_be_had(s, segment))
             u->free_first = segment;
     }
 }
@@ -117,8 +132,11 @@ uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
         uint64_t seen = atomic_load(&s->datasets[slot].id_plus_1);
         if (seen == 0 && !create)
             return FB_DATASETS_MAX;
-        if (seen == 0 && atomic_compare_exchange_strong(&s->datasets[slot].id_plus_1, &seen, wanted))
+        if (seen == 0 && atomic_compare_exchange_strong(&s->datasets[slot].id_plus_1, &seen, wanted)) {
+            /* Nobody knows how long it was not read: the time until it gives way counts from here. */
+            atomic_store(&s->datasets[slot].read_s, fb_now_s(s));
             return slot;
+        }
         if (seen == wanted)
             return slot;
     }
@@ -163,27 +181,18 @@ static void fill_holes(fb_store *s, uint32_t tier, uint32_t segment)
     fb_descriptor_put(s, segment, fd);
 }
 
-static int take_free(fb_store *s, uint32_t tier, uint32_t segment)
+bool fb_segment_take(fb_store *s, uint32_t segment, uint32_t from)
 {
     if (!fb_segment_own(s, segment))
-        return -EAGAIN;
-    if (!fb_segment_turn(s, segment, FB_FREE, FB_CREATING)) {
-        fb_segment_disown(s, segment);
-        return -EAGAIN;
-    }
-    FB_POINT("segment.taken");
-    fill_holes(s, tier, segment);
-    return 0;
+        return false;
+    if (fb_segment_turn(s, segment, from, FB_CREATING))
+        return true;
+    fb_segment_disown(s, segment);
+    return false;
 }
 
-static int take_absent(fb_store *s, uint32_t segment)
+static int create_taken(fb_store *s, uint32_t segment)
 {
-    if (!fb_segment_own(s, segment))
-        return -EAGAIN;
-    if (!fb_segment_turn(s, segment, FB_ABSENT, FB_CREATING)) {
-        fb_segment_disown(s, segment);
-        return -EAGAIN;
-    }
     atomic_store(&s->segments[segment].flags, 0);
     FB_POINT("segment.creating");
     int r = fb_segfile_create(s, segment);
@@ -204,19 +213,61 @@ void fb_tier_shrink(fb_store *s, uint32_t tier, uint64_t bytes)
     atomic_store(&t->shrunk, 1);
 }
 
-static bool may_take(fb_store *s, uint32_t tier, uint32_t dataset, const struct fb_usage *u, bool mover)
+void fb_tier_marks(fb_store *s, uint32_t tier, uint64_t *high, uint64_t *low)
+{
+    struct fb_tier_saved *t = &s->super->tiers[tier];
+    uint64_t effective = fb_tier_effective(s, tier);
+    *high = effective / 1000 * t->high_permille;
+    *low = effective / 1000 * t->low_permille;
+    /* In a tier of few segments the evictor begins while there are still some for puts that go on; in one
+     * of very few, as soon as only its own reserve is left. */
+    uint64_t ahead = EVICT_AHEAD * t->segment_bytes;
+    if (effective < 4 * ahead)
+        ahead = (MOVER_RESERVE + 1) * t->segment_bytes;
+    uint64_t latest = effective > ahead ? effective - ahead : 0;
+    if (*high > latest) {
+        *low = *low > *high - latest ? *low - (*high - latest) : 0;
+        *high = latest;
+    }
+}
+
+/* Used bytes that a new segment may bring the tier to. */
+static uint64_t limit_for(fb_store *s, uint32_t tier, uint32_t dataset, bool mover)
 {
     uint64_t effective = fb_tier_effective(s, tier), limit = effective;
-    if (!mover) {
-        if (atomic_load(&s->datasets[dataset].retention) == FB_EPOCH)
-            limit = effective / 1000 * s->super->tiers[tier].high_permille;
-        else
-            limit = effective - (effective > MOVER_RESERVE * u->segment_bytes ? MOVER_RESERVE * u->segment_bytes : 0);
-        /* A tier of very few segments still holds one. */
-        if (limit < u->segment_bytes)
-            limit = u->segment_bytes;
-    }
-    return u->used_bytes + u->segment_bytes <= limit;
+    uint64_t segment_bytes = s->super->tiers[tier].segment_bytes, reserve = MOVER_RESERVE * segment_bytes;
+    if (mover)
+        return effective;
+    if (atomic_load(&s->datasets[dataset].retention) == FB_EPOCH)
+        limit = effective / 1000 * s->super->tiers[tier].high_permille;
+    else if (effective > reserve)
+        limit = effective - reserve;
+    /* A tier of very few segments still holds one. */
+    return limit < segment_bytes ? segment_bytes : limit;
+}
+
+/* Take one; then look again: whoever took another at the same moment counts too by now, and of those who
+ * find it too much each gives its own back. 0, -EAGAIN, -ENOSPC. */
+static int take_within(fb_store *s, uint32_t tier, uint32_t segment, bool recycle, uint64_t limit)
+{
+    struct fb_usage u;
+    if (!fb_segment_take(s, segment, recycle ? FB_FREE : FB_ABSENT))
+        return -EAGAIN;
+    FB_POINT("segment.taken");
+    fb_tier_usage(s, tier, &u);
+    if (u.used_bytes <= limit && (recycle || u.file_bytes <= fb_tier_effective(s, tier)))
+        return 0;
+    fb_segment_turn(s, segment, FB_CREATING, recycle ? FB_FREE : FB_ABSENT);
+    fb_segment_disown(s, segment);
+    return -ENOSPC;
+}
+
+/* Where the file system or the user's quota is full the tier is as large as it has become. */
+static void no_room_or_fault(fb_store *s, uint32_t tier, int error, uint64_t file_bytes)
+{
+    if ((error == -ENOSPC || error == -EDQUOT) && file_bytes < fb_tier_effective(s, tier))
+        fb_tier_shrink(s, tier, file_bytes);
+    fb_tier_fault(s, tier, -error);
 }
 
 /* A free segment of a tier, ours in state CREATING. */
@@ -224,9 +275,14 @@ static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uin
 {
     for (int tries = 0; tries < 16; tries++) {
         struct fb_usage u;
+        uint64_t limit = limit_for(s, tier, dataset, mover);
         fb_tier_usage(s, tier, &u);
-        if (fb_tier_failed(s, tier) || !may_take(s, tier, dataset, &u, mover))
+        if (fb_tier_failed(s, tier) || u.used_bytes + u.segment_bytes > limit)
             return -ENOSPC;
+        uint64_t high, low;
+        fb_tier_marks(s, tier, &high, &low);
+        if (u.used_bytes >= high && atomic_load(&s->datasets[dataset].retention) != FB_EPOCH)
+            fb_maintainer_wake(s);
         bool recycle = u.free_first != FB_NO_SEGMENT;
         uint32_t segment = recycle ? u.free_first : u.absent_first;
         if (segment == FB_NO_SEGMENT || (!recycle && u.file_bytes + u.segment_bytes > fb_tier_effective(s, tier)))
@@ -235,13 +291,17 @@ static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uin
             fb_tier_shrink(s, tier, u.file_bytes);
             return -ENOSPC;
         }
-        int r = recycle ? take_free(s, tier, segment) : take_absent(s, segment);
+        int r = take_within(s, tier, segment, recycle, limit);
+        if (r == 0 && recycle)
+            fill_holes(s, tier, segment);
+        else if (r == 0)
+            r = create_taken(s, segment);
         if (r == -EAGAIN)
             continue;
         if (r == 0)
             *out = segment;
         else
-            fb_tier_fault(s, tier, -r);
+            no_room_or_fault(s, tier, r, u.file_bytes);
         return r;
     }
     return -ENOSPC;
@@ -280,6 +340,25 @@ static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_qu
 }
 
 /* ---- room for a record ---- */
+
+static uint64_t record_offset(fb_store *s, uint32_t segment, uint32_t record)
+{
+    return fb_geometry_of(s, segment).table_end - (record + 1ull) * FB_RECORD_BYTES;
+}
+
+static int put_bytes(fb_store *s, const struct fb_space *space, const void *data, size_t length_bytes, uint64_t offset)
+{
+    if (space->writable == NULL)
+        return fb_segment_write(s, space->segment, data, length_bytes, offset);
+    memcpy(space->writable + offset, data, length_bytes);
+    return 0;
+}
+
+static int put_record(fb_store *s, const struct fb_space *space, struct fb_record *record)
+{
+    record->self_crc = fb_crc32c(0, record, offsetof(struct fb_record, self_crc));
+    return put_bytes(s, space, record, sizeof *record, record_offset(s, space->segment, space->record));
+}
 
 /* 0: *out is reserved; -EAGAIN: this segment is full or no longer open. The caller leases it. */
 static int reserve_leased(fb_store *s, uint32_t segment, uint64_t length_bytes, struct fb_space *out)
@@ -351,7 +430,8 @@ int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue
                                        .owner = s->me,
                                        .state = FB_RECORD_RESERVED};
             FB_POINT("put.reserved");
-            int r = fb_record_write(s, out->segment, out->record, &record);
+            out->writable = fb_map_writable(s, out->segment);
+            int r = put_record(s, out, &record);
             if (r != 0)
                 fb_space_end(s, out);
             return r;
@@ -370,8 +450,7 @@ static int write_sums(fb_store *s, const struct fb_space *space, const uint32_t 
     *crc = chunks == 0 ? 0 : chunks == 1 ? sums[0] : fb_crc32c(0, sums, chunks * 4);
     if (chunks <= 1 && !g.whole)
         return 0;
-    return fb_segment_write(s, space->segment, sums, chunks * 4,
-                            fb_chunk_sums_offset(&g, space->offset, space->length_bytes));
+    return put_bytes(s, space, sums, chunks * 4, fb_chunk_sums_offset(&g, space->offset, space->length_bytes));
 }
 
 static void count_written(fb_store *s, uint32_t segment, uint64_t bytes)
@@ -419,9 +498,8 @@ int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, 
 {
     uint32_t sums[CHUNKS_MAX];
     int r;
-    uint8_t *writable = fb_map_writable(s, space->segment);
-    if (writable != NULL) {
-        fb_copy_crc32c_chunks(writable + space->offset, data, space->length_bytes, FB_CHUNK_BYTES, sums);
+    if (space->writable != NULL) {
+        fb_copy_crc32c_chunks(space->writable + space->offset, data, space->length_bytes, FB_CHUNK_BYTES, sums);
         r = write_sums(s, space, sums, crc);
     } else {
         r = write_vector(s, space, data, sums, crc);
@@ -448,7 +526,7 @@ int fb_space_commit(fb_store *s, const struct fb_space *space, const struct fb_k
                                .crc = crc,
                                .state = state};
     FB_POINT("put.written");
-    int r = fb_record_write(s, space->segment, space->record, &record);
+    int r = put_record(s, space, &record);
     FB_POINT("put.committed");
     return r;
 }
@@ -459,11 +537,6 @@ void fb_space_abandon(fb_store *s, const struct fb_space *space)
 }
 
 /* ---- table entries ---- */
-
-static uint64_t record_offset(fb_store *s, uint32_t segment, uint32_t record)
-{
-    return fb_geometry_of(s, segment).table_end - (record + 1ull) * FB_RECORD_BYTES;
-}
 
 int fb_record_write(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *value)
 {

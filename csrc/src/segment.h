@@ -17,12 +17,15 @@ struct fb_space {
     uint32_t segment, record, unit, generation;
     uint64_t offset; /* of the data in the file */
     uint64_t length_bytes;
+    uint8_t *writable; /* the segment's writable map, or NULL: through the descriptor */
 };
 
 enum fb_queue { FB_QUEUE_SMALL = 0, FB_QUEUE_MAIN = 1 };
 
 void fb_tier_usage(fb_store *s, uint32_t tier, struct fb_usage *out);
 uint64_t fb_tier_effective(fb_store *s, uint32_t tier);
+/* Used bytes at which eviction begins and ends. */
+void fb_tier_marks(fb_store *s, uint32_t tier, uint64_t *high, uint64_t *low);
 
 /* Slot of a dataset in the shared table; FB_DATASETS_MAX when it is not there (or the table is full). */
 uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create);

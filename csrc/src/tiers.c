@@ -89,6 +89,22 @@ static void remove_segments(int directory)
     closedir(listing);
 }
 
+/* Files of numbers that the tier no longer has, after its quota was cut. */
+static void remove_surplus(int directory, const struct fb_tier_saved *tier)
+{
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
+    if (listing == NULL)
+        return;
+    for (struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
+        uint32_t number;
+        if ((sscanf(entry->d_name, "seg-%6u", &number) == 1 && number >= tier->segment_count) ||
+            (sscanf(entry->d_name, "whole-%6u", &number) == 1 && number >= tier->whole_count))
+            unlinkat(directory, entry->d_name, 0);
+    }
+    closedir(listing);
+}
+
 static bool read_identity(int directory, struct tier_identity *out)
 {
     int fd = fb_open_regular(directory, TIER_FILE, O_RDONLY, 0);
@@ -136,8 +152,10 @@ static int claim_tier(fb_store *s, uint32_t tier, int directory, struct fb_error
     struct tier_identity identity;
     if (read_identity(directory, &identity)) {
         bool ours = memcmp(identity.store_id, s->super->store_id, sizeof identity.store_id) == 0;
-        if (ours && identity.number == tier && identity.segment_bytes == s->super->tiers[tier].segment_bytes)
+        if (ours && identity.number == tier && identity.segment_bytes == s->super->tiers[tier].segment_bytes) {
+            remove_surplus(directory, &s->super->tiers[tier]);
             return 0;
+        }
         if (!ours && owner_still_there(&identity))
             return fb_fail(error, -EINVAL, "tier %s: belongs to the cache at %s; give each cache its own tier directories",
                            s->super->tiers[tier].path, identity.cache_path);

@@ -9,6 +9,7 @@
 #include "retention.h"
 #include "rows.h"
 #include "segment.h"
+#include "write.h"
 
 #define WHOLE_QUOTA_SHARE 16u /* of the tier's quota at most */
 
@@ -132,9 +133,10 @@ static void raise_records(fb_store *s, uint32_t segment, uint32_t records)
 
 static bool still_filling(fb_store *s, void *context, uint64_t old_place)
 {
-    const struct fb_whole *whole = context;
-    (void)old_place;
-    return is_filling(s, whole);
+    bool filling = is_filling(s, context);
+    if (filling)
+        fb_hold_old(s, old_place);
+    return filling;
 }
 
 int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, const struct fb_key *key,
@@ -165,8 +167,8 @@ int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, co
     if (r == 0)
         r = fb_index_put(s, key, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)),
                          FB_EXTENT(length_bytes, 0), still_filling, &guard, &old);
-    if (r == 0 && FB_PLACE_STATE(old) == FB_SLOT_PRESENT)
-        atomic_fetch_add(&s->shared->deletes, 1);
+    if (r == 0)
+        fb_bury(s, key, old);
     fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
     fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
     return r == 0 ? 0 : -ENOSPC;
@@ -198,6 +200,8 @@ int fb_whole_complete(fb_store *s, const struct fb_whole *whole)
     uint64_t place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0,
                               whole->segment);
     r = fb_index_put(s, &whole->key, place, FB_EXTENT(0, 0), still_filling, &guard, &old);
+    if (r == 0)
+        fb_bury(s, &whole->key, old);
     FB_POINT("whole.published");
     fb_segment_seal(s, whole->segment);
     fb_segment_disown(s, whole->segment);
@@ -227,7 +231,7 @@ static bool verify_whole(fb_store *s, uint32_t segment, const uint8_t *base)
         struct fb_found found = {.place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, block, record.unit, segment),
                                  .extent = FB_EXTENT(record.length, 0)};
         if ((uint64_t)record.unit << FB_WHOLE_UNIT_SHIFT != offset ||
-            !fb_block_verify(s, &found, &key, base + offset))
+            fb_block_verify(s, &found, &key, base + offset) != 0)
             return false;
     }
     return true;
@@ -242,19 +246,23 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
             FB_PLACE_SEGMENT(found.place) >= s->segment_count)
             return -ENOENT;
         uint32_t segment = FB_PLACE_SEGMENT(found.place);
+        if (!fb_segment_is_whole(s, segment))
+            return -ENOENT;
         if (!s->has_row || !fb_segment_maps(s, segment))
             return -EOPNOTSUPP;
         atomic_fetch_add(&s->row_leases[segment], 1);
         bool same = atomic_load(&s->metas[found.page].sequence) == found.sequence;
         const uint8_t *base = same ? fb_map_base(s, segment) : NULL;
         bool stale = FB_PLACE_VERIFIED(found.place) != atomic_load(&s->shared->verify_generation);
-        if (base != NULL && s->config.checksum != FB_CHECKSUM_NONE && stale && !verify_whole(s, segment, base)) {
-            fb_index_swap(s, key->lo, key->check, found.place, 0, 0);
+        bool verify = s->config.checksum == FB_CHECKSUM_READ || (s->config.checksum == FB_CHECKSUM_LOAD && stale);
+        if (base != NULL && verify && !verify_whole(s, segment, base)) {
+            fb_index_swap(s, key->lo, key->check, found.place, 0);
+            fb_count(s, FB_C_MISS_CHECKSUM, 1);
             base = NULL;
-        } else if (base != NULL && stale) {
+        } else if (base != NULL && verify && stale) {
             uint64_t place = (found.place & ~((uint64_t)0xff << 4)) |
                              (uint64_t)atomic_load(&s->shared->verify_generation) << 4;
-            fb_index_swap(s, key->lo, key->check, found.place, place, found.extent);
+            fb_index_swap(s, key->lo, key->check, found.place, place);
         }
         if (base != NULL) {
             *hit = (struct fb_hit){

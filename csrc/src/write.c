@@ -53,26 +53,40 @@ int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64
     return -ENOSPC;
 }
 
+static bool has_record(fb_store *s, uint64_t place)
+{
+    return FB_PLACE_STATE(place) == FB_SLOT_PRESENT && FB_PLACE_SEGMENT(place) < s->segment_count;
+}
+
+void fb_hold_old(fb_store *s, uint64_t place)
+{
+    if (has_record(s, place))
+        atomic_fetch_add(&s->row_leases[FB_PLACE_SEGMENT(place)], 1);
+}
+
+void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place)
+{
+    struct fb_record record;
+    if (!has_record(s, place))
+        return;
+    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    if (number != FB_NO_SEGMENT)
+        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
+    atomic_fetch_sub(&s->row_leases[FB_PLACE_SEGMENT(place)], 1);
+    atomic_fetch_add(&s->shared->deletes, 1);
+}
+
 /* Under the page's lock. The cleaner sets RETIRING before it visits any page, so either it is seen here,
  * or the cleaner comes to this page later and finds the slot. */
 static bool still_open(fb_store *s, void *context, uint64_t old_place)
 {
     const struct fb_space *space = context;
     uint32_t state = fb_segment_state_of(s, space->segment);
-    (void)old_place;
-    return (state == FB_OPEN || state == FB_SEALED) &&
-           atomic_load(&s->segments[space->segment].generation) == space->generation;
-}
-
-static void bury(fb_store *s, const struct fb_key *key, uint64_t place)
-{
-    struct fb_record record;
-    if (FB_PLACE_STATE(place) != FB_SLOT_PRESENT)
-        return;
-    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
-    if (number != FB_NO_SEGMENT)
-        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
-    atomic_fetch_add(&s->shared->deletes, 1);
+    bool open = (state == FB_OPEN || state == FB_SEALED) &&
+                atomic_load(&s->segments[space->segment].generation) == space->generation;
+    if (open)
+        fb_hold_old(s, old_place);
+    return open;
 }
 
 int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s, uint32_t flags)
@@ -89,7 +103,7 @@ int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *spa
     }
     if (expiry_s != 0)
         atomic_store(&s->shared->any_expiry, 1);
-    bury(s, key, old);
+    fb_bury(s, key, old);
     if (FB_PLACE_STATE(old) == FB_SLOT_PRESENT && (FB_PLACE_FLAGS(old) & FB_SLOT_PINNED) && !(flags & FB_SLOT_PINNED))
         fb_pin(s, key, true);
     return 0;
@@ -143,8 +157,10 @@ int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const voi
     struct fb_space space;
     uint32_t crc;
     int r = admit(s, dataset_id, key, length_bytes, &space);
+    if (r != 0 && !s->has_row)
+        return s->read_only ? -EROFS : -ENOSPC;
     if (r != 0)
-        return s->has_row ? count_put(s, r, length_bytes) : -ENOSPC;
+        return count_put(s, r, length_bytes);
     r = fb_space_write(s, &space, data, &crc);
     if (r != 0)
         write_failed(s, &space, r);
@@ -168,9 +184,9 @@ int fb_reserve(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint6
         f.record = space.record;
         f.unit = space.unit;
         f.generation = space.generation;
-        uint8_t *writable = fb_map_writable(s, space.segment);
-        if (writable != NULL)
-            f.data = writable + space.offset;
+        f.writable = space.writable;
+        if (space.writable != NULL)
+            f.data = space.writable + space.offset;
     }
     if (f.data == NULL) {
         f.owned = fb_pool_take(s, length_bytes ? length_bytes : 1);
@@ -194,7 +210,8 @@ static struct fb_space space_of(const struct fb_fill *fill)
                              .unit = fill->unit,
                              .generation = fill->generation,
                              .offset = (uint64_t)fill->unit << FB_UNIT_SHIFT,
-                             .length_bytes = fill->length_bytes};
+                             .length_bytes = fill->length_bytes,
+                             .writable = fill->writable};
 }
 
 static void end_fill(fb_store *s, struct fb_fill *fill)
@@ -256,6 +273,12 @@ static int lock_slot(fb_store *s, const struct fb_key *key, uint32_t *page, uint
     return 0;
 }
 
+static bool is_expired(fb_store *s, uint64_t extent)
+{
+    uint32_t expiry = FB_EXTENT_EXPIRY(extent);
+    return expiry != 0 && fb_now_s(s) >= expiry;
+}
+
 static int bury_ahead(fb_store *s, const struct fb_key *key)
 {
     uint64_t old;
@@ -274,15 +297,17 @@ int fb_delete(fb_store *s, const struct fb_key *key)
     if (r != 0)
         return r;
     uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
+    bool expired = is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent));
+    fb_hold_old(s, place);
     if (rebuilding)
         fb_page_set(s, page, slot, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0);
     else
         fb_page_remove(s, page, slot);
     fb_index_unlock(s, page);
     FB_POINT("delete.unpublished");
-    bury(s, key, place);
-    fb_count(s, FB_C_DELETED, 1);
-    return 0;
+    fb_bury(s, key, place);
+    fb_count(s, expired ? FB_C_EXPIRED : FB_C_DELETED, 1);
+    return expired ? -ENOENT : 0;
 }
 
 struct pin_sum {
@@ -301,26 +326,57 @@ static void add_pinned(void *context, uint64_t lo, uint64_t check, uint64_t plac
         sum->bytes += FB_EXTENT_LENGTH(extent);
 }
 
+static uint64_t pin_limit(fb_store *s, uint32_t tier)
+{
+    return fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
+}
+
+static uint64_t count_pinned(fb_store *s, uint32_t tier)
+{
+    struct pin_sum sum = {.store = s, .tier = tier};
+    fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_pinned, &sum);
+    return sum.bytes;
+}
+
 static bool pin_fits(fb_store *s, uint32_t tier, uint64_t length_bytes)
 {
     struct fb_tier_live *t = &s->shared->tiers[tier];
-    uint64_t limit = fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
-    if (atomic_load(&t->pinned_hint) + length_bytes <= limit)
+    if (atomic_load(&t->pinned_hint) + length_bytes <= pin_limit(s, tier))
         return true;
     /* The running sum is a hint that only errs upwards; before a refusal the index is counted. */
-    struct pin_sum sum = {.store = s, .tier = tier};
-    fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_pinned, &sum);
-    atomic_store(&t->pinned_hint, sum.bytes);
-    return sum.bytes + length_bytes <= limit;
+    uint64_t pinned = count_pinned(s, tier);
+    atomic_store(&t->pinned_hint, pinned);
+    return pinned + length_bytes <= pin_limit(s, tier);
+}
+
+static uint32_t tier_of_place(fb_store *s, uint64_t place)
+{
+    return s->segment_tier[FB_PLACE_SEGMENT(place) % s->segment_count];
+}
+
+void fb_pin_room_of(fb_store *s, const struct fb_key *key, struct fb_pin_room *out)
+{
+    struct fb_found found;
+    memset(out, 0, sizeof *out);
+    if (fb_index_find(s, key, &found) != 0)
+        return;
+    uint32_t tier = tier_of_place(s, found.place);
+    out->block_bytes = FB_EXTENT_LENGTH(found.extent);
+    out->pinned_bytes = count_pinned(s, tier);
+    out->limit_bytes = pin_limit(s, tier);
+    memcpy(out->tier_path, s->super->tiers[tier].path, sizeof out->tier_path - 1);
 }
 
 int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
 {
     uint32_t page, slot;
     struct fb_found found;
-    if (fb_index_find(s, key, &found) != 0)
+    if (!s->has_row)
+        return -EROFS;
+    if (fb_index_find(s, key, &found) != 0 || (FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) ||
+        is_expired(s, found.extent))
         return -ENOENT;
-    uint32_t tier = s->segment_tier[FB_PLACE_SEGMENT(found.place) % s->segment_count];
+    uint32_t tier = tier_of_place(s, found.place);
     uint64_t length = FB_EXTENT_LENGTH(found.extent);
     bool before = (FB_PLACE_FLAGS(found.place) & FB_SLOT_PINNED) != 0;
     if (before == pinned)
@@ -332,14 +388,15 @@ int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
         return r;
     struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
     uint64_t place = atomic_load(&target->place), bit = (uint64_t)FB_SLOT_PINNED << 2;
-    fb_page_set(s, page, slot, pinned ? place | bit : place & ~bit, atomic_load(&target->extent));
-    fb_index_unlock(s, page);
     if (pinned)
         atomic_fetch_add(&s->shared->tiers[tier].pinned_hint, length);
+    fb_page_set(s, page, slot, pinned ? place | bit : place & ~bit, atomic_load(&target->extent));
+    /* While the lock is held the segment is not recycled, nor the record buried. */
     struct fb_record record;
     uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
     if (number != FB_NO_SEGMENT)
         fb_record_flip(s, FB_PLACE_SEGMENT(place), number, pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
+    fb_index_unlock(s, page);
     return 0;
 }
 
@@ -351,17 +408,22 @@ int fb_expire(fb_store *s, const struct fb_key *key, double ttl_s)
         return r;
     struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
     uint64_t place = atomic_load(&target->place), extent = atomic_load(&target->extent);
-    fb_page_set(s, page, slot, place, FB_EXTENT(FB_EXTENT_LENGTH(extent), expiry));
-    fb_index_unlock(s, page);
-    if (expiry != 0)
-        atomic_store(&s->shared->any_expiry, 1);
     struct fb_record record;
-    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    uint32_t number = FB_NO_SEGMENT;
+    if (!(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE) && !is_expired(s, extent)) {
+        fb_page_set(s, page, slot, place, FB_EXTENT(FB_EXTENT_LENGTH(extent), expiry));
+        number = fb_record_of_place(s, place, key->lo, key->check, &record);
+    } else {
+        r = -ENOENT;
+    }
     if (number != FB_NO_SEGMENT) {
         record.expiry = expiry;
         fb_record_write(s, FB_PLACE_SEGMENT(place), number, &record);
     }
-    return 0;
+    fb_index_unlock(s, page);
+    if (r == 0 && expiry != 0)
+        atomic_store(&s->shared->any_expiry, 1);
+    return r;
 }
 
 int fb_set_retention(fb_store *s, uint32_t dataset_id, uint32_t retention)

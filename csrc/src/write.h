@@ -14,4 +14,9 @@ uint32_t fb_level_count(fb_store *s);
 /* Make a committed record visible, unless its segment is being retired. 0 or -ENOSPC. */
 int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s, uint32_t flags);
 
+/* What is unpublished under the page's lock is leased under it too, so that its segment is not written anew
+ * before its record is marked dead; fb_bury does that and ends the lease. Of places that name no record: nothing. */
+void fb_hold_old(fb_store *s, uint64_t place);
+void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place);
+
 #endif

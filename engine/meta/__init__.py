@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -12,12 +14,15 @@ from forebay.errors import ConfigError
 from forebay.meta.catalog import Catalog, Dataset
 from forebay.meta.entries import Entries, Entry
 from forebay.meta.environment import Environment
+from forebay.meta.namespace import NamespaceLock
 
 __all__ = ["Catalog", "Dataset", "Entries", "Entry", "Metadata"]
 
 _CATALOG: Final = "catalog.lmdb"
 _CATALOG_MAP_BYTES: Final = GIB
 _ENTRIES_MAP_BYTES: Final = 256 * GIB
+_FILE_MODE: Final = 0o600
+_SHARED_FILE_MODE: Final = 0o660
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
 
@@ -38,39 +43,24 @@ class Metadata:
         the cause).
         """
         place = Path(folder)
-        try:
+        entries_name = f"entries-{boot_id()}.lmdb"
+        open_environment = partial(Environment, shared_group=shared_group, read_only=read_only)
+        with ExitStack() as opened:
             if not read_only:
-                _make_folder(place, shared_group)
-            entries_name = f"entries-{boot_id()}.lmdb"
-            if not read_only:
-                _remove_earlier_boots(place, entries_name)
-        except OSError as error:
-            raise ConfigError(f"{place}: {error.strerror}") from error
-        self._catalog_environment: Final = Environment(
-            str(place / _CATALOG),
-            map_bytes=_CATALOG_MAP_BYTES,
-            durable=True,
-            shared_group=shared_group,
-            read_only=read_only,
-        )
-        try:
-            self._entries_environment: Final = Environment(
-                str(place / entries_name),
-                map_bytes=_ENTRIES_MAP_BYTES,
-                durable=False,
-                shared_group=shared_group,
-                read_only=read_only,
+                opened.callback(_prepare(place, entries_name, shared_group).close)
+            catalog = opened.enter_context(
+                open_environment(str(place / _CATALOG), map_bytes=_CATALOG_MAP_BYTES, durable=True)
             )
-        except BaseException:
-            self._catalog_environment.close()
-            raise
-        self.catalog = Catalog(self._catalog_environment)
-        self.entries = Entries(self._entries_environment, read_only=read_only)
+            entries = opened.enter_context(
+                open_environment(str(place / entries_name), map_bytes=_ENTRIES_MAP_BYTES, durable=False)
+            )
+            self._opened: Final = opened.pop_all()
+        self.catalog = Catalog(catalog)
+        self.entries = Entries(entries, read_only=read_only)
 
     def close(self) -> None:
         """Close both; may be called twice."""
-        self._entries_environment.close()
-        self._catalog_environment.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         """Return this metadata."""
@@ -79,6 +69,17 @@ class Metadata:
     def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()
+
+
+def _prepare(folder: Path, entries_name: str, shared_group: int | None) -> NamespaceLock:
+    """Make the folder if need be, claim it for this PID namespace, and clear what earlier boots left."""
+    try:
+        _make_folder(folder, shared_group)
+        lock = NamespaceLock(folder, _FILE_MODE if shared_group is None else _SHARED_FILE_MODE)
+        _remove_earlier_boots(folder, entries_name)
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}") from error
+    return lock
 
 
 def _make_folder(folder: Path, shared_group: int | None) -> None:

@@ -71,7 +71,7 @@ class Catalog:
         Raises: ConfigError (the name stands for another URI; all ids are used up).
         """
         key = _PREFIX + dataset.name.encode()
-        with self._environment.env.begin(write=True) as transaction:
+        with self._environment.writing() as transaction:
             stored = transaction.get(key)
             if stored is not None:
                 known = _parse(stored)
@@ -93,14 +93,14 @@ class Catalog:
     def detach(self, name: str) -> Dataset:
         """Remove the dataset and return what it was. Raises: NotAttached."""
         key = _PREFIX + name.encode()
-        with self._environment.env.begin(write=True) as transaction:
+        with self._environment.writing() as transaction:
             stored = transaction.pop(key)
         if stored is None:
             raise NotAttached(f"no dataset {name!r} is attached")
         return _parse(stored)
 
     def _read_all(self) -> dict[str, Dataset]:
-        with self._environment.env.begin() as transaction:
+        with self._environment.reading() as transaction:
             cursor = transaction.cursor()
             found = []
             for key, value in cursor if cursor.set_range(_PREFIX) else ():

@@ -63,14 +63,14 @@ class Entries:
 
     def __init__(self, environment: Environment, *, read_only: bool = False) -> None:
         """Use an environment that the caller keeps open, and closes; read_only makes writing a no-op."""
-        self._env: Final = environment.env
+        self._environment: Final = environment
         self._read_only: Final = read_only
         self._write_failed = False
 
     def get(self, dataset_id: int, path: str, *, directories: bool = False) -> Entry | None:
         """Return what is known of the object, or else, if asked for, of the directory of that name."""
         prefix, name = _locate(dataset_id, path)
-        with self._env.begin() as transaction:
+        with self._environment.reading() as transaction:
             value = transaction.get(prefix + _OBJECT + name)
             if value is not None:
                 return _unpack(path, value, is_dir=False)
@@ -105,7 +105,7 @@ class Entries:
 
     def listed_ns(self, dataset_id: int, directory: str) -> int | None:
         """Return when the last complete listing of the directory began, None if there was none."""
-        with self._env.begin() as transaction:
+        with self._environment.reading() as transaction:
             value = transaction.get(_prefix(dataset_id, directory) + _LISTED)
         return None if value is None else int(_TIME.unpack(value)[0])
 
@@ -150,8 +150,8 @@ class Entries:
 
     def _rows(self, dataset_id: int, directory: str) -> Iterator[tuple[bytes, bytes]]:
         prefix = _prefix(dataset_id, directory)
-        with self._env.begin() as transaction:
-            cursor: Any = transaction.cursor()
+        with self._environment.reading() as transaction:
+            cursor = transaction.cursor()
             for key, value in cursor if cursor.set_range(prefix) else ():
                 if not key.startswith(prefix) or key[_PREFIX_BYTES:] == _LISTED:
                     return
@@ -171,7 +171,7 @@ class Entries:
         if self._read_only:
             return False
         try:
-            with self._env.begin(write=True) as transaction:
+            with self._environment.writing() as transaction:
                 action(transaction)
         except lmdb.Error as error:
             if not self._write_failed:

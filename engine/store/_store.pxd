@@ -9,6 +9,7 @@ cdef class BlockStore:
     cdef bint closed
     cdef readonly str path
     cdef readonly uint32_t block_bytes
+    cdef readonly bint read_only
     cdef dict arguments
     cdef int check_open(self) except -1
     cdef void view_ended(self) noexcept
@@ -30,6 +31,7 @@ cdef class Reservation:
     cdef object buffer
     cdef uint32_t exports
     cdef bint open
+    cdef bint given_up
     cdef readonly object admitted
 
 

@@ -10,6 +10,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -31,10 +32,8 @@ cdef object error_for(int code, str what):
     """The one table that turns the C library's codes into exceptions."""
     if code == -ETIMEDOUT:
         return StoreBusy(ETIMEDOUT, f"{what}: a live process holds the lock of that part of the index")
-    if code == -EDQUOT:
-        return PinLimit(EDQUOT, f"{what}: more than 80 % of the tier would be pinned")
     if code == -EROFS:
-        return PermissionError(EROFS, f"{what}: this process has the store open without the right to write")
+        return PermissionError(EROFS, f"{what}: the store is open read-only here, or its table of rows is full")
     if code == -EINVAL:
         return ValueError(f"{what}: invalid argument")
     return OSError(-code, f"{what}: {os.strerror(-code)}")
@@ -48,6 +47,12 @@ cdef int key_of(BlockStore store, bytes key, fb_key *out) except -1:
     return 0
 
 
+cdef int check_length(uint64_t size_bytes) except -1:
+    if size_bytes > FB_BLOCK_BYTES_MAX:
+        raise ValueError(f"a block has at most {FB_BLOCK_BYTES_MAX} bytes, not {size_bytes}")
+    return 0
+
+
 cdef double ttl_of(object ttl_s) except? -2:
     cdef double seconds
     if ttl_s is None:
@@ -58,7 +63,21 @@ cdef double ttl_of(object ttl_s) except? -2:
     return seconds
 
 
+cdef object pin_limit(fb_store *c, const fb_key *key):
+    cdef fb_pin_room room
+    with nogil:
+        fb_pin_room_of(c, key, &room)
+    tier = os.fsdecode(<bytes>room.tier_path)
+    return PinLimit(
+        EDQUOT,
+        f"a pin of {room.block_bytes} bytes in tier {tier}: {room.pinned_bytes} are pinned there, "
+        f"at most {room.limit_bytes} (80 %) may be",
+    )
+
+
 cdef class BlockStore:
+    """One crash-safe store of blocks on a host, shared by any number of processes without a daemon."""
+
     def __cinit__(self):
         self.c = NULL
         self.closed = True
@@ -81,6 +100,7 @@ cdef class BlockStore:
         self.closed = False
         fb_config_read(self.c, &config)
         self.block_bytes = config.block_bytes
+        self.read_only = config.read_only
 
     def __dealloc__(self):
         cdef fb_store *c = self.c
@@ -103,6 +123,8 @@ cdef class BlockStore:
             raise Closed(f"{self.path}: the store is closed")
         return 0
 
+    # A call that gives up the interpreter lock counts as a view meanwhile, so that a close in another
+    # thread leaves it the C store.
     cdef void view_ended(self) noexcept:
         cdef fb_store *c = self.c
         self.views -= 1
@@ -112,6 +134,7 @@ cdef class BlockStore:
                 fb_close(c)
 
     def close(self):
+        """Close the store; views stay good, and the last of them to go really closes it."""
         cdef fb_store *c = self.c
         if self.closed:
             return
@@ -122,6 +145,7 @@ cdef class BlockStore:
                 fb_close(c)
 
     def get(self, bytes key not None):
+        """Return a view of the block, or None on a miss."""
         cdef fb_key k
         cdef fb_hit hit
         cdef int code
@@ -129,45 +153,50 @@ cdef class BlockStore:
         if self.closed:
             self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         code = fb_get(self.c, &k, True, &hit)
         if code == -EAGAIN:
             with nogil:
                 code = fb_get(self.c, &k, False, &hit)
         if code != 0:
+            self.view_ended()
             if code == -ENOENT:
                 return None
             raise error_for(code, "get")
         if hit.owned == NULL:
             fb_hold(self.c, hit.segment)
-        self.views += 1
         view = View.__new__(View)
         view.store = self
         view.hit = hit
         return view
 
     def get_many(self, keys):
+        """Return what `get` returns for each key, in order."""
         return [self.get(key) for key in keys]
 
     def get_file(self, bytes key not None):
+        """Return one contiguous view of a complete whole file, or None; its blocks may be there all the same."""
         cdef fb_key k
         cdef fb_hit hit
         cdef int code
         cdef View view
         self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         with nogil:
             code = fb_whole_get(self.c, &k, &hit)
         if code != 0:
+            self.view_ended()
             return None
         hit.owned = NULL
         fb_hold(self.c, hit.segment)
-        self.views += 1
         view = View.__new__(View)
         view.store = self
         view.hit = hit
         return view
 
     def readinto(self, bytes key not None, buffer, uint64_t offset=0):
+        """Copy the block from offset on into the buffer; return the bytes copied, or None on a miss."""
         cdef fb_key k
         cdef Py_buffer target
         cdef uint64_t copied = 0
@@ -189,6 +218,7 @@ cdef class BlockStore:
         return copied
 
     def put(self, bytes key not None, data, *, uint32_t dataset=0, ttl_s=None):
+        """Store a block, in place of an earlier one of that key; return whether it was admitted."""
         cdef fb_key k
         cdef Py_buffer source
         cdef int code
@@ -198,60 +228,70 @@ cdef class BlockStore:
         PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
         self.views += 1
         try:
+            check_length(source.len)
             with nogil:
                 code = fb_put(self.c, &k, dataset, source.buf, source.len, seconds)
         finally:
             PyBuffer_Release(&source)
             self.view_ended()
+        if code == -EROFS:
+            raise error_for(code, "put")
         return code == 0
 
     def reserve(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, ttl_s=None):
+        """Return a context manager that gives a writable buffer, to be the block when it ends well."""
         cdef Reservation reservation = Reservation.__new__(Reservation)
         cdef fb_key k
         cdef int code
         cdef double seconds = ttl_of(ttl_s)
         self.check_open()
         key_of(self, key, &k)
-        if size_bytes > FB_BLOCK_BYTES_MAX:
-            raise ValueError(f"a block has at most {FB_BLOCK_BYTES_MAX} bytes, not {size_bytes}")
+        check_length(size_bytes)
+        self.views += 1
         with nogil:
             code = fb_reserve(self.c, &k, dataset, size_bytes, seconds, &reservation.fill)
         if code != 0:
+            self.view_ended()
             raise MemoryError(f"no memory for a block of {size_bytes} bytes")
-        self.views += 1
         reservation.store = self
         reservation.open = True
         return reservation
 
     def reserve_file(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, block_bytes=None):
+        """Return a context manager that takes a whole file block by block into a segment of its own."""
         cdef FileReservation reservation = FileReservation.__new__(FileReservation)
         cdef fb_key k
         cdef int code
         cdef uint32_t block = self.block_bytes if block_bytes is None else block_bytes
         self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         with nogil:
             code = fb_whole_begin(self.c, &k, dataset, size_bytes, block, &reservation.whole)
         if code == -EINVAL:
+            self.view_ended()
             raise ValueError(f"a file of {size_bytes} bytes in blocks of {block}: sizes out of range")
-        self.views += 1
         reservation.store = self
         reservation.open = True
         reservation.admitted = code == 0
         return reservation
 
     def delete(self, bytes key not None):
+        """Drop a block, or what is known of a whole file; return whether it was there."""
         cdef fb_key k
         cdef int code
         self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         with nogil:
             code = fb_delete(self.c, &k)
+        self.view_ended()
         if code != 0 and code != -ENOENT:
             raise error_for(code, "delete")
         return code == 0
 
     def contains(self, bytes key not None):
+        """Say whether a get would hit, without reading, counting or touching anything."""
         cdef fb_key k
         self.check_open()
         key_of(self, key, &k)
@@ -261,23 +301,26 @@ cdef class BlockStore:
         return self.contains(key)
 
     def claim(self, bytes key not None):
+        """Become the one process of the host that fetches this key, or learn that another is."""
         cdef Claim claim = Claim.__new__(Claim)
         cdef fb_key k
         cdef int code
         self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         with nogil:
             code = fb_flight_begin(self.c, &k, &claim.ticket)
-        self.views += 1
         claim.store = self
         # Without a place in the table everybody fetches for himself: correct, only not shared.
         claim.leader = code != -EALREADY
         return claim
 
     def pin(self, bytes key not None):
+        """Keep a block from eviction; return whether it is there."""
         return self._pin(key, True)
 
     def unpin(self, bytes key not None):
+        """Give a pinned block back to retention; return whether it is there."""
         return self._pin(key, False)
 
     def _pin(self, bytes key, bint pinned):
@@ -285,25 +328,35 @@ cdef class BlockStore:
         cdef int code
         self.check_open()
         key_of(self, key, &k)
-        with nogil:
-            code = fb_pin(self.c, &k, pinned)
+        self.views += 1
+        try:
+            with nogil:
+                code = fb_pin(self.c, &k, pinned)
+            if code == -EDQUOT:
+                raise pin_limit(self.c, &k)
+        finally:
+            self.view_ended()
         if code != 0 and code != -ENOENT:
             raise error_for(code, "pin" if pinned else "unpin")
         return code == 0
 
     def expire(self, bytes key not None, ttl_s):
+        """Let a block expire ttl_s seconds from now, None: never; return whether it is there."""
         cdef fb_key k
         cdef int code
         cdef double seconds = ttl_of(ttl_s)
         self.check_open()
         key_of(self, key, &k)
+        self.views += 1
         with nogil:
             code = fb_expire(self.c, &k, seconds)
+        self.view_ended()
         if code != 0 and code != -ENOENT:
             raise error_for(code, "expire")
         return code == 0
 
     def set_retention(self, uint32_t dataset, str retention not None):
+        """Choose what is evicted of a dataset, and when: "epoch", "s3fifo" or "lru"."""
         cdef int code
         self.check_open()
         if retention not in RETENTIONS:
@@ -313,21 +366,27 @@ cdef class BlockStore:
             raise error_for(code, f"set_retention of dataset {dataset}")
 
     def free_dataset(self, uint32_t dataset):
+        """Drop all blocks of a dataset, pinned ones too."""
         cdef int code
         self.check_open()
+        self.views += 1
         with nogil:
             code = fb_free_dataset(self.c, dataset)
+        self.view_ended()
         if code != 0:
             raise error_for(code, f"free_dataset {dataset}")
 
     def status(self):
-        cdef fb_status *status = <fb_status *>malloc(sizeof(fb_status))
+        """Return tiers, counters, holders and the rest as plain, JSON-able values."""
+        cdef fb_status *status
         cdef fb_holder[64] holders
         cdef uint32_t count, i
+        self.check_open()
+        status = <fb_status *>malloc(sizeof(fb_status))
         if status == NULL:
             raise MemoryError
+        self.views += 1
         try:
-            self.check_open()
             with nogil:
                 fb_status_read(self.c, status)
                 count = fb_holders(self.c, holders, 64)
@@ -337,24 +396,35 @@ cdef class BlockStore:
             return render_status(fields, [dict(holders[i]) for i in range(count)])
         finally:
             free(status)
+            self.view_ended()
 
     def check(self, bint repair=False, *, bint data=True):
+        """Walk index, record tables and (data) every byte; with repair drop what is wrong."""
         cdef fb_check_report report
         self.check_open()
+        self.views += 1
         with nogil:
             fb_check(self.c, repair, data, &report)
+        self.view_ended()
         return CheckReport.from_fields(dict(report))
 
     def maintain(self):
+        """Do one round of maintenance here; return False when another process is the maintainer."""
         cdef int code
         self.check_open()
+        self.views += 1
         with nogil:
             code = fb_maintain(self.c)
+        self.view_ended()
+        if code == -EROFS:
+            raise error_for(code, "maintain")
         return code == 0
 
     def advance_clock(self, double seconds):
+        """Move the store's clock for every process that has it open: for tests."""
         self.check_open()
-        fb_clock_advance(self.c, <long long>(seconds * 1000))
+        if fb_clock_advance(self.c, <long long>(seconds * 1000)) != 0:
+            raise error_for(-EROFS, "advance_clock")
 
 
 def _reopen(arguments):
@@ -409,6 +479,11 @@ cdef int fill_config(fb_config *config, str path, object tiers, object values) e
 @cython.no_gc
 @cython.freelist(256)
 cdef class View:
+    """A read-only buffer over cached bytes, which stay put until it is released."""
+
+    def __init__(self):
+        raise TypeError("views are made by BlockStore.get and View.wrap")
+
     def __dealloc__(self):
         if not self.released and self.store is not None:
             self.end()
@@ -423,10 +498,14 @@ cdef class View:
 
     @staticmethod
     def wrap(data):
+        """Return a view over a buffer that is not the store's."""
         cdef View view = View.__new__(View)
-        keeper = memoryview(data).cast("B") if memoryview(data).format != "B" else memoryview(data)
-        view.keeper = keeper.toreadonly()
-        view.hit.length_bytes = view.keeper.nbytes
+        keeper = memoryview(data)
+        if not keeper.c_contiguous:
+            raise BufferError("a view is over contiguous bytes")
+        view.keeper = keeper
+        view.hit.data = <const uint8_t *>PyMemoryView_GET_BUFFER(keeper).buf
+        view.hit.length_bytes = keeper.nbytes
         return view
 
     cdef int check_held(self) except -1:
@@ -435,6 +514,7 @@ cdef class View:
         return 0
 
     def release(self):
+        """Give the bytes up; a view that is released may be released again."""
         if self.released:
             return
         if self.exports != 0:
@@ -458,9 +538,6 @@ cdef class View:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         self.check_held()
-        if self.store is None:
-            PyObject_GetBuffer(self.keeper, buffer, flags)
-            return
         PyBuffer_FillInfo(buffer, self, <void *>self.hit.data, self.hit.length_bytes, 1, flags)
         self.exports += 1
 
@@ -472,11 +549,10 @@ cdef class View:
 
     def __bytes__(self):
         self.check_held()
-        if self.store is None:
-            return bytes(self.keeper)
         return PyBytes_FromStringAndSize(<const char *>self.hit.data, self.hit.length_bytes)
 
     def copy(self):
+        """Return a private, writable copy."""
         return bytearray(self)
 
     def __eq__(self, other):
@@ -497,40 +573,52 @@ cdef class View:
 
     @property
     def zero_copy(self):
+        """Whether the bytes lie in a segment of the store rather than in private memory."""
         return self.store is not None and self.hit.owned == NULL
 
 
+@cython.no_gc_clear  # what ends it needs the store
 cdef class Reservation:
+    """Room for one block, filled in place through the buffer protocol."""
+
+    def __init__(self):
+        raise TypeError("reservations are made by BlockStore.reserve")
+
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if not self.open:
+        if not self.open or self.given_up:
             raise ValueError("the reservation has ended")
         PyBuffer_FillInfo(buffer, self, self.fill.data, self.fill.length_bytes, 0, flags)
         self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
         self.exports -= 1
+        if self.given_up:
+            self.abandon()
 
     def __enter__(self):
-        if not self.open or self.buffer is not None:
+        if not self.open or self.given_up or self.buffer is not None:
             raise ValueError("a reservation is entered once")
         self.buffer = memoryview(self)
         return self.buffer
 
     def __exit__(self, kind, value, traceback):
+        buffer, self.buffer = self.buffer, None
         try:
-            self.buffer.release()
+            buffer.release()
+            if kind is None:
+                self.commit()
+                return
         except BufferError:
             # Somebody could still write through it: what would be committed is not what stays.
-            self.abandon()
-            raise
-        if kind is None:
-            self.commit()
-        else:
-            self.abandon()
+            if kind is None:
+                self.abandon()
+                raise
+        self.abandon()
 
     def commit(self):
+        """Publish the block; return whether it was admitted."""
         cdef int code
-        if not self.open:
+        if not self.open or self.given_up:
             raise ValueError("the reservation has ended")
         if self.exports != 0:
             raise BufferError("the reservation's buffer is still in use")
@@ -542,10 +630,14 @@ cdef class Reservation:
         return self.admitted
 
     def abandon(self):
-        if not self.open or self.exports != 0:
+        """Give the block up: at once for everybody else, its memory when nothing uses the buffer any more."""
+        if not self.open:
+            return
+        self.admitted = False
+        self.given_up = True
+        if self.exports != 0:
             return
         self.open = False
-        self.admitted = False
         with nogil:
             fb_fill_abandon(self.store.c, &self.fill)
         self.store.view_ended()
@@ -557,8 +649,15 @@ cdef class Reservation:
             self.store.view_ended()
 
 
+@cython.no_gc_clear
 cdef class FileReservation:
+    """A segment for one whole file, filled block by block."""
+
+    def __init__(self):
+        raise TypeError("file reservations are made by BlockStore.reserve_file")
+
     def write(self, uint64_t block, bytes key not None, data):
+        """Write a block of the file, which can be read from then on; return whether it was admitted."""
         cdef fb_key k
         cdef Py_buffer source
         cdef int code
@@ -568,11 +667,13 @@ cdef class FileReservation:
         if not self.admitted:
             return False
         PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+        self.store.views += 1
         try:
             with nogil:
                 code = fb_whole_write(self.store.c, &self.whole, block, &k, source.buf, source.len)
         finally:
             PyBuffer_Release(&source)
+            self.store.view_ended()
         if code == -EINVAL:
             raise ValueError(f"block {block} does not have {len(data)} bytes in a file of {self.whole.size_bytes}")
         return code == 0
@@ -586,6 +687,7 @@ cdef class FileReservation:
         self.finish(kind is None)
 
     def finish(self, bint keep=True):
+        """End the file: publish the whole, or give it up; return whether it is complete."""
         cdef int code = -ENOSPC
         if not self.open:
             return self.complete
@@ -610,22 +712,30 @@ cdef class FileReservation:
             self.store.view_ended()
 
 
+@cython.no_gc_clear
 cdef class Claim:
+    """The right to fetch a key for the host (leader), or a place to wait for whoever has it."""
+
+    def __init__(self):
+        raise TypeError("claims are made by BlockStore.claim")
+
     def progress(self):
+        """Tell the followers that the fetch goes on."""
         if self.leader:
             fb_flight_progress(self.store.c, &self.ticket)
 
     def done(self):
+        """End the flight, whether it brought the block or not."""
         if self.leader:
             with nogil:
                 fb_flight_end(self.store.c, &self.ticket)
 
     def wait(self, double timeout_s):
-        """Wait at most timeout_s; a signal is answered between steps of 100 ms."""
+        """Wait for the fetch to end, at most timeout_s; return whether it is over (or its fetcher is)."""
         cdef int code
         cdef uint32_t step_ms = 100
         cdef double left_ms = timeout_s * 1000
-        if self.leader:
+        if self.leader or self.store is None:
             return True
         while True:
             step_ms = <uint32_t>min(100.0, max(left_ms, 0.0))

@@ -130,6 +130,12 @@ cdef extern from "forebay/store.h" nogil:
         uint64_t repaired
         char first[256]
 
+    struct fb_pin_room:
+        uint64_t block_bytes
+        uint64_t pinned_bytes
+        uint64_t limit_bytes
+        char tier_path[FB_PATH_MAX]
+
     int fb_open(const fb_config *config, fb_store **out, fb_error *error)
     void fb_close(fb_store *store)
     int fb_get(fb_store *store, const fb_key *key, bint quick, fb_hit *hit)
@@ -147,6 +153,7 @@ cdef extern from "forebay/store.h" nogil:
     void fb_fill_abandon(fb_store *store, fb_fill *fill)
     int fb_delete(fb_store *store, const fb_key *key)
     int fb_pin(fb_store *store, const fb_key *key, bint pinned)
+    void fb_pin_room_of(fb_store *store, const fb_key *key, fb_pin_room *out)
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
     int fb_free_dataset(fb_store *store, uint32_t dataset)
@@ -165,6 +172,6 @@ cdef extern from "forebay/store.h" nogil:
     uint32_t fb_holders(fb_store *store, fb_holder *out, uint32_t capacity)
     int fb_check(fb_store *store, bint repair, bint data, fb_check_report *out)
     int fb_maintain(fb_store *store)
-    void fb_clock_advance(fb_store *store, int64_t milliseconds)
+    int fb_clock_advance(fb_store *store, int64_t milliseconds)
     void fb_config_read(fb_store *store, fb_config *out)
     void fb_key_for(fb_store *store, const void *key, size_t length_bytes, fb_key *out)

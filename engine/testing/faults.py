@@ -19,14 +19,15 @@ class Fault:
     kind is ``delay`` (wait delay_s, then go on), ``reset`` (RST to both sides), ``cut`` (nothing passes any
     more, the connection stays open), ``truncate`` (an orderly end, too early), ``corrupt`` (one bit
     flipped) or ``status`` (the request is not passed on; an empty answer with that status comes back). It
-    strikes when after_bytes of the response's body have passed; ``status`` at once. It strikes responses to
-    requests whose first line contains match, the first ``times`` of them, all with None. In a stream that
-    is no HTTP a response is what the target sends after the client last sent something.
+    strikes when after_bytes of the response's body have passed, with None before its very first byte;
+    ``status`` at once. It strikes responses to requests whose first line contains match, the first
+    ``times`` of them, all with None. In a stream that is no HTTP a response is what the target sends after
+    the client last sent something.
     Raises: ValueError (unknown kind, negative figure, status outside 100 to 599).
     """
 
     kind: FaultKind
-    after_bytes: int = 0
+    after_bytes: int | None = None
     delay_s: float = 0.0
     status: int = 503
     match: str = ""
@@ -36,7 +37,7 @@ class Fault:
         """Refuse what could never strike or would not be understood."""
         if self.kind not in _KINDS:
             raise ValueError(f"unknown fault {self.kind!r}; kinds are {', '.join(_KINDS)}")
-        if self.after_bytes < 0 or self.delay_s < 0 or (self.times is not None and self.times < 1):
+        if (self.after_bytes or 0) < 0 or self.delay_s < 0 or (self.times is not None and self.times < 1):
             raise ValueError(f"a fault's figures are not negative, and it strikes at least once: {self}")
         if not 100 <= self.status <= 599:
             raise ValueError(f"{self.status} is no HTTP status")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import http
 import json
 import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -34,6 +36,8 @@ _CHUNK_BYTES: Final = 256 << 10
 _CHUNK_BYTES_MIN: Final = 1 << 10
 _BACKLOG: Final = 512
 _CONNECT_TIMEOUT_S: Final = 10.0
+_DELIVERY_TIMEOUT_S: Final = 5.0
+_DELIVERY_STEP_S: Final = 0.001
 # struct linger: on, no time to wait; closing then sends RST.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # What the bucket may make up for: sleeping is never on time.
@@ -228,16 +232,24 @@ class _Connection:
 
     def _send_down_struck(self, response: _Response, fault: Fault, data: memoryview) -> None:
         """Pass on data up to the place where the fault strikes, and strike if that is within."""
-        body_start = response.body.feed(data)
-        strike_at = body_start + fault.after_bytes - response.body_bytes
-        if strike_at >= len(data):
+        strike_at = 0
+        if fault.after_bytes is not None:
+            body_start = response.body.feed(data)
+            strike_at = body_start + fault.after_bytes - response.body_bytes
             response.body_bytes += len(data) - body_start
+        if strike_at >= len(data):
             self._send_down(data)
             return
         self._send_down(data[:strike_at])
         response.fault = None
         self._proxy.counts.add("faults")
         self._strike(fault, data[strike_at:])
+
+    def _wait_until_delivered(self) -> None:
+        """Wait until the client's side has what was sent: a reset throws away what is still on its way."""
+        deadline_s = time.monotonic() + _DELIVERY_TIMEOUT_S
+        while _undelivered_bytes(self._client) and time.monotonic() < deadline_s:
+            self._wait_until(time.monotonic() + _DELIVERY_STEP_S)
 
     def _strike(self, fault: Fault, rest: memoryview) -> None:
         if fault.kind == "delay":
@@ -248,6 +260,7 @@ class _Connection:
             self._client.shutdown(socket.SHUT_WR)
             raise _Ended
         elif fault.kind == "reset":
+            self._wait_until_delivered()
             for each in (self._client, self._server):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             raise _Ended
@@ -284,21 +297,12 @@ class Proxy:
         self.counts: Final = _Counts()
         self._target: Final = target
         self._listener: Final = socket.create_server(listen, backlog=_BACKLOG)
+        host, port = self._listener.getsockname()[:2]
+        self.address: Final[tuple[str, int]] = (host, port)
+        self.url: Final = f"http://{host}:{port}"
         self._lock: Final = threading.Lock()
         self._connections: set[_Connection] = set()
         self._acceptor: Final = threading.Thread(target=self._accept, daemon=True)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        host, port = self._listener.getsockname()[:2]
-        return host, port
-
-    @property
-    def url(self) -> str:
-        """Where it listens, as an endpoint URL."""
-        host, port = self.address
-        return f"http://{host}:{port}"
 
     def stats(self, *, reset: bool = False) -> dict[str, Any]:
         """Return the counts of connections, requests, bytes each way and faults; begin anew with reset."""
@@ -358,6 +362,12 @@ class Proxy:
     def __exit__(self, *exception: object) -> None:
         """Stop."""
         self.close()
+
+
+def _undelivered_bytes(connection: socket.socket) -> int:
+    """Return how many bytes were sent and not yet acknowledged."""
+    answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
 
 
 def _parse_address(text: str) -> tuple[str, int]:

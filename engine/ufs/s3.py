@@ -185,10 +185,14 @@ class S3Storage(UnderStorage):
         return f"s3://{self._bucket}/{self._prefix}{path}"
 
     def _key(self, path: str) -> str:
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            raise not_found(self._uri(path), "no object can have this name: it is not UTF-8") from None
         return self._prefix + path
 
     def _directory_prefix(self, path: str) -> str:
-        return f"{self._prefix}{path}/" if path else self._prefix
+        return f"{self._key(path)}/" if path else self._prefix
 
     def _call(self, path: str, operation: str, **query: Any) -> dict[str, Any]:
         try:
@@ -301,12 +305,17 @@ def _page(path: str, prefix: str, answer: Mapping[str, Any]) -> Iterator[ObjectI
     parent = f"{path}/" if path else ""
     for item in answer.get("CommonPrefixes", ()):
         name = item["Prefix"][len(prefix) :].removesuffix("/")
-        if name not in ("", ".", ".."):
+        if _is_name(name):
             yield ObjectInfo(parent + name, 0, 0, "", is_dir=True)
     for item in answer.get("Contents", ()):
         name = item["Key"][len(prefix) :]
-        if name not in ("", ".", ".."):
+        if _is_name(name):
             yield _info(parent + name, item, int(item["Size"]))
+
+
+def _is_name(name: str) -> bool:
+    """Say whether a path can have this part: a slash in it comes from a server without delimiters."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def _info(path: str, answer: Mapping[str, Any], size: int) -> ObjectInfo:

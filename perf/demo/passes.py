@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,24 @@ from perf.demo.progress import phase
 from perf.demo.reader import Epoch, Readers
 from perf.demo.sources import ForebaySpec, S3Spec, SourceSpec
 
+HITS, MISSES = "hits_", "misses_"  # counters by tier and by cause
+
 
 @dataclass(frozen=True)
 class Pass:
-    """One epoch, what went through the proxy meanwhile, and forebay's own hit ratio where it was asked."""
+    """One epoch, what went through the proxy meanwhile, and forebay's own counts where it was asked."""
 
     name: str
     epoch: Epoch
     s3_requests: int
     s3_bytes: int
-    hit_ratio: float | None
+    hits: int = 0
+    misses: dict[str, int] = field(default_factory=dict)  # by cause
+
+    @property
+    def hit_ratio(self) -> float | None:
+        look_ups = self.hits + sum(self.misses.values())
+        return self.hits / look_ups if look_ups else None
 
     @property
     def samples_per_s(self) -> float:
@@ -79,15 +87,16 @@ class Stage:
     def _measure(
         self, name: str, read: Callable[[Callable[[int], None]], Epoch], cache_dir: Path | None = None
     ) -> Pass:
-        before = _hits_and_misses(cache_dir) if cache_dir else (0, 0)
+        before = _counters(cache_dir) if cache_dir else {}
         self.proxy.stats(reset=True)
         with phase(self.console, name, len(self.data.samples)) as advance:
             epoch = read(advance)
         moved = self.proxy.stats()
-        after = _hits_and_misses(cache_dir) if cache_dir else (0, 0)
-        hits, misses = (late - early for late, early in zip(after, before, strict=True))
-        hit_ratio = hits / (hits + misses) if hits + misses else None
-        return Pass(name, epoch, moved["requests"], moved["bytes_to_client"], hit_ratio)
+        after = _counters(cache_dir) if cache_dir else {}
+        grown = {name: count - before[name] for name, count in after.items()}
+        hits = sum(count for name, count in grown.items() if name.startswith(HITS))
+        misses = {name.removeprefix(MISSES): n for name, n in grown.items() if name.startswith(MISSES) and n}
+        return Pass(name, epoch, moved["requests"], moved["bytes_to_client"], hits, misses)
 
     def _kill(self, readers: Readers) -> None:
         """Kill all who have the cache open in the middle of an epoch."""
@@ -97,11 +106,9 @@ class Stage:
         self.console.print(f"SIGKILL to every process that had the cache open, after {read:,} samples")
 
 
-def _hits_and_misses(cache_dir: Path) -> tuple[int, int]:
+def _counters(cache_dir: Path) -> dict[str, int]:
     """Ask `forebay status`, a process that ends before the next pass begins."""
     command = [sys.executable, "-m", "forebay", "--cache-dir", str(cache_dir), "status", "--json"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     counters: dict[str, int] = json.loads(answer)["counters"]
-    hits = sum(count for name, count in counters.items() if name.startswith("hits_"))
-    misses = sum(count for name, count in counters.items() if name.startswith("misses_"))
-    return hits, misses
+    return counters

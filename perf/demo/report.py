@@ -35,6 +35,10 @@ def print_passes(console: Console, passes: Sequence[Pass]) -> None:
             f"{each.epoch.seconds:.1f}",
         )
     console.print(table)
+    for each in passes:
+        if each.misses:
+            causes = ", ".join(f"{cause} {count:,}" for cause, count in each.misses.items())
+            console.print(f"{each.name}: misses by cause: {causes}")
 
 
 def plot_passes(passes: Sequence[Pass], path: Path) -> Path:

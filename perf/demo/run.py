@@ -92,8 +92,7 @@ def _cache(data: dataset.Dataset, load: dict[str, Any], endpoint_url: str) -> It
         tempfile.TemporaryDirectory(prefix="cache-", dir=BUILD) as cache_dir,
         tempfile.TemporaryDirectory(prefix="forebay-demo-", dir=SHM if in_memory else BUILD) as tier_dir,
     ):
-        medium = "MEM" if in_memory else "SSD"
-        tier = forebay.Tier(tier_dir, load["cache_quota_bytes"], medium)
+        tier = forebay.Tier(tier_dir, load["cache_quota_bytes"], "MEM" if in_memory else "SSD")
         yield ForebaySpec(Path(cache_dir), tier, endpoint_url)
 
 

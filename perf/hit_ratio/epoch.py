@@ -62,28 +62,41 @@ def _orders(items: Items, load: dict[str, Any]) -> list[list[int]]:
 
 
 def _at_share(share: float, items: Items, orders: list[list[int]]) -> tuple[Facts, list[Bar]]:
-    row: Facts = {"quota_share": share}
-    bars: list[Bar] = []
-    for retention in ("epoch", "lru", "s3fifo"):
+    row, bars = _kept(share, items, orders)
+    for retention in ("lru", "s3fifo"):
         with memory_folder(ROOM_BYTES) as folder, _store(folder, share, items, retention) as store:
-            _require_segments(store, items)
-            tallies = [replay(store, items, order, DATASET) for order in orders]
-            row[retention] = statistics.mean(tally.hit_ratio for tally in tallies[1:])
-            if retention == "epoch":
-                resident = stores.committed_bytes(store) / items.total_bytes
-                asked = resident_bytes(store, items) / items.total_bytes
-                if resident != asked:
-                    raise RuntimeError(
-                        f"status says {resident:.4f} resident, asking for each item {asked:.4f}"
-                    )
-                row["resident"] = resident
-                bars = _bars(share, resident, tallies, items)
+            tallies = [replay(store, items, order, DATASET, give_turns=True) for order in orders]
+            row[retention] = _mean(tallies)
     return row, bars
+
+
+def _kept(share: float, items: Items, orders: list[list[int]]) -> tuple[Facts, list[Bar]]:
+    """Read the epochs with retention `epoch`; the store's own figures have to be those of the reader."""
+    with memory_folder(ROOM_BYTES) as folder, _store(folder, share, items, "epoch") as store:
+        _require_segments(store, items)
+        tallies = [replay(store, items, order, DATASET) for order in orders]
+        resident = resident_bytes(store, items)
+        _require_equal("resident bytes", stores.committed_bytes(store), resident)
+        admitted = sum(tally.admitted_bytes for tally in tallies)
+        _require_equal("written bytes", stores.written_bytes(store), admitted)
+    resident_share = resident / items.total_bytes
+    row: Facts = {"quota_share": share, "resident": resident_share, "epoch": _mean(tallies)}
+    return row, _bars(share, resident_share, tallies, items)
+
+
+def _mean(tallies: list[Tally]) -> float:
+    """The hit ratio of the epochs from the second on."""
+    return statistics.mean(tally.hit_ratio for tally in tallies[1:])
+
+
+def _require_equal(what: str, told: int, counted: int) -> None:
+    if told != counted:
+        raise RuntimeError(f"{what}: the store says {told}, the reader counted {counted}")
 
 
 def _store(folder: Path, share: float, items: Items, retention: str) -> BlockStore:
     quota = int(share * items.total_bytes)
-    store = stores.create(folder, quota)
+    store = stores.create(folder, quota, maintainer=retention == "epoch")
     store.set_retention(DATASET, retention)
     return store
 

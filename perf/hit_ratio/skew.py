@@ -61,13 +61,13 @@ def _hit_ratio(share: float, retention: str, items: Items, trace: list[int], loa
     warm = int(load["warm_share"] * len(trace))
     with memory_folder(ROOM_BYTES) as folder, _store(folder, share, load) as store:
         store.set_retention(DATASET, retention)
-        replay(store, items, trace[:warm], DATASET)
-        return replay(store, items, trace[warm:], DATASET).hit_ratio
+        replay(store, items, trace[:warm], DATASET, give_turns=True)
+        return replay(store, items, trace[warm:], DATASET, give_turns=True).hit_ratio
 
 
 def _store(folder: Path, share: float, load: dict[str, Any]) -> BlockStore:
     quota = int(share * load["item_count"] * load["item_bytes"])
-    return stores.create(folder, quota)
+    return stores.create(folder, quota, maintainer=False)
 
 
 def _references(share: float, trace: list[int], load: dict[str, Any]) -> Facts:

@@ -22,17 +22,17 @@ def run(quick: bool) -> Outcome:
     block_bytes, count = load["block_bytes"], load["block_count"]
     keys = workload.keys(count, load["seed"])
     buffer = bytearray(block_bytes)
-    with memory_folder(ROOM_BYTES) as folder:
-        with (
-            stores.create(folder / "store", load["quota_bytes"], block_bytes) as store,
-            shared_region(folder / "region", block_bytes * count) as region,
-        ):
-            _fill(store, keys, block_bytes, load["seed"])
-            contenders = [
-                Contender("readinto", partial(_readinto_rate, store, keys, buffer, load)),
-                Contender("memcpy", partial(_memcpy_rate, region, buffer, load)),
-            ]
-            samples = interleave(contenders, load["rounds"], warm_ups=2)
+    with (
+        memory_folder(ROOM_BYTES) as folder,
+        stores.create(folder / "store", load["quota_bytes"], block_bytes) as store,
+        shared_region(folder / "region", block_bytes * count) as region,
+    ):
+        _fill(store, keys, block_bytes, load["seed"])
+        contenders = [
+            Contender("readinto", partial(_readinto_rate, store, keys, buffer, load)),
+            Contender("memcpy", partial(_memcpy_rate, region, buffer, load)),
+        ]
+        samples = interleave(contenders, load["rounds"], warm_ups=2)
     bars = [compare("copy_1m / memcpy", samples, "readinto", "memcpy", 0.9)]
     return Outcome("bytes/s", samples, bars, load)
 

@@ -87,7 +87,7 @@ def _recycled(folder: Path, load: dict[str, Any], source: bytearray, facts: dict
             Contender("put, recycled", partial(_put_rate, store, records, count, block_bytes, refusals)),
             Contender("memcpy + CRC32C", limit),
         ]
-        samples = interleave(contenders, load["rounds"], warm_ups=2)  # the first fills the tier
+        samples = interleave(contenders, load["rounds"], load["recycled_warm_ups"])
     facts["refused_share"] = sum(refusals) / len(refusals)
     return samples
 

@@ -19,8 +19,8 @@ static uint64_t now_ns(void)
 }
 
 /* Copy `count` blocks, in the given order, out of a region into one buffer. */
-uint64_t limit_copy_out(uint8_t *buffer, const uint8_t *region, uint64_t block_bytes,
-                        const uint32_t *order, uint64_t count)
+uint64_t limit_copy_out(uint8_t *buffer, const uint8_t *region, uint64_t block_bytes, const uint32_t *order,
+                        uint64_t count)
 {
     uint64_t started = now_ns();
     for (uint64_t index = 0; index < count; index++)

@@ -150,6 +150,12 @@ class Suite:
             with pytest.raises(UnderStorageError):
                 attempt()
 
+    def test_a_name_that_is_not_utf_8_is_absent_or_there(self, place: Place) -> None:
+        with pytest.raises(NotFound):
+            place.storage.stat("\udcff")
+        with pytest.raises(NotFound):
+            place.storage.read_range("d/\udcff", 0, 1)
+
     def test_closing_twice(self, place: Place) -> None:
         place.put("a", b"1")
         body = place.storage.read_range("a", 0, 1)

@@ -140,6 +140,7 @@ struct fb_fill {
     uint64_t length_bytes;
     struct fb_key key;
     void *owned;        /* private buffer, written out at commit */
+    uint8_t *writable;  /* map of the segment, or NULL */
     uint32_t segment;   /* FB_NO_SEGMENT: not admitted; the buffer is still there */
     uint32_t record;
     uint32_t unit;
@@ -148,7 +149,8 @@ struct fb_fill {
     uint32_t expiry_s;
 };
 
-/* 0: admitted. -ENOSPC: not admitted (no room, full table, busy): never an error for a reader. */
+/* 0: admitted. -ENOSPC: not admitted (no room, full table, busy): never an error for a reader.
+ * fb_put alone: -EROFS when the store was opened read-only. */
 int fb_put(fb_store *store, const struct fb_key *key, uint32_t dataset, const void *data,
            uint64_t length_bytes, double ttl_s);
 int fb_reserve(fb_store *store, const struct fb_key *key, uint32_t dataset, uint64_t length_bytes,
@@ -158,7 +160,14 @@ void fb_fill_abandon(fb_store *store, struct fb_fill *fill);
 
 /* 0 or -ENOENT; -ETIMEDOUT when a stopped process holds the page's lock. */
 int fb_delete(fb_store *store, const struct fb_key *key);
+/* A whole file has no pin and no expiry of its own: -ENOENT; its blocks have. */
 int fb_pin(fb_store *store, const struct fb_key *key, bool pinned); /* -EDQUOT: above 80 % */
+/* The figures of a refused pin. Scans the index. May block. */
+struct fb_pin_room {
+    uint64_t block_bytes, pinned_bytes, limit_bytes;
+    char tier_path[FB_PATH_MAX];
+};
+void fb_pin_room_of(fb_store *store, const struct fb_key *key, struct fb_pin_room *out);
 int fb_expire(fb_store *store, const struct fb_key *key, double ttl_s); /* < 0: never */
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
@@ -244,8 +253,8 @@ int fb_check(fb_store *store, bool repair, bool data, struct fb_check_report *ou
 
 /* One round of maintenance in the caller's thread. -EBUSY: another process is the maintainer. */
 int fb_maintain(fb_store *store);
-/* Move the store's clock, for every process that has it open (tests). */
-void fb_clock_advance(fb_store *store, int64_t milliseconds);
+/* Move the store's clock, for every process that has it open (tests). 0 or -EROFS. */
+int fb_clock_advance(fb_store *store, int64_t milliseconds);
 
 /* The effective configuration, tiers included. */
 void fb_config_read(fb_store *store, struct fb_config *out);

@@ -1,0 +1,127 @@
+"""An under storage in memory that fails by script, for tests of what stands above it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from forebay.errors import not_found, stale
+from forebay.ufs import ObjectInfo, RangeBody, StorageFactory, UnderStorage
+
+Operation = Literal["stat", "list", "read_range", "readinto"]
+# An exception to raise, something to do first (wait, change an object), or nothing out of the ordinary.
+Outcome = Exception | Callable[[], object] | None
+
+
+class FaultyStorage(UnderStorage):
+    """Objects in a dictionary, a count of the calls, and a script of what goes wrong. Threads: any."""
+
+    def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
+        """Begin with these objects, by path, and nothing going wrong."""
+        self._lock: Final = threading.Lock()
+        self._objects: dict[str, tuple[bytes, str]] = {}
+        self._scripts: dict[Operation, deque[Outcome]] = defaultdict(deque)
+        self._puts = 0
+        self.calls: Final[Counter[Operation]] = Counter()
+        for path, data in (objects or {}).items():
+            self.put(path, data)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object under a new version."""
+        with self._lock:
+            self._puts += 1
+            self._objects[path] = (bytes(data), f"v{self._puts}")
+
+    def remove(self, path: str) -> None:
+        """Remove an object."""
+        with self._lock:
+            del self._objects[path]
+
+    def script(self, operation: Operation, *outcomes: Outcome) -> None:
+        """Let the next calls of an operation end so, in this order, and those after them as they should."""
+        with self._lock:
+            self._scripts[operation].extend(outcomes)
+
+    def schemes(self, scheme: str = "faulty") -> dict[str, StorageFactory]:
+        """Return a table of under storages with this one in it, whatever the rest of the URI."""
+
+        def factory(uri: str, options: Mapping[str, Any]) -> UnderStorage:
+            return self
+
+        return {scheme: factory}
+
+    def act(self, operation: Operation) -> None:
+        """Count a call and do what the script has for it."""
+        with self._lock:
+            self.calls[operation] += 1
+            script = self._scripts[operation]
+            outcome = script.popleft() if script else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is not None:
+            outcome()
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Describe an object or a directory."""
+        self.act("stat")
+        with self._lock:
+            found = self._objects.get(path)
+            is_dir = not path or any(name.startswith(f"{path}/") for name in self._objects)
+        if found is not None:
+            return ObjectInfo(path, len(found[0]), 0, found[1])
+        if is_dir:
+            return ObjectInfo(path, 0, 0, "", is_dir=True)
+        raise not_found(path)
+
+    def list(self, path: str) -> Iterator[Sequence[ObjectInfo]]:
+        """Yield one page."""
+        self.act("list")
+        prefix = f"{path}/" if path else ""
+        with self._lock:
+            objects = {name: value for name, value in self._objects.items() if name.startswith(prefix)}
+        if path and not objects:
+            raise not_found(path)
+        directories = {
+            name[len(prefix) :].partition("/")[0] for name in objects if "/" in name[len(prefix) :]
+        }
+        yield [ObjectInfo(prefix + name, 0, 0, "", is_dir=True) for name in sorted(directories)]
+        yield [
+            ObjectInfo(name, len(data), 0, version)
+            for name, (data, version) in objects.items()
+            if "/" not in name[len(prefix) :]
+        ]
+
+    def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
+        """Begin to read what the object is now."""
+        self.act("read_range")
+        with self._lock:
+            found = self._objects.get(path)
+        if found is None:
+            raise not_found(path)
+        data, present = found
+        if version is not None and version != present:
+            raise stale(path, version, present)
+        info = ObjectInfo(path, len(data), 0, present)
+        return _Body(self, info, offset, data[offset : offset + length])
+
+    def close(self) -> None:
+        """Do nothing, so that a test may look on."""
+
+
+class _Body(RangeBody):
+    def __init__(self, storage: FaultyStorage, info: ObjectInfo, offset: int, data: bytes) -> None:
+        self._storage = storage
+        self._data = data
+        self.info = info
+        self.offset = offset
+        self.length = len(data)
+
+    def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
+        self._storage.act("readinto")
+        buffer[:] = self._data
+        progress()
+
+    def close(self) -> None:
+        self._data = b""

@@ -1,0 +1,405 @@
+/* Retiring segments: leases, writers, survivors, pins, and what a dead evictor leaves. */
+#include <unistd.h>
+
+#include "evict.h"
+#include "read.h"
+#include "rows.h"
+#include "store_fixture.h"
+#include "write.h"
+
+#define QUOTA (16 * MIB)
+#define LENGTH 60000u
+
+static bool file_exists(const struct fixture *f, fb_store *s, uint32_t segment)
+{
+    char name[32], path[FB_PATH_MAX];
+    fb_segfile_name(s, segment, name);
+    fixture_tier_path(f, s->segment_tier[segment], name, path);
+    return access(path, F_OK) == 0;
+}
+
+static void damage_block(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset)
+{
+    char name[32], path[FB_PATH_MAX];
+    uint64_t place = block_found(s, number).place;
+    uint8_t wrong = 0xa5;
+    fb_segfile_name(s, FB_PLACE_SEGMENT(place), name);
+    fixture_tier_path(f, s->segment_tier[FB_PLACE_SEGMENT(place)], name, path);
+    fixture_damage(path, ((uint64_t)FB_PLACE_UNIT(place) << FB_UNIT_SHIFT) + offset, &wrong, 1);
+}
+
+static void delete_block(fb_store *s, uint64_t number)
+{
+    struct fb_key key = key_of_number(number);
+    CHECK_EQ(fb_delete(s, &key), 0);
+}
+
+/* ---- leases ---- */
+
+TEST(a_leased_segment_is_held_and_goes_when_it_is_released)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    uint64_t count = fill_segment(a, 0, LENGTH);
+    struct fb_hit hit = block_hold(b, 3);
+    uint32_t segment = hit.segment;
+
+    CHECK(hit.owned == NULL);
+    CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(a, segment), FB_HELD);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK(!block_hit(b, i, 0, LENGTH));
+    CHECK(!fb_segment_unhold(a, segment));
+    CHECK_EQ(fb_maintain(a), 0);
+    CHECK_EQ(atomic_load(&a->rows[b->row].held_bytes), a->super->tiers[0].segment_bytes);
+    CHECK_EQ(atomic_load(&a->rows[a->row].held_bytes), 0);
+    CHECK(block_is(3, 0, hit.data, LENGTH));
+
+    fb_release(b, &hit);
+    CHECK_EQ(fb_maintain(a), 0);
+    CHECK_EQ(fb_segment_state_of(a, segment), FB_FREE);
+    CHECK_EQ(atomic_load(&a->rows[b->row].held_bytes), 0);
+    CHECK_EQ(store_counter(a, FB_C_EVICTED), count);
+    CHECK_EQ(store_counter(a, FB_C_MISS_EVICTED), count);
+    store_is_sound(a);
+    fb_close(b);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+TEST(a_view_survives_the_number_of_its_segment_in_another_use)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    uint64_t next = fill_segment(a, 0, LENGTH);
+    struct fb_hit hit = block_hold(b, 0);
+    CHECK_EQ(fb_segment_retire(a, hit.segment, FB_EVICT_ALL), 0);
+    while (block_put(a, next, 0, LENGTH))
+        CHECK_NE(block_segment(a, next++), hit.segment);
+    CHECK(block_is(0, 0, hit.data, LENGTH));
+    fb_release(b, &hit);
+    CHECK(fb_segment_unhold(a, hit.segment));
+    CHECK(block_put(a, next, 0, LENGTH));
+    CHECK_EQ(block_segment(a, next), hit.segment);
+    CHECK(block_hit(b, next, 0, LENGTH));
+    fb_close(b);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+TEST(who_holds_too_much_gets_copies)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    f.config.max_held_bytes = 1;
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fill_segment(a, 0, LENGTH);
+    struct fb_hit held = block_hold(b, 0);
+    CHECK(block_put(a, 1000, 0, LENGTH));
+    CHECK_EQ(fb_segment_retire(a, held.segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_maintain(a), 0);
+    struct fb_hit copy = block_hold(b, 1000), view = block_hold(a, 1000);
+    CHECK(copy.owned != NULL && view.owned == NULL);
+    CHECK(block_is(1000, 0, copy.data, LENGTH));
+    CHECK_EQ(store_counter(a, FB_C_PRIVATE_COPIES), 1);
+    fb_release(b, &copy);
+    fb_release(a, &view);
+    fb_release(b, &held);
+    CHECK_EQ(fb_maintain(a), 0);
+    view = block_hold(b, 1000);
+    CHECK(view.owned == NULL);
+    fb_release(b, &view);
+    fb_close(b);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+/* ---- writers ---- */
+
+TEST(a_live_writer_inside_keeps_a_segment_from_being_retired)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    struct fb_key key = key_of_number(500);
+    struct fb_fill fill;
+    CHECK_EQ(fb_reserve(b, &key, 0, LENGTH, -1, &fill), 0);
+    uint64_t count = fill_segment(a, 0, LENGTH);
+    CHECK_EQ(fill.segment, block_segment(a, 0));
+    CHECK_EQ(fb_segment_retire(a, fill.segment, FB_EVICT_ALL), -EBUSY);
+    CHECK_EQ(fb_segment_state_of(a, fill.segment), FB_SEALED);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK(block_hit(a, i, 0, LENGTH));
+    uint32_t segment = fill.segment;
+    block_bytes(500, 0, fill.data, LENGTH);
+    CHECK_EQ(fb_fill_commit(b, &fill), 0);
+    CHECK(block_hit(a, 500, 0, LENGTH));
+    CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(a, segment), FB_FREE);
+    CHECK(!block_hit(a, 500, 0, LENGTH));
+    fb_close(b);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+TEST(what_a_dead_writer_reserved_is_garbage)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    struct fb_key key = key_of_number(500);
+    struct fb_fill fill;
+    CHECK_EQ(fb_reserve(victim, &key, 0, LENGTH, -1, &fill), 0);
+    uint64_t count = fill_segment(a, 0, LENGTH);
+    uint32_t segment = fill.segment;
+    fb_pool_give(victim, fill.owned);
+    fixture_kill(victim);
+    CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_COMPACT), 0);
+    CHECK_EQ(fb_segment_state_of(a, segment), FB_FREE);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK(block_hit(a, i, 0, LENGTH));
+    CHECK(!block_hit(a, 500, 0, LENGTH));
+    fb_close(a);
+    fixture_end(&f);
+}
+
+/* The compare-and-swap is done, the table entry is not: only the lease tells of this writer. */
+TEST(a_writer_without_an_entry_yet_holds_the_segment_and_does_not_publish)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    struct fb_key key = key_of_number(500);
+    struct fb_record none = {.state = 0};
+    struct fb_space space;
+    uint32_t crc;
+    uint8_t *data = malloc(LENGTH);
+    CHECK_EQ(fb_place_new(b, fb_dataset_slot(b, 0, true), &key, LENGTH, &space), 0);
+    CHECK_EQ(fb_record_write(b, space.segment, space.record, &none), 0);
+    fill_segment(a, 0, LENGTH);
+    CHECK_EQ(block_segment(a, 0), space.segment);
+    CHECK_EQ(fb_segment_retire(a, space.segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(a, space.segment), FB_HELD);
+
+    block_bytes(500, 0, data, LENGTH);
+    CHECK_EQ(fb_space_write(b, &space, data, &crc), 0);
+    CHECK_EQ(fb_space_commit(b, &space, &key, crc, 0, FB_RECORD_COMMITTED), 0);
+    CHECK_EQ(fb_publish(b, &key, &space, 0, 0), -ENOSPC);
+    CHECK(!fb_segment_unhold(a, space.segment));
+    fb_space_end(b, &space);
+    CHECK(!block_hit(a, 500, 0, LENGTH));
+    CHECK(fb_segment_unhold(a, space.segment));
+    free(data);
+    fb_close(b);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+/* ---- survivors ---- */
+
+TEST(compaction_moves_what_is_live_with_its_bytes_and_marks)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    struct fb_key pinned = key_of_number(4), mortal = key_of_number(8);
+    uint64_t count = fill_segment(s, 0, LENGTH);
+    uint32_t segment = block_segment(s, 0);
+    CHECK_EQ(fb_pin(s, &pinned, true), 0);
+    CHECK_EQ(fb_expire(s, &mortal, 1000), 0);
+    for (uint64_t i = 0; i < count; i++)
+        if (i % 4 != 0)
+            delete_block(s, i);
+
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), 0);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK_EQ(block_hit(s, i, 0, LENGTH), i % 4 == 0);
+    CHECK(FB_PLACE_FLAGS(block_found(s, 4).place) & FB_SLOT_PINNED);
+    CHECK_EQ(FB_PLACE_FLAGS(block_found(s, 0).place), 0);
+    CHECK_EQ(store_counter(s, FB_C_MOVED), (count + 3) / 4);
+    CHECK_EQ(store_counter(s, FB_C_EVICTED), 0);
+    store_is_sound(s);
+    fb_clock_advance(s, 999000);
+    CHECK(block_hit(s, 8, 0, LENGTH));
+    fb_clock_advance(s, 3000);
+    CHECK(!block_hit(s, 8, 0, LENGTH));
+    fb_close(s);
+    fixture_end(&f);
+}
+
+TEST(a_corrupted_survivor_is_dropped_not_laundered)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    const uint32_t longer = 200000; /* several checksums */
+    uint64_t count = fill_segment(s, 0, longer);
+    uint32_t segment = block_segment(s, 0);
+    damage_block(&f, s, 1, 0);
+    damage_block(&f, s, 2, longer - 1);
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), 0);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK_EQ(block_hit(s, i, 0, longer), i != 1 && i != 2);
+    store_is_sound(s);
+    fb_close(s);
+    fixture_end(&f);
+}
+
+/* The table entry is what retiring goes by: a slot whose entry is damaged must not outlive its segment. */
+TEST(a_slot_whose_table_entry_is_damaged_goes_with_its_segment)
+{
+    static const uint64_t offsets[] = {offsetof(struct fb_record, lo), offsetof(struct fb_record, state)};
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    uint64_t next = fill_segment(s, 0, LENGTH);
+    uint32_t segment = block_segment(s, 0);
+    char name[32], path[FB_PATH_MAX];
+    uint8_t wrong = 0xa5;
+    fb_segfile_name(s, segment, name);
+    fixture_tier_path(&f, 0, name, path);
+    for (uint64_t i = 0; i < 2; i++)
+        fixture_damage(path, fb_geometry_of(s, segment).file_bytes - (i + 1) * FB_RECORD_BYTES + offsets[i], &wrong, 1);
+
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    while (block_put(s, next, 0, LENGTH))
+        next++;
+    for (uint64_t i = 0; i < next; i++)
+        block_hit(s, i, 0, LENGTH); /* the right bytes or a miss */
+    CHECK(!block_hit(s, 0, 0, LENGTH));
+    CHECK(!block_hit(s, 1, 0, LENGTH));
+    store_is_sound(s);
+    fb_close(s);
+    fixture_end(&f);
+}
+
+TEST(pins_stay_until_they_are_forced)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    struct fb_key pinned = key_of_number(5);
+    fill_segment(s, 0, LENGTH);
+    CHECK_EQ(fb_pin(s, &pinned, true), 0);
+    uint32_t segment = block_segment(s, 5);
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
+    CHECK(block_hit(s, 5, 0, LENGTH));
+    CHECK(!block_hit(s, 6, 0, LENGTH));
+    uint32_t refuge = block_segment(s, 5);
+    CHECK_NE(refuge, segment);
+    fb_segment_seal(s, refuge);
+    CHECK_EQ(fb_segment_retire(s, refuge, FB_EVICT_FORCE), 0);
+    CHECK(!block_hit(s, 5, 0, LENGTH));
+    fb_close(s);
+    fixture_end(&f);
+}
+
+TEST(without_room_for_its_survivors_a_segment_stays)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    uint64_t count = 0;
+    while (block_put(s, count, 0, LENGTH))
+        count++;
+    uint32_t segment = block_segment(s, 0), records = FB_WORD_RECORDS(atomic_load(&s->segments[segment].word));
+    fb_tier_shrink(s, 0, 0); /* nothing may be added, not even by the evictor */
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), -ENOSPC);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_SEALED);
+    CHECK_EQ(FB_WORD_RECORDS(atomic_load(&s->segments[segment].word)), records);
+    for (uint64_t i = 0; i < count; i++)
+        CHECK(block_hit(s, i, 0, LENGTH));
+    /* What is evicted meanwhile goes back to the file system. */
+    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_ABSENT);
+    CHECK(!file_exists(&f, s, segment));
+    fb_close(s);
+    fixture_end(&f);
+}
+
+TEST(a_dataset_is_freed_whole)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *s = fixture_open(&f);
+    uint8_t data[1000];
+    for (uint64_t i = 0; i < 20; i++) {
+        struct fb_key key = key_of_number(i);
+        block_bytes(i, 0, data, sizeof data);
+        CHECK_EQ(fb_put(s, &key, i % 2 ? 7 : 9, data, sizeof data, -1), 0);
+    }
+    CHECK_EQ(fb_free_dataset(s, 8), 0);
+    CHECK_EQ(fb_free_dataset(s, 7), 0);
+    for (uint64_t i = 0; i < 20; i++)
+        CHECK_EQ(block_hit(s, i, 0, sizeof data), i % 2 == 0);
+    CHECK_EQ(store_counter(s, FB_C_EVICTED), 0);
+    struct fb_key key = key_of_number(1);
+    CHECK_EQ(fb_put(s, &key, 7, data, sizeof data, -1), 0);
+    fb_close(s);
+    fixture_end(&f);
+}
+
+/* ---- what the dead leave ---- */
+
+TEST(the_maintainer_goes_on_where_a_dead_one_stopped)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    uint64_t count = fill_segment(a, 0, LENGTH);
+    uint32_t retiring = block_segment(a, 0), open = block_segment(a, 0) + 1, creating = 9;
+
+    CHECK(fb_segment_own(victim, retiring));
+    CHECK(fb_segment_turn(victim, retiring, FB_SEALED, FB_RETIRING));
+    CHECK(fb_segment_own(victim, creating));
+    CHECK(fb_segment_turn(victim, creating, FB_ABSENT, FB_CREATING));
+    CHECK_EQ(fb_segfile_create(victim, creating), 0);
+    /* Opened, and killed before the dataset was told. */
+    CHECK_EQ(fb_segment_state_of(a, open), FB_OPEN);
+    CHECK(fb_segment_own(victim, open));
+    atomic_store(&a->datasets[fb_dataset_slot(a, 0, false)].open[0][FB_QUEUE_SMALL], 0);
+
+    CHECK_EQ(fb_maintain(a), 0);
+    CHECK_EQ(fb_segment_state_of(a, retiring), FB_RETIRING); /* its owner lives */
+    CHECK_EQ(fb_segment_retire(a, retiring, FB_EVICT_ALL), -EBUSY);
+    CHECK_EQ(fb_segment_state_of(a, creating), FB_CREATING);
+    CHECK_EQ(fb_segment_state_of(a, open), FB_OPEN);
+
+    fixture_kill(victim);
+    CHECK_EQ(fb_maintain(a), 0);
+    /* Nobody knows why it was to go: what is left of it stays until its turn comes again. */
+    CHECK_EQ(fb_segment_state_of(a, retiring), FB_SEALED);
+    CHECK_EQ(fb_segment_state_of(a, creating), FB_ABSENT);
+    CHECK(!file_exists(&f, a, creating));
+    CHECK_EQ(fb_segment_state_of(a, open), FB_FREE); /* nothing in it was alive */
+    for (uint64_t i = 0; i < count; i++)
+        CHECK(block_hit(a, i, 0, LENGTH));
+    store_is_sound(a);
+    CHECK_EQ(fb_segment_retire(a, retiring, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(a, retiring), FB_FREE);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+TEST(a_dead_holder_does_not_hold)
+{
+    struct fixture f;
+    fixture_begin(&f, QUOTA);
+    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fill_segment(a, 0, LENGTH);
+    struct fb_hit hit = block_hold(victim, 0);
+    CHECK_EQ(fb_segment_retire(a, hit.segment, FB_EVICT_ALL), 0);
+    CHECK_EQ(fb_segment_state_of(a, hit.segment), FB_HELD);
+    fixture_kill(victim);
+    CHECK_EQ(fb_maintain(a), 0);
+    CHECK_EQ(fb_segment_state_of(a, hit.segment), FB_FREE);
+    fb_close(a);
+    fixture_end(&f);
+}
+
+CHECK_MAIN

@@ -1,0 +1,230 @@
+"""What a store must hold after a fault: operations as data, and a model that says what each leaves.
+
+A block's bytes are a function of its number, version and length, so that every process can tell right from
+wrong without asking another. The model keeps, for each key, the versions that may be there and whether it
+counts among what was committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from forebay.store import BlockStore
+
+LOSS_PERCENT_MAX: Final = 1
+FILE_BLOCK_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block in one version."""
+
+    number: int
+    length_bytes: int = 3000
+    version: int = 0
+    dataset: int = 0
+
+    @property
+    def key(self) -> bytes:
+        """Its key, the same in every version."""
+        return b"block-%d" % self.number
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        seed = b"%d.%d.%d" % (self.number, self.version, self.length_bytes)
+        return hashlib.shake_128(seed).digest(self.length_bytes)
+
+
+class World:
+    """The versions that each key may have, and the keys that count as committed."""
+
+    def __init__(self) -> None:
+        self.possible: dict[bytes, set[Block]] = {}
+        self.committed: set[bytes] = set()
+
+    def put(self, block: Block, *, lasting: bool = True) -> None:
+        """Note a put that was admitted; not lasting: it may be evicted at any time."""
+        if lasting:
+            self.possible[block.key] = {block}
+            self.committed.add(block.key)
+        else:
+            self.may_put(block)
+            self.committed.discard(block.key)
+
+    def may_put(self, block: Block) -> None:
+        """Note a put that may have taken place."""
+        self.possible.setdefault(block.key, set()).add(block)
+
+    def delete(self, block: Block) -> None:
+        """Note a deletion that was answered: the key is gone for good."""
+        self.possible[block.key] = set()
+        self.committed.discard(block.key)
+
+    def may_delete(self, block: Block) -> None:
+        """Note a deletion that may have taken place."""
+        self.committed.discard(block.key)
+
+    def verify(self, store: BlockStore) -> dict[bytes, int]:
+        """Read every key and compare; return the keys that are there with their lengths.
+
+        Fails on bytes that no version has, on a deleted block that is back, and on more than 1 % of the
+        committed blocks missing.
+        """
+        present: dict[bytes, int] = {}
+        for key, blocks in self.possible.items():
+            view = store.get(key)
+            if view is None:
+                continue
+            with view:
+                found = bytes(view)
+            present[key] = len(found)
+            fits = any(len(found) == block.length_bytes and found == block.data for block in blocks)
+            assert fits, f"{key!r}: {len(found)} wrong bytes; possible were {blocks}"
+        missing = self.committed - present.keys()
+        assert len(missing) * 100 <= LOSS_PERCENT_MAX * len(self.committed), (
+            f"{len(missing)} of {len(self.committed)} committed blocks are missing, as {sorted(missing)[:3]}"
+        )
+        return present
+
+
+class Progress:
+    """A count that a process keeps in memory shared with its parent, and that outlives it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8)
+
+    @property
+    def count(self) -> int:
+        """How often it was advanced."""
+        return int(struct.unpack("q", self._memory[:8])[0])
+
+    def advance(self) -> None:
+        """Count one more."""
+        self._memory[:8] = struct.pack("q", self.count + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a process does to a store, what is known once it returned, and once it was cut short."""
+
+    perform: Callable[[BlockStore], object]
+    done: Callable[[World], None] = lambda world: None
+    cut_short: Callable[[World], None] = lambda world: None
+    block: Block | None = None  # the one that it is about
+
+
+def put(block: Block, *, lasting: bool = True) -> Operation:
+    """Return a put; a lasting one must be admitted and stay."""
+
+    def perform(store: BlockStore) -> None:
+        admitted = store.put(block.key, block.data, dataset=block.dataset)
+        assert admitted or not lasting, f"{block} was not admitted"
+
+    return Operation(
+        perform, lambda world: world.put(block, lasting=lasting), lambda world: world.may_put(block), block
+    )
+
+
+def delete(block: Block) -> Operation:
+    """Return a deletion of a block that is there."""
+
+    def perform(store: BlockStore) -> None:
+        assert store.delete(block.key), f"{block} was not there"
+
+    return Operation(perform, lambda world: world.delete(block), lambda world: world.may_delete(block), block)
+
+
+def get(block: Block) -> Operation:
+    """Return a read."""
+
+    def perform(store: BlockStore) -> None:
+        with store.get(block.key) or memoryview(b""):
+            pass
+
+    return Operation(perform, block=block)
+
+
+def maintain() -> Operation:
+    """Return one round of maintenance."""
+    return Operation(lambda store: store.maintain())
+
+
+def retain(dataset: int, retention: str) -> Operation:
+    """Return a change of a dataset's retention."""
+    return Operation(lambda store: store.set_retention(dataset, retention))
+
+
+def fetch_alone(block: Block) -> Operation:
+    """Return a single flight that is led and ended."""
+
+    def perform(store: BlockStore) -> None:
+        claim = store.claim(block.key)
+        assert claim.leader
+        claim.progress()
+        claim.done()
+
+    return Operation(perform, block=block)
+
+
+def put_file(name: bytes, blocks: Sequence[Block]) -> Operation:
+    """Return a whole file, written block by block; its blocks count once it is complete."""
+
+    def perform(store: BlockStore) -> None:
+        size_bytes = sum(block.length_bytes for block in blocks)
+        dataset = blocks[0].dataset
+        with store.reserve_file(
+            name, size_bytes, dataset=dataset, block_bytes=FILE_BLOCK_BYTES
+        ) as reservation:
+            assert reservation.admitted
+            for index, block in enumerate(blocks):
+                assert reservation.write(index, block.key, block.data)
+        assert reservation.complete
+
+    def done(world: World) -> None:
+        for block in blocks:
+            world.put(block)
+
+    def cut_short(world: World) -> None:
+        for block in blocks:
+            world.may_put(block)
+
+    return Operation(perform, done, cut_short)
+
+
+def free(blocks: Iterable[Block]) -> Operation:
+    """Return the freeing of the dataset that the blocks make up."""
+    freed = list(blocks)
+
+    def done(world: World) -> None:
+        for block in freed:
+            world.delete(block)
+
+    def cut_short(world: World) -> None:
+        for block in freed:
+            world.may_delete(block)
+
+    return Operation(lambda store: store.free_dataset(freed[0].dataset), done, cut_short)
+
+
+def perform_all(store: BlockStore, operations: Iterable[Operation], progress: Progress | None = None) -> None:
+    """Do the operations in order, counting those that returned."""
+    for operation in operations:
+        operation.perform(store)
+        if progress is not None:
+            progress.advance()
+
+
+def world_after(prepared: Sequence[Operation], acted: Sequence[Operation] = (), completed: int = 0) -> World:
+    """Return what must hold after `prepared` and the first `completed` of `acted`, the next cut short."""
+    world = World()
+    for operation in (*prepared, *acted[:completed]):
+        operation.done(world)
+    for operation in acted[completed : completed + 1]:
+        operation.cut_short(world)
+    return world

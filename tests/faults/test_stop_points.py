@@ -1,0 +1,131 @@
+"""SIGSTOP at every failpoint: everybody else goes on, and so does the stopped process in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import pytest
+from forebay.errors import StoreBusy
+from forebay.store import BlockStore
+
+from tests.faults._child import Child, run
+from tests.faults._place import Place
+from tests.faults._points import ALONE_ONLY, KEPT, Case, cases
+from tests.faults._victim import come_after, prepare, struck
+from tests.faults._world import Block, Progress, World
+
+CASES = [case for case in cases() if case.medium == "MEM"]
+JOINED = [case for case in CASES if case.point not in ALONE_ONLY]
+ALONE = [case for case in CASES if case.point in ALONE_ONLY or case.point == "row.claimed"]
+
+# A lock that a stopped process holds is given up after a second; a call may meet two of them.
+BOUND_S: Final = 4.0
+KEYS_READ: Final = 400
+OTHERS: Final = [Block(900_000 + i, 1000) for i in range(2)]
+
+Act = Callable[[BlockStore, World, Block], None]
+
+
+def timed(call: Callable[[], object]) -> None:
+    """Make a call that must not hang."""
+    begun = time.monotonic()
+    call()
+    assert time.monotonic() - begun < BOUND_S
+
+
+def read(store: BlockStore, world: World, block: Block) -> None:
+    """Read: each is a hit with right bytes or a miss."""
+
+    def check(key: bytes, possible: set[Block]) -> None:
+        view = store.get(key)
+        if view is not None:
+            with view:
+                assert any(view == one.data for one in possible)
+
+    chosen = dict(list(world.possible.items())[:: max(1, len(world.possible) // KEYS_READ)])
+    for key, possible in (chosen | {block.key: world.possible.get(block.key, set()) | {block}}).items():
+        timed(lambda key=key, possible=possible: check(key, possible))  # type: ignore[misc]
+
+
+def write(store: BlockStore, world: World, block: Block) -> None:
+    """Put the block that is being worked on, and others: each is admitted or not."""
+    for one in (block, *OTHERS):
+        timed(lambda one=one: store.put(one.key, one.data))  # type: ignore[misc]
+
+
+def remove(store: BlockStore, world: World, block: Block) -> None:
+    """Delete the block that is being worked on, or be told that its page is busy."""
+
+    def attempt() -> None:
+        try:
+            store.delete(block.key)
+        except StoreBusy as busy:
+            assert "live process" in str(busy)
+
+    timed(attempt)
+
+
+def other(link: Connection, place: Place, act: Act) -> None:
+    """Body: a process that had the store open before another was stopped."""
+    with place.open() as store:
+        link.send("open")
+        world, block = link.recv()
+        act(store, world, block)
+        link.send("done")
+        assert link.recv() == "close"
+
+
+@pytest.mark.parametrize("case", JOINED, ids=str)
+def test_the_others_go_on_and_the_stopped_process_ends_well(case: Case, memory_path: Path) -> None:
+    place, acted, progress = case.place(memory_path), case.workload.acted, Progress()
+    run(prepare, place, case.workload)
+    with Child(other, place, read) as reader, Child(other, place, write) as writer, Child(
+        other, place, remove
+    ) as deleter:
+        others = (reader, writer, deleter)
+        assert [process.receive() for process in others] == ["open"] * 3
+        with Child(struck, place, case.point, "stop", acted, progress) as victim:
+            assert victim.wait_stopped(), f"{case} was not reached"
+            begun = case.world(progress.count)
+            in_work = acted[progress.count].block if acted else None
+            block = replace(in_work or KEPT[0], version=9)
+            begun.may_put(block)
+            for process in others:
+                process.send((begun, block))
+            assert [process.receive() for process in others] == ["done"] * 3
+            victim.resume()
+            victim.result()
+        for process in others:
+            process.send("close")
+            process.result()
+    world = case.world(len(acted))
+    world.may_delete(block)
+    for one in (in_work or KEPT[0], block, *OTHERS):
+        world.may_put(one)
+    run(come_after, place, case.workload, world)
+
+
+def opened_late(link: Connection, place: Place) -> None:
+    """Body: open while another process is stopped."""
+    with place.open():
+        pass
+
+
+@pytest.mark.parametrize("case", ALONE, ids=str)
+def test_an_opener_waits_for_one_that_is_stopped_in_recovery(case: Case, memory_path: Path) -> None:
+    place, acted = case.place(memory_path), case.workload.acted
+    run(prepare, place, case.workload)
+    with Child(struck, place, case.point, "stop", acted, Progress()) as victim:
+        assert victim.wait_stopped(), f"{case} was not reached"
+        with Child(opened_late, place) as opener:
+            with pytest.raises(TimeoutError):
+                opener.exit_code(0.2)
+            victim.resume()
+            victim.result()
+            opener.result()
+    run(come_after, place, case.workload, case.world(len(acted)))

@@ -1,0 +1,506 @@
+"""The cache over local folders, and over an under storage that fails by script."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import forebay
+from forebay.cache import Cache
+from forebay.config import KIB, MIB
+from forebay.errors import Closed, ConfigError, NotAttached, NotFound, Stale, under_storage_error
+from forebay.testing.clock import ManualClock
+from forebay.testing.faulty import FaultyStorage
+
+BLOCK = 64 * KIB
+OpenCache = Callable[..., Cache]
+
+
+@pytest.fixture
+def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
+    """Open the test's cache directory, as often as wanted; closed at the end."""
+    opened: list[Cache] = []
+
+    def open_one(**options: object) -> Cache:
+        tiers = [forebay.Tier(str(memory_path), 64 * MIB, "MEM")]
+        options = {"block_bytes": BLOCK, **options}
+        opened.append(Cache(tmp_path / "cache", tiers, **options))  # type: ignore[arg-type]  # any option
+        return opened[-1]
+
+    yield open_one
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of known files: empty, one byte, around one block, several blocks, in directories."""
+    root = tmp_path / "data"
+    for name, size in {
+        "empty": 0,
+        "one": 1,
+        "block-1": BLOCK - 1,
+        "block": BLOCK,
+        "block+1": BLOCK + 1,
+        "sub/big": 5 * BLOCK + 123,
+        "sub/deep/er": 10,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(os.urandom(size))
+    return root
+
+
+FILES = ("empty", "one", "block-1", "block", "block+1", "sub/big", "sub/deep/er")
+
+
+def counters(cache: Cache) -> dict[str, int]:
+    return dict(cache.status()["counters"])
+
+
+def test_every_size_reads_right_cold_and_warm(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    for _ in range(2):
+        for name in FILES:
+            with cache.read(f"d/{name}") as view:
+                assert bytes(view) == (folder / name).read_bytes()
+    assert counters(cache)["misses_cold"] == counters(cache)["admitted"] == 1 + 1 + 1 + 2 + 6 + 1
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(offset=st.integers(0, 6 * BLOCK), length=st.one_of(st.none(), st.integers(0, 7 * BLOCK)))
+def test_any_range_is_what_the_file_has(
+    open_cache: OpenCache, folder: Path, offset: int, length: int | None
+) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    expected = (folder / "sub/big").read_bytes()[offset : None if length is None else offset + length]
+    with cache.read("d/sub/big", offset, length) as view:
+        assert bytes(view) == expected
+    buffer = bytearray(length or 0)
+    assert cache.readinto("d/sub/big", buffer, offset) == len(expected[: len(buffer)])
+    assert buffer[: len(expected)] == expected[: len(buffer)]
+    cache.close()
+
+
+def test_one_cached_block_is_not_copied(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.read("d/block").release()
+    assert cache.read("d/block").zero_copy
+    part = cache.read("d/block", 10, 20)
+    assert bytes(part) == (folder / "block").read_bytes()[10:30]
+
+
+def test_a_part_of_a_block_outlives_its_eviction(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.read("d/block").release()
+    part = cache.read("d/block", 100, 200)
+    cache.detach("d")
+    assert bytes(part) == (folder / "block").read_bytes()[100:300]
+
+
+def test_read_many_keeps_the_order(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    names = [*FILES, *reversed(FILES)]
+    for _ in range(2):
+        views = cache.read_many(f"d/{name}" for name in names)
+        assert [bytes(view) for view in views] == [(folder / name).read_bytes() for name in names]
+    assert cache.read_many([]) == []
+
+
+def test_read_many_raises_for_the_first_that_fails(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    with pytest.raises(NotFound, match="absent1"):
+        cache.read_many(["d/one", "d/absent1", "d/block", "d/absent2"])
+    assert bytes(cache.read_many(["d/one"])[0]) == (folder / "one").read_bytes()
+
+
+def test_figures_that_make_no_sense(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache(max_read_bytes=3 * BLOCK)
+    cache.attach("d", folder.as_uri())
+    for offset, length in ((-1, None), (0, -1)):
+        with pytest.raises(ValueError, match="not negative"):
+            cache.read("d/one", offset, length)
+    with pytest.raises(ValueError, match=r"max_read_bytes.*readinto"):
+        cache.read("d/sub/big")
+    assert cache.readinto("d/sub/big", bytearray(6 * BLOCK)) == 5 * BLOCK + 123
+    with pytest.raises(TypeError, match="writable"):
+        cache.readinto("d/one", b"12")
+    with pytest.raises(TypeError):
+        cache.readinto("d/one", memoryview(bytearray(10))[::2])
+
+
+def test_stat_and_listing(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.attach("e", folder.as_uri())
+    assert cache.listdir() == ["d", "e"]
+    assert cache.listdir("d") == ["block", "block+1", "block-1", "empty", "one", "sub"]
+    assert [status.path for status in cache.scandir("d/sub")] == ["d/sub/big", "d/sub/deep"]
+    status = cache.stat("d/sub/big")
+    assert (status.name, status.size, status.is_dir) == ("big", 5 * BLOCK + 123, False)
+    assert status.mtime_ns == (folder / "sub/big").stat().st_mtime_ns
+    assert cache.stat("d").is_dir
+    assert cache.stat("d/sub/").is_dir
+    assert cache.exists("d/sub")
+    assert not cache.exists("d/sub/none")
+
+
+def test_what_is_not_there_or_not_that(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("data", folder.as_uri())
+    for attempt in (cache.read, cache.stat, cache.listdir):
+        with pytest.raises(NotFound, match="data/none"):
+            attempt("data/none")
+    with pytest.raises(NotAttached, match="did you mean 'data'"):
+        cache.read("dota/one")
+    for path in ("data", "data/sub"):
+        with pytest.raises(IsADirectoryError):
+            cache.read(path)
+    with pytest.raises(NotADirectoryError):
+        cache.listdir("data/one")
+    with pytest.raises(ValueError, match=r"\.\."):
+        cache.read("data/../secret")
+
+
+def test_attaching_again_and_elsewhere(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    first = cache.attach("d", folder.as_uri())
+    again = cache.attach("d", folder.as_uri() + "/", max_age=5, retention="lru")
+    assert (again.id, again.max_age, again.retention) == (first.id, 5.0, "lru")
+    with pytest.raises(ConfigError, match="detach it first"):
+        cache.attach("d", (folder / "sub").as_uri())
+    cache.detach("d")
+    assert cache.attach("d", (folder / "sub").as_uri()).id != first.id
+    with pytest.raises(NotAttached):
+        cache.detach("other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "a/b"}, "dataset name"),
+        ({"uri": "gopher://x"}, "unknown scheme 'gopher'"),
+        ({"uri": "/data"}, "file:///data"),
+        ({"uri": "file://relative"}, "absolute folder"),
+        ({"uri": "s3://"}, "no bucket"),
+        ({"uri": "s3://key:secret@bucket/x"}, "credentials by reference"),
+        ({"max_age": -1}, "max_age"),
+        ({"max_age": "soon"}, "max_age"),
+        ({"retention": "epok"}, "did you mean 'epoch'"),
+        ({"region": "eu"}, "no such option"),
+        ({"uri": "s3://b", "aws_secret_access_key": "hunter2"}, "by reference"),
+        ({"uri": "s3://b", "endpont_url": "http://h"}, "did you mean 'endpoint_url'"),
+        ({"uri": "s3://b", "endpoint_url": "h:9000"}, "no http"),
+        ({"uri": "s3://b", "endpoint_url": "http://u:hunter2@h"}, "by reference"),
+        ({"uri": "s3://b", "attempts": 0}, "attempts"),
+    ],
+)
+def test_attachments_that_make_no_sense(
+    open_cache: OpenCache, folder: Path, arguments: dict[str, object], words: str
+) -> None:
+    cache = open_cache()
+    with pytest.raises(ConfigError, match=words) as caught:
+        cache.attach(**{"name": "d", "uri": folder.as_uri(), **arguments})  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+    assert cache.datasets() == []
+
+
+def test_attaching_what_is_not_there_says_so(open_cache: OpenCache, tmp_path: Path) -> None:
+    cache = open_cache()
+    with pytest.raises(NotFound, match="absent"):
+        cache.attach("d", (tmp_path / "absent").as_uri())
+    assert cache.datasets() == []
+
+
+def faulty(
+    open_cache: OpenCache, max_age: float | None = None, **objects: bytes
+) -> tuple[Cache, FaultyStorage, ManualClock]:
+    storage, clock = FaultyStorage(objects), ManualClock()
+    cache = open_cache(schemes=storage.schemes(), clock=clock)
+    cache.attach("d", "faulty://x", max_age=max_age)
+    storage.calls.clear()
+    return cache, storage, clock
+
+
+def test_an_unknown_object_takes_one_request(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, a=b"bytes")
+    assert bytes(cache.read("d/a")) == b"bytes"
+    assert storage.calls == {"read_range": 1, "readinto": 1}
+    assert bytes(cache.read("d/a")) == b"bytes"
+    assert storage.calls == {"read_range": 1, "readinto": 1}
+
+
+def test_a_listing_saves_the_stats(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, a=b"1", b=b"22")
+    assert [status.size for status in cache.scandir("d")] == [1, 2]
+    assert cache.stat("d/b").size == 2
+    assert cache.listdir("d") == ["a", "b"]
+    assert storage.calls == {"list": 1}
+
+
+def test_immutable_is_asked_once(open_cache: OpenCache) -> None:
+    cache, storage, clock = faulty(open_cache, None, a=b"old")
+    cache.read("d/a").release()
+    storage.put("a", b"new")
+    clock.advance(1e9)
+    assert bytes(cache.read("d/a")) == b"old"
+    assert storage.calls["stat"] == 0
+
+
+def test_max_age_in_seconds(open_cache: OpenCache) -> None:
+    cache, storage, clock = faulty(open_cache, 60, a=b"old")
+    assert bytes(cache.read("d/a")) == b"old"
+    storage.put("a", b"new")
+    clock.advance(60)
+    assert bytes(cache.read("d/a")) == b"old"
+    clock.advance(0.001)
+    assert bytes(cache.read("d/a")) == b"new"
+    clock.advance(61)
+    assert bytes(cache.read("d/a")) == b"new"
+    assert storage.calls == {"read_range": 2, "readinto": 2, "stat": 2}
+
+
+def test_max_age_zero_is_always_checked(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, 0, a=b"old")
+    assert bytes(cache.read("d/a")) == b"old"
+    storage.put("a", b"new")
+    assert bytes(cache.read("d/a")) == b"new"
+    storage.remove("a")
+    with pytest.raises(NotFound):
+        cache.read("d/a")
+
+
+def test_a_listing_ages_too(open_cache: OpenCache) -> None:
+    cache, storage, clock = faulty(open_cache, 60, a=b"1", b=b"2")
+    assert cache.listdir("d") == ["a", "b"]
+    storage.remove("a")
+    storage.put("c", b"3")
+    assert cache.listdir("d") == ["a", "b"]
+    clock.advance(61)
+    assert cache.listdir("d") == ["b", "c"]
+    assert cache.listdir("d") == ["b", "c"]
+    assert storage.calls["list"] == 2
+
+
+def test_a_failed_stat_is_raised_and_forgotten(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, 0, a=b"1")
+    cache.read("d/a").release()
+    storage.script(
+        "stat", under_storage_error("a", "HTTP 503"), PermissionError(13, "no", "a"), TimeoutError()
+    )
+    for kind in (OSError, PermissionError, TimeoutError):
+        with pytest.raises(kind) as caught:
+            cache.read("d/a")
+        assert not isinstance(caught.value, FileNotFoundError)
+    assert bytes(cache.read("d/a")) == b"1"
+
+
+def test_a_failed_listing_is_raised_and_forgotten(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1")
+    storage.script("list", under_storage_error("", "HTTP 500"))
+    with pytest.raises(OSError, match="HTTP 500"):
+        cache.listdir("d")
+    assert cache.listdir("d") == ["a"]
+
+
+def test_absence_is_not_remembered(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None)
+    assert not cache.exists("d/a")
+    storage.put("a", b"1")
+    assert cache.exists("d/a")
+    assert bytes(cache.read("d/a")) == b"1"
+
+
+def test_a_failed_fetch_is_raised_and_the_next_works(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1", b=b"2" * 3 * BLOCK)
+    storage.script("readinto", under_storage_error("a", "reset"))
+    with pytest.raises(OSError, match="reset"):
+        cache.read("d/a")
+    assert bytes(cache.read("d/a")) == b"1"
+    cache.listdir("d")
+    storage.script("read_range", None, under_storage_error("b", "reset"))
+    with pytest.raises(OSError, match="reset"):
+        cache.read("d/b")
+    assert bytes(cache.read("d/b")) == b"2" * 3 * BLOCK
+
+
+def test_a_change_during_a_read_gives_one_version(open_cache: OpenCache) -> None:
+    old, new = b"o" * 3 * BLOCK, b"n" * 4 * BLOCK
+    cache, storage, _ = faulty(open_cache, None, a=old)
+    storage.script("readinto", lambda: storage.put("a", new))
+    assert bytes(cache.read("d/a")) == new
+    assert storage.calls["stat"] == 1
+
+
+def test_an_object_that_keeps_changing_is_stale(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"x" * 3 * BLOCK)
+    cache.listdir("d")
+    storage.put("a", b"y" * 3 * BLOCK)
+    # Three blocks are asked for in the old version, then three in the one that has come meanwhile.
+    storage.script("read_range", None, None, None, *[lambda: storage.put("a", b"z" * 3 * BLOCK)] * 3)
+    with pytest.raises(Stale, match="changed"):
+        cache.read("d/a")
+
+
+def test_one_that_vanished_is_not_found_and_forgotten(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1")
+    cache.listdir("d")
+    storage.remove("a")
+    with pytest.raises(NotFound):
+        cache.read("d/a")
+    storage.put("a", b"22")
+    assert bytes(cache.read("d/a")) == b"22"
+
+
+def test_many_threads_that_miss_fetch_once(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1" * 100, b=b"2" * BLOCK)
+    cache.stat("d/b")
+    both_wait = threading.Barrier(2)
+    storage.script("readinto", both_wait.wait, both_wait.wait)
+    with ThreadPoolExecutor(16) as pool:
+        views = pool.map(cache.read, ["d/a", "d/b"] * 8)
+        assert [bytes(view) for view in views] == [b"1" * 100, b"2" * BLOCK] * 8
+    assert storage.calls["readinto"] == 2
+
+
+def test_a_waiter_takes_over_from_a_fetch_that_fails(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1")
+    cache.stat("d/a")
+    fetching, fail = threading.Event(), threading.Event()
+
+    def first() -> None:
+        fetching.set()
+        fail.wait(10)
+        raise under_storage_error("a", "reset")
+
+    storage.script("readinto", first)
+    with ThreadPoolExecutor(2) as pool:
+        loser = pool.submit(cache.read, "d/a")
+        assert fetching.wait(10)
+        winner = pool.submit(cache.read, "d/a")
+        fail.set()
+        assert bytes(winner.result(10)) == b"1"
+        assert isinstance(loser.exception(10), OSError)
+
+
+def test_what_is_not_admitted_is_served_all_the_same(open_cache: OpenCache) -> None:
+    objects = {f"o{number}": bytes([number % 251]) * BLOCK for number in range(1_500)}
+    cache, storage, _ = faulty(open_cache, None, **objects)
+    for name, data in objects.items():
+        with cache.read(f"d/{name}") as view:
+            assert bytes(view) == data
+    assert counters(cache)["not_admitted"] > 0
+    assert storage.calls["read_range"] == len(objects)
+
+
+def test_entries_outlive_a_process_and_blocks_their_entries(open_cache: OpenCache, tmp_path: Path) -> None:
+    cache, storage, _ = faulty(open_cache, None, a=b"1" * 100)
+    cache.read("d/a").release()
+    cache.close()
+    cache = open_cache(schemes=storage.schemes())
+    assert bytes(cache.read("d/a")) == b"1" * 100
+    assert storage.calls == {"read_range": 1, "readinto": 1}
+    cache.close()
+    (entries,) = (tmp_path / "cache/v1/meta").glob("entries-*.lmdb")
+    entries.rename(entries.with_name("entries-of-an-earlier-boot.lmdb"))
+    cache = open_cache(schemes=storage.schemes())
+    assert bytes(cache.read("d/a")) == b"1" * 100
+    # The object is asked for once more, but its bytes are not taken again.
+    assert storage.calls == {"read_range": 2, "readinto": 1}
+    assert [path.name for path in entries.parent.glob("entries-*.lmdb")] == [entries.name]
+
+
+def test_closed_is_closed(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    view = cache.read("d/one")
+    cache.close()
+    cache.close()
+    assert bytes(view) == (folder / "one").read_bytes()
+    for attempt in (cache.datasets, cache.status, cache.check, lambda: cache.read("d/one")):
+        with pytest.raises(Closed, match="is closed"):
+            attempt()
+    assert "(closed)" in repr(cache)
+
+
+def test_check_and_status(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri(), max_age=None)
+    cache.read("d/sub/big").release()
+    assert cache.check().ok
+    status = json.loads(json.dumps(cache.status()))
+    assert status["blocks"] == 6
+    assert status["attached"][0]["uri"] == folder.as_uri()
+    assert status["path"] == cache.path
+
+
+def test_a_pickled_cache_opens_the_same_directory(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.read("d/block").release()
+    with pickle.loads(pickle.dumps(cache)) as again:
+        assert again.read("d/block").zero_copy
+        assert again.datasets() == cache.datasets()
+
+
+def test_a_forked_child_reads_and_its_parent_goes_on(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.read("d/block").release()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            right = all(bytes(cache.read(f"d/{name}")) == (folder / name).read_bytes() for name in FILES)
+            cache.close()
+            status = 0 if right else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for name in FILES:
+        assert cache.read(f"d/{name}") == (folder / name).read_bytes()
+    assert counters(cache)["admitted"] == 12
+
+
+CHILD = """
+import sys, forebay
+with forebay.open(sys.argv[1]) as cache:
+    print(cache.datasets()[0].name)
+    sys.stdout.flush()
+    assert sys.stdin.readline()
+    print([dataset.name for dataset in cache.datasets()], len(cache.read("second/one")))
+"""
+
+
+def test_another_process_sees_what_is_attached(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("first", folder.as_uri())
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, cache.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == "first\n"
+        cache.detach("first")
+        cache.attach("second", folder.as_uri())
+        child.stdin.write("go on\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "['second'] 1\n"
+    assert child.returncode == 0
