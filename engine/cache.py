@@ -67,7 +67,7 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a cache is made of in every process; picklable but for the store's being open."""
+    """What a cache is made of, the same in every process."""
 
     folder: str
     remote: Remote
@@ -175,9 +175,9 @@ class Cache:
         retention: str = "epoch",
         **options: Any,
     ) -> Dataset:
-        """Attach an under storage as a dataset, for every process and until it is detached; ask it once if
-        it is new.
+        """Attach an under storage as a dataset, for every process and until it is detached.
 
+        If it is new, or its settings change, the under storage is asked whether it is there.
         max_age: None (immutable), 0 (checked at each use) or seconds. retention: epoch, s3fifo or lru.
         options are the under storage's: for s3:// region, profile, anonymous, timeout_s, attempts.
         Attaching the same URI again changes the settings. Credentials are found at each use and never kept.
@@ -188,15 +188,16 @@ class Cache:
         if endpoint_url is not None:
             options["endpoint_url"] = endpoint_url
         record = Dataset(name, _plain_uri(uri), 0, _max_age(max_age), _retention(retention), options)
-        runtime = self._runtime()
+        catalog = self._runtime().metadata.catalog
+        known = catalog.datasets().get(name)
+        if known is not None and record == replace(known, id=0):
+            return known
         storage = open_storage(record.uri, record.options, self._schemes)
         try:
-            known = runtime.metadata.catalog.datasets().get(name)
-            if known is None or record != replace(known, id=0):
-                storage.stat("")
+            storage.stat("")
         finally:
             storage.close()
-        return runtime.metadata.catalog.attach(record)
+        return catalog.attach(record)
 
     def detach(self, name: str) -> None:
         """Detach a dataset and free what is cached of it; the under storage is not touched.
@@ -213,8 +214,7 @@ class Cache:
         return self._runtime().datasets.records()
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> View:
-        """Return a read-only view of length bytes from offset on, fewer at the object's end; of all with
-        None.
+        """Return a read-only view of length bytes from offset on, or of all; fewer at the object's end.
 
         What lies in one block of a memory tier is not copied. A longer range is gathered into a buffer, up
         to max_read_bytes. Blocking: what is not cached is fetched. Raises: ValueError (negative figures, or
@@ -233,10 +233,10 @@ class Cache:
         return runtime.reader.read_many([_object(runtime, path) for path in paths])
 
     def readinto(self, path: str, buffer: Any, offset: int = 0) -> int:
-        """Fill a writable, C-contiguous buffer from offset on; return how many bytes, fewer only at the
-        object's end.
+        """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
 
-        After an exception the buffer's content means nothing. Raises: TypeError (no such buffer).
+        The buffer is writable and C-contiguous; after an exception its content means nothing.
+        Raises: TypeError (another buffer).
         """
         target = memoryview(buffer).cast("B")
         if target.readonly:
@@ -344,12 +344,10 @@ def open(
     config_file: str | None = None,
     **options: Any,
 ) -> Cache:
-    """Open a cache directory, with what is not given taken from the environment, the TOML file and the
-    defaults.
+    """Open a cache directory; what is not given comes from the environment, the TOML file or a default.
 
     Without a path it is $XDG_CACHE_HOME/forebay, or /var/cache/forebay for root. options are those of
-    Cache.
-    Raises: ConfigError.
+    Cache. Raises: ConfigError.
     """
     check_platform()
     settings = load_settings(config_file)

@@ -2,12 +2,12 @@
 
 The life of a miss:
 
-1. ``store.get`` finds nothing. 2. ``store.claim`` makes one process of the host the leader. It looks once
-more, for another leader may have ended since. 3. The leader asks the remote, then the under storage, for
-the version that the key stands for, into a buffer. 4. It offers the buffer to the store, and gives it to
-its own reader whether it was admitted or not. 5. Followers wait in steps of 100 ms and look again. Who
-still finds nothing after two leaders (the first may have died)
-   fetches alone: what the store does not admit is not worth a queue.
+1. ``store.get`` finds nothing.
+2. ``store.claim`` makes one process of the host the leader. It looks again: another may just have ended.
+3. The leader asks the remote, then the under storage, for the version that the key stands for.
+4. It offers the bytes to the store, and gives them to its own reader, admitted or not.
+5. Followers wait in steps of 100 ms and look again. Who still finds nothing after two leaders (the first
+   may have died), or after one that makes no progress, fetches alone and offers the store nothing.
 """
 
 from __future__ import annotations
@@ -90,8 +90,7 @@ class Fetcher:
             target[:] = view[start : start + len(target)]
 
     def first_touch(self, attached: Attached, path: str, number: int) -> FirstTouch:
-        """Find out what an unknown object is by reading one block of it, which takes one request instead of
-        two.
+        """Find out what an unknown object is by reading one block of it: one request instead of two.
 
         Raises: as UnderStorage.read_range.
         """

@@ -22,11 +22,10 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 class PerProcess(Generic[_T]):
-    """Holds what must not be used on both sides of a fork: connections, database handles, threads. Threads:
-    any.
+    """Holds what must not be used on both sides of a fork: connections, threads.
 
-    A child makes its own. What it inherited is kept, unused, for closing it might touch what the parent
-    still uses.
+    Threads: any. A child makes its own. What it inherited is kept, unused, for closing it might touch what
+    the parent still uses.
     """
 
     def __init__(self, make: Callable[[], _T]) -> None:

@@ -38,8 +38,7 @@ class Reader:
         self._max_read_bytes: Final = max_read_bytes
 
     def read(self, attached: Attached, path: str, offset: int, length: int | None) -> View:
-        """Return a view of length bytes from offset on, of all the rest with None, fewer at the object's
-        end.
+        """Return a view of length bytes from offset on, or of all from there; fewer at the object's end.
 
         Raises: ValueError (negative figures; a gathered read above max_read_bytes); as
         UnderStorage.read_range.
@@ -59,7 +58,9 @@ class Reader:
         }
         wait(pending.values())
         try:
-            return [view or pending[position].result() for position, view in enumerate(found)]
+            return [
+                pending[position].result() if view is None else view for position, view in enumerate(found)
+            ]
         except BaseException:
             done = [future.result() for future in pending.values() if future.exception() is None]
             for view in (*found, *done):
@@ -68,8 +69,7 @@ class Reader:
             raise
 
     def readinto(self, attached: Attached, path: str, buffer: memoryview, offset: int) -> int:
-        """Fill the buffer from offset on and return how many bytes that were, fewer only at the object's
-        end.
+        """Fill the buffer from offset on; return how many bytes, fewer only at the object's end.
 
         After an exception the buffer's content means nothing. Raises: as ``read``, whatever the size.
         """

@@ -135,15 +135,21 @@ class Tier:
 
         The path itself may hold colons. Raises: ConfigError.
         """
-        parts = text.split(":")
-        with_medium = len(parts) > 2 and parts[-1].strip().upper() in _MEDIA
-        tail = 2 if with_medium else 1
-        path, values = ":".join(parts[:-tail]), parts[-tail:]
-        if not path:
-            raise ConfigError(
-                f"tier {text!r}: write PATH:QUOTA or PATH:QUOTA:MEDIUM, for example /nvme/forebay:200GiB:SSD"
-            )
-        return cls(path, values[0], _medium(values[1], f"tier {path}") if with_medium else "SSD")
+        path, *values = text.rsplit(":", 2)
+        if len(values) == 2 and not _is_size(values[0]):
+            path, *values = text.rsplit(":", 1)
+        if not path or not values:
+            example = "/nvme/forebay:200GiB:SSD"
+            raise ConfigError(f"tier {text!r}: write PATH:QUOTA or PATH:QUOTA:MEDIUM, for example {example}")
+        return cls(path, values[0], _medium(values[1], f"tier {path}") if len(values) == 2 else "SSD")
+
+
+def _is_size(text: str) -> bool:
+    try:
+        parse_bytes(text)
+    except ConfigError:
+        return False
+    return True
 
 
 def _text(value: object, what: str) -> str:

@@ -71,13 +71,14 @@ static uint64_t room_above(const char *mount, char *path, const struct names *na
     }
 }
 
-uint64_t fb_cgroup_room(void)
+uint64_t fb_cgroup_room_of(const char *list, const char *mount)
 {
-    char line[1024];
+    char line[1024], memory[1024];
     uint64_t room = UINT64_MAX;
-    FILE *file = fopen("/proc/self/cgroup", "re");
+    FILE *file = fopen(list, "re");
     if (file == NULL)
         return room;
+    snprintf(memory, sizeof memory, "%s/memory", mount);
     while (fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "\n")] = 0;
         char *controllers = strchr(line, ':');
@@ -88,11 +89,16 @@ uint64_t fb_cgroup_room(void)
         controllers++;
         uint64_t here = UINT64_MAX;
         if (controllers[0] == 0)
-            here = room_above("/sys/fs/cgroup", path, &version_2);
+            here = room_above(mount, path, &version_2);
         else if (strstr(controllers, "memory") != NULL)
-            here = room_above("/sys/fs/cgroup/memory", path, &version_1);
+            here = room_above(memory, path, &version_1);
         room = here < room ? here : room;
     }
     fclose(file);
     return room;
+}
+
+uint64_t fb_cgroup_room(void)
+{
+    return fb_cgroup_room_of("/proc/self/cgroup", "/sys/fs/cgroup");
 }

@@ -8,4 +8,7 @@
  * where nothing limits. Pages that the kernel would drop first (inactive file cache) count as free. */
 uint64_t fb_cgroup_room(void);
 
+/* The same of a process whose groups stand in the file `list`, below the hierarchies mounted at `mount`. */
+uint64_t fb_cgroup_room_of(const char *list, const char *mount);
+
 #endif

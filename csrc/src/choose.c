@@ -1,6 +1,7 @@
 /* Which segments of a tier go, and when. */
 #include "clock.h"
 #include "evict.h"
+#include "health.h"
 #include "index.h"
 #include "retention.h"
 #include "segment.h"
@@ -12,6 +13,7 @@
 struct live_bytes {
     fb_store *store;
     uint64_t *bytes;
+    bool pinned_only;
 };
 
 static void add_live(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
@@ -19,8 +21,30 @@ static void add_live(void *context, uint64_t lo, uint64_t check, uint64_t place,
     struct live_bytes *live = context;
     (void)lo;
     (void)check;
-    if (FB_PLACE_SEGMENT(place) < live->store->segment_count && !(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE))
+    if (FB_PLACE_SEGMENT(place) < live->store->segment_count && !(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE) &&
+        (!live->pinned_only || (FB_PLACE_FLAGS(place) & FB_SLOT_PINNED)))
         live->bytes[FB_PLACE_SEGMENT(place)] += fb_record_extent(FB_EXTENT_LENGTH(extent));
+}
+
+/* Bytes a segment that slots name, to be freed; NULL when they could not all be counted. */
+static uint64_t *count_live(fb_store *s, bool pinned_only)
+{
+    struct live_bytes live = {s, calloc(s->segment_count, sizeof(uint64_t)), pinned_only};
+    if (live.bytes != NULL && !fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_live, &live)) {
+        free(live.bytes);
+        return NULL;
+    }
+    return live.bytes;
+}
+
+/* One that cannot go now (a stopped writer is in it, pins find no room) goes behind the others, or nothing
+ * else would ever go. */
+static int retire_or_defer(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
+{
+    int r = fb_segment_retire(s, segment, mode);
+    if (r != 0)
+        atomic_store(&s->segments[segment].age, atomic_fetch_add(&s->shared->age, 1) + 1);
+    return r;
 }
 
 /* Segments whose records are dead, wholly or, when room is wanted, by half at least. The index is
@@ -28,30 +52,46 @@ static void add_live(void *context, uint64_t lo, uint64_t check, uint64_t place,
 static uint32_t reclaim_dead(fb_store *s, uint32_t tier, bool wanted)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    struct live_bytes live = {s, calloc(s->segment_count, sizeof(uint64_t))};
+    uint64_t *live = count_live(s, false);
     uint32_t done = 0;
-    if (live.bytes == NULL)
-        return 0;
-    fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_live, &live);
+    if (live == NULL)
+        return SEGMENTS_A_CALL;
     for (uint32_t segment = 0; segment < s->segment_count && done < SEGMENTS_A_CALL; segment++) {
         if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED)
             continue;
         uint64_t capacity = fb_segment_is_whole(s, segment) ? fb_geometry_of(s, segment).file_bytes : t->segment_bytes;
-        bool half_dead = live.bytes[segment] * 2 <= capacity && !fb_segment_is_whole(s, segment);
-        if (live.bytes[segment] == 0 || (wanted && half_dead))
+        bool half_dead = live[segment] * 2 <= capacity && !fb_segment_is_whole(s, segment);
+        if (live[segment] == 0 || (wanted && half_dead))
             done += fb_segment_retire(s, segment, FB_EVICT_COMPACT) == 0;
     }
-    free(live.bytes);
+    free(live);
     return done;
 }
 
+/* Sealed, or open for more puts, which the cleaner then seals first. */
+static bool may_go(fb_store *s, uint32_t segment)
+{
+    uint32_t state = fb_segment_state_of(s, segment);
+    return state == FB_SEALED || (state == FB_OPEN && !fb_segment_is_whole(s, segment));
+}
+
+/* Where pins would only be moved about nothing is won: they go from a segment that has room for as much again
+ * to the open one, and stay there. */
+static bool may_make_way(fb_store *s, uint32_t segment, uint64_t pinned_bytes)
+{
+    if (!may_go(s, segment))
+        return false;
+    return fb_segment_state_of(s, segment) == FB_OPEN ? pinned_bytes == 0
+                                                      : pinned_bytes * 2 <= fb_tier_of(s, segment)->segment_bytes;
+}
+
 /* The dataset unread longest, for ten minutes at least, gives its oldest segment to one that wants room. */
-static uint32_t giving_way(fb_store *s, uint32_t tier)
+static uint32_t giving_way(fb_store *s, uint32_t tier, const uint64_t *pinned)
 {
     uint32_t now = fb_now_s(s), idle_longest = 0, victim = FB_NO_SEGMENT;
     uint64_t oldest = UINT64_MAX;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
-        if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED)
+        if (s->segment_tier[segment] != tier || !may_make_way(s, segment, pinned[segment]))
             continue;
         struct fb_dataset *d = &s->datasets[atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX];
         uint32_t wanted = atomic_load(&d->wanted_s), read = atomic_load(&d->read_s);
@@ -66,6 +106,24 @@ static uint32_t giving_way(fb_store *s, uint32_t tier)
         }
     }
     return victim;
+}
+
+/* Nothing sealed is left to evict: of the datasets that let go, the one unread longest ends its open segment. */
+static bool seal_idlest(fb_store *s, uint32_t tier)
+{
+    struct fb_tier_saved *t = &s->super->tiers[tier];
+    uint32_t idlest = FB_NO_SEGMENT, read_last = UINT32_MAX;
+    for (uint32_t segment = t->segment_base; segment < t->segment_base + t->segment_count; segment++) {
+        struct fb_dataset *d = &s->datasets[atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX];
+        if (fb_segment_state_of(s, segment) != FB_OPEN || atomic_load(&d->retention) == FB_EPOCH ||
+            atomic_load(&d->read_s) >= read_last)
+            continue;
+        read_last = atomic_load(&d->read_s);
+        idlest = segment;
+    }
+    if (idlest != FB_NO_SEGMENT)
+        fb_segment_seal(s, idlest);
+    return idlest != FB_NO_SEGMENT;
 }
 
 static bool room_is_wanted(fb_store *s)
@@ -95,22 +153,61 @@ static void give_back_files(fb_store *s, uint32_t tier, struct fb_usage *u)
     }
 }
 
+static bool make_way(fb_store *s, uint32_t tier)
+{
+    uint64_t *pinned = count_live(s, true);
+    uint32_t victim = pinned == NULL ? FB_NO_SEGMENT : giving_way(s, tier, pinned);
+    free(pinned);
+    if (victim == FB_NO_SEGMENT)
+        return false;
+    if (!fb_segment_is_whole(s, victim))
+        fb_segment_seal(s, victim);
+    return retire_or_defer(s, victim, FB_EVICT_ALL) == 0;
+}
+
+/* The file system or a memory limit leaves less than is used: what would be kept goes too, first what was
+ * read longest ago. False: nothing can go. */
+static bool yield_kept(fb_store *s, uint32_t tier)
+{
+    uint32_t victim = FB_NO_SEGMENT, read_first = UINT32_MAX;
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t segment = 0; segment < s->segment_count; segment++) {
+        if (s->segment_tier[segment] != tier || !may_go(s, segment))
+            continue;
+        uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
+        uint32_t read = atomic_load(&s->datasets[dataset].read_s);
+        uint64_t age = fb_segment_state_of(s, segment) == FB_OPEN ? UINT64_MAX - 1 : atomic_load(&s->segments[segment].age);
+        if (read < read_first || (read == read_first && age < oldest)) {
+            read_first = read;
+            oldest = age;
+            victim = segment;
+        }
+    }
+    if (victim == FB_NO_SEGMENT)
+        return false;
+    if (!fb_segment_is_whole(s, victim))
+        fb_segment_seal(s, victim);
+    return retire_or_defer(s, victim, FB_EVICT_YIELD) == 0;
+}
+
 bool fb_tier_evict(fb_store *s, uint32_t tier)
 {
     struct fb_tier_live *live = &s->shared->tiers[tier];
     struct fb_tier_saved *saved = &s->super->tiers[tier];
     struct fb_usage u;
+    if (fb_tier_failed(s, tier)) /* what cannot be read now may be there again later */
+        return false;
     fb_tier_usage(s, tier, &u);
     give_back_files(s, tier, &u);
     uint64_t high, low, limit = fb_tier_effective(s, tier) / 1000 * saved->high_permille;
     fb_tier_marks(s, tier, &high, &low);
-    bool full = u.used_bytes + u.segment_bytes > limit, wanted = full && room_is_wanted(s);
+    bool asked = room_is_wanted(s), wanted = asked && u.used_bytes + u.segment_bytes > limit;
     if (u.used_bytes > high)
         atomic_store(&live->evicting, 1);
-    if (atomic_load(&s->shared->deletes) != s->compacted_deletes[tier]) {
+    if (atomic_load(&s->shared->deletes) != s->compacted_deletes[tier][wanted]) {
         uint32_t seen = atomic_load(&s->shared->deletes);
         if (reclaim_dead(s, tier, wanted) < SEGMENTS_A_CALL)
-            s->compacted_deletes[tier] = seen;
+            s->compacted_deletes[tier][wanted] = seen;
         fb_tier_usage(s, tier, &u);
     }
     uint32_t done = 0;
@@ -120,14 +217,13 @@ bool fb_tier_evict(fb_store *s, uint32_t tier)
             break;
         }
         uint32_t victim = fb_retention_victim(s, tier);
-        if (victim == FB_NO_SEGMENT || fb_segment_retire(s, victim, FB_EVICT_RETENTION) != 0)
+        if (victim == FB_NO_SEGMENT && asked && seal_idlest(s, tier))
+            victim = fb_retention_victim(s, tier);
+        if (victim == FB_NO_SEGMENT || retire_or_defer(s, victim, FB_EVICT_RETENTION) != 0)
             break;
         fb_tier_usage(s, tier, &u);
     }
-    if (wanted && done == 0) {
-        uint32_t victim = giving_way(s, tier);
-        if (victim != FB_NO_SEGMENT)
-            done += fb_segment_retire(s, victim, FB_EVICT_ALL) == 0;
-    }
-    return done > 0;
+    for (; u.used_bytes > fb_tier_effective(s, tier) && done < SEGMENTS_A_CALL && yield_kept(s, tier); done++)
+        fb_tier_usage(s, tier, &u);
+    return (wanted && done == 0 && make_way(s, tier)) || done > 0;
 }

@@ -24,9 +24,9 @@ struct fb_map {
     _Atomic(uint8_t *) base; /* read-only map; used only under a lease of this process's row */
     _Atomic uint32_t base_epoch;
     uint64_t base_bytes;
-    uint8_t *writable; /* the rest under maps_lock; recycled MEM segments only */
-    uint64_t writable_bytes;
-    uint32_t writable_epoch;
+    _Atomic(uint8_t *) writable; /* recycled MEM segments only; used only under a lease */
+    _Atomic uint32_t writable_epoch;
+    uint64_t writable_bytes; /* the rest under maps_lock */
     uint32_t reuses, reuse_generation;
     int descriptor; /* -1: none */
     uint32_t descriptor_epoch;
@@ -68,7 +68,11 @@ struct fb_store {
     uint8_t *segment_tier; /* tier of each segment number */
     pthread_mutex_t maps_lock;
     uint32_t maps_count, maps_hand, writable_count, descriptors_count, descriptors_hand;
-    int tier_fds[FB_TIERS_MAX]; /* directories of segments; -1: not to be had */
+    uint32_t maps_max, descriptors_max; /* FB_MAPS_MAX and FB_DESCRIPTORS_MAX; tests lower them */
+    _Atomic int tier_fds[FB_TIERS_MAX]; /* directories of segments; below 0: not to be had */
+    _Atomic int tier_locks[FB_TIERS_MAX]; /* their identities, locked */
+    _Atomic uint32_t tier_changes[FB_TIERS_MAX]; /* as of which change of directory */
+    _Atomic bool tiers_reopening;
 
     pthread_mutex_t pool_lock;
     void *pool[12];
@@ -76,18 +80,22 @@ struct fb_store {
 
     pthread_mutex_t maintainer_lock;
     pthread_t maintainer, syncer;
-    bool maintainer_running, syncer_running;
+    pthread_mutex_t round_lock; /* one round of maintenance at a time */
+    _Atomic bool maintainer_running;
+    bool syncer_running;
     _Atomic uint32_t syncer_wake;
     _Atomic bool maintainer_stop;
+    int64_t upkeep_ms;
     int64_t promote_refill_ms;
     uint64_t promote_tokens;
     uint32_t expire_page;
     uint64_t expire_left;
-    uint32_t compacted_deletes[FB_TIERS_MAX];
+    uint32_t compacted_deletes[FB_TIERS_MAX][2]; /* by whether room was wanted */
 
     int fork_rows_fd, fork_open_fd; /* a child's, between the fork handlers */
     uint32_t fork_row;
     int orphan_fd; /* a parent's row kept alive for inherited views when the table was full */
+    bool open_shared; /* a child holds the same lock on open.lock: nobody can tell who is the last */
     char live_made[FB_PATH_MAX + 64]; /* live file made here, not yet in the superblock */
     struct fb_store *next;            /* registry for fork */
 };

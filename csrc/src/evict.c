@@ -79,19 +79,30 @@ static void set_touch(fb_store *s, const struct fb_key *key, uint8_t touch)
         atomic_store_explicit(fb_touch_at(s, found.page, found.slot), touch, memory_order_relaxed);
 }
 
-/* 0, -ENOENT (deleted meanwhile), -EBADMSG (bad bytes: drop it), -ENOSPC, -ETIMEDOUT. */
+/* Another may free the dataset, and with it the segment that the record moves to. */
+static bool target_is_open(fb_store *s, void *context, uint64_t old_place)
+{
+    (void)old_place;
+    return fb_space_is_open(s, context);
+}
+
+/* 0, -ENOENT (deleted meanwhile), -EBADMSG (bad bytes: drop it), -ENOSPC, -ETIMEDOUT, -ECANCELED (the segment
+ * that it moved to is being retired itself), -EBUSY (the index is being rebuilt). */
 static int move_record(fb_store *s, const struct fb_found *found, uint32_t segment, const struct fb_record *record,
                        uint32_t level, enum fb_queue queue, bool mover, struct fb_space *space)
 {
     struct fb_key key = key_of(record);
     uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
+    /* A copy would pass for newer than the versions of this key that are still to be scanned. */
+    if (atomic_load(&s->shared->rebuilding))
+        return -EBUSY;
     if (fb_place_in_level(s, dataset, level, queue, &key, record->length, mover, space) != 0)
         return -ENOSPC;
     int r = copy_record(s, segment, record, space);
     FB_POINT("evict.copied");
     if (r == 0)
-        r = fb_index_swap(s, key.lo, key.check, found->place,
-                          fb_space_place(space, 0, FB_PLACE_VERIFIED(found->place)));
+        r = fb_index_move(s, key.lo, key.check, found->place,
+                          fb_space_place(space, 0, FB_PLACE_VERIFIED(found->place)), target_is_open, space);
     if (r != 0)
         fb_space_abandon(s, space);
     else if (record->state == FB_RECORD_PINNED)
@@ -112,9 +123,8 @@ struct retirement {
 static bool writer_inside(fb_store *s, void *context, uint32_t segment, uint32_t number,
                           const struct fb_record *record, bool valid)
 {
-    (void)segment;
     (void)number;
-    if (valid && record->state == FB_RECORD_RESERVED && !fb_owner_is_dead(s, record->owner))
+    if (valid && record->state == FB_RECORD_RESERVED && fb_owner_leases(s, record->owner, segment))
         *(bool *)context = true;
     return !*(bool *)context;
 }
@@ -127,7 +137,26 @@ static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t se
         return FB_DROP;
     if (pinned || r->mode == FB_EVICT_COMPACT)
         return FB_KEEP;
+    if (r->mode == FB_EVICT_YIELD)
+        return r->retention == FB_EPOCH ? FB_DROP : FB_DEMOTE;
     return r->mode == FB_EVICT_ALL ? FB_DROP : fb_retention_fate(s, segment, r->retention, touch);
+}
+
+static bool may_be_dropped(const struct retirement *r, const struct fb_found *found)
+{
+    return r->mode == FB_EVICT_RETENTION && !(FB_PLACE_FLAGS(found->place) & FB_SLOT_PINNED);
+}
+
+/* The slot of a record, if it leads here. A writer commits its record before it publishes: it may have seen
+ * the segment open, under the page's lock, and have its slot still to write. So "it is not there" is taken
+ * only from a look under that lock; dead records are not published any more. 0, -ENOENT, -ETIMEDOUT. */
+static int find_slot(fb_store *s, const struct fb_record *record, uint64_t location, struct fb_found *found)
+{
+    struct fb_key key = key_of(record);
+    int r = fb_index_find(s, &key, found);
+    if (r == -EBUSY || (is_live(record) && (r != 0 || FB_PLACE_LOCATION(found->place) != location)))
+        r = fb_index_find_locked(s, &key, found);
+    return r;
 }
 
 static int drop_record(fb_store *s, const struct fb_key *key, const struct fb_found *found, bool evicted)
@@ -147,23 +176,26 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
     struct retirement *retirement = context;
     struct fb_found found;
     struct fb_key key = key_of(record);
-    retirement->doubtful |= !valid;
-    if (!valid || !is_live(record))
+    retirement->doubtful |= !valid || !(is_live(record) || record->state == FB_RECORD_RESERVED ||
+                                        record->state == FB_RECORD_DEAD);
+    if (!valid || record->state == FB_RECORD_RESERVED)
         return true;
-    int r = fb_index_find(s, &key, &found);
-    if (r == -EBUSY) {
-        retirement->error = -ETIMEDOUT;
+    int r = find_slot(s, record, location_of(segment, number, record), &found);
+    if (r == -ETIMEDOUT) {
+        retirement->error = r;
         return false;
     }
     if (r != 0 || FB_PLACE_LOCATION(found.place) != location_of(segment, number, record)) {
         retirement->doubtful |= r == 0 && FB_PLACE_SEGMENT(found.place) == segment;
-        fb_record_flip(s, segment, number, FB_RECORD_DEAD);
+        /* Should this retiring be given up, its writer may publish it after all. */
+        if (is_live(record) && !fb_owner_leases(s, record->owner, segment))
+            fb_record_flip(s, segment, number, FB_RECORD_DEAD);
         return true;
     }
     uint8_t touch = atomic_load_explicit(fb_touch_at(s, found.page, found.slot), memory_order_relaxed);
     uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
     bool expired = expiry != 0 && fb_now_s(s) >= expiry;
-    enum fb_fate fate = expired ? FB_DROP : fate_of(s, retirement, segment, &found, &touch);
+    enum fb_fate fate = expired || !is_live(record) ? FB_DROP : fate_of(s, retirement, segment, &found, &touch);
     uint32_t level = fb_tier_of(s, segment)->level;
     struct fb_space space;
     if (fate == FB_KEEP) {
@@ -172,6 +204,8 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
         if (r == 0) {
             fb_count(s, FB_C_MOVED, 1);
             set_touch(s, &key, touch);
+        } else if (r == -ENOSPC && may_be_dropped(retirement, &found)) {
+            r = drop_record(s, &key, &found, true);
         }
     } else if (fate == FB_DEMOTE && level + 1 < fb_level_count(s)) {
         r = move_record(s, &found, segment, record, level + 1, FB_QUEUE_SMALL, false, &space);
@@ -204,9 +238,11 @@ static void recycle(fb_store *s, uint32_t segment)
     fb_count(s, FB_C_SEGMENTS_RETIRED, 1);
     if (fb_segment_is_whole(s, segment) || u.file_bytes > fb_tier_effective(s, tier) ||
         !fb_segfile_is_there(s, segment)) {
+        /* From HELD somebody might go on to FREE, should we die here. */
+        fb_segment_turn(s, segment, FB_HELD, FB_CREATING);
         fb_segfile_remove(s, segment);
         FB_POINT("evict.removed");
-        fb_segment_turn(s, segment, FB_HELD, FB_ABSENT);
+        fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
     } else {
         fb_segment_turn(s, segment, FB_HELD, FB_FREE);
     }
@@ -224,29 +260,30 @@ bool fb_segment_unhold(fb_store *s, uint32_t segment)
     return free_now;
 }
 
-/* What the whole file was known by goes first. */
-static void unpublish_whole(fb_store *s, uint32_t segment)
+/* What the whole file was known by. 0 or -ETIMEDOUT. */
+static int unpublish_whole(fb_store *s, uint32_t segment)
 {
     struct fb_segment *seg = &s->segments[segment];
     if (!fb_segment_is_whole(s, segment))
-        return;
+        return 0;
     uint64_t place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment);
-    fb_index_swap(s, atomic_load(&seg->whole_lo), atomic_load(&seg->whole_check), place, 0);
+    int r = fb_index_swap(s, atomic_load(&seg->whole_lo), atomic_load(&seg->whole_check), place, 0);
+    return r == -ENOENT ? 0 : r;
 }
 
 struct sweep {
     fb_store *store;
-    uint32_t segment, found;
+    uint32_t first, count, dropped;
     int error;
 };
 
 static void sweep_slot(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
 {
     struct sweep *sweep = context;
-    if (FB_PLACE_SEGMENT(place) != sweep->segment)
+    if (FB_PLACE_SEGMENT(place) - sweep->first >= sweep->count)
         return;
     int r = fb_index_swap(sweep->store, lo, check, place, 0);
-    sweep->found++;
+    sweep->dropped += r == 0;
     if (r == -ETIMEDOUT)
         sweep->error = r;
     if (r == 0 && !(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE)) {
@@ -255,17 +292,18 @@ static void sweep_slot(void *context, uint64_t lo, uint64_t check, uint64_t plac
     }
 }
 
-/* Where the table is damaged or cannot be read, the index says which blocks go: no slot may be left that
- * leads into a segment of another use. */
-static int sweep_slots(fb_store *s, uint32_t segment)
+int fb_slots_sweep(fb_store *s, uint32_t first, uint32_t count)
 {
-    struct sweep sweep = {.store = s, .segment = segment};
+    struct sweep sweep = {.store = s, .first = first, .count = count};
+    /* A writer may have seen a segment open, under its page's lock, with its slot still to write. */
+    if (fb_index_settle(s) != 0)
+        return -ETIMEDOUT;
     /* Again while there are any: a page that splits meanwhile may move slots behind us. */
     do {
-        sweep.found = 0;
+        sweep.dropped = 0;
         if (!fb_index_visit(s, 0, atomic_load(&s->shared->page_count), sweep_slot, &sweep))
             return -ETIMEDOUT;
-    } while (sweep.found != 0 && sweep.error == 0);
+    } while (sweep.dropped != 0 && sweep.error == 0);
     return sweep.error;
 }
 
@@ -280,15 +318,15 @@ static int retire_owned(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
     if (r == 0 && busy)
         r = -EBUSY;
     FB_POINT("evict.retiring");
-    if (r == 0) {
-        unpublish_whole(s, segment);
+    if (r == 0)
         r = fb_records_visit(s, segment, 0, records, retire_record, &retirement);
-    }
-    bool unreadable = r != 0 && r != -EBUSY && !fb_error_is_own(-r);
+    bool unreadable = r != 0 && r != -EBUSY && r != -ETIMEDOUT && !fb_error_is_own(-r);
     if (r == 0)
         r = retirement.error;
     if (unreadable || (r == 0 && retirement.doubtful))
-        r = sweep_slots(s, segment);
+        r = fb_slots_sweep(s, segment, 1);
+    if (r == 0)
+        r = unpublish_whole(s, segment);
     if (r != 0) {
         fb_segment_turn(s, segment, FB_RETIRING, FB_SEALED);
         return r;

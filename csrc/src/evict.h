@@ -8,6 +8,7 @@ enum fb_evict_mode {
     FB_EVICT_RETENTION, /* as the dataset's retention says */
     FB_EVICT_COMPACT,   /* keep all that is live */
     FB_EVICT_ALL,       /* drop everything but pins */
+    FB_EVICT_YIELD,     /* the tier has to become smaller: to the next level where retention moves at all */
     FB_EVICT_FORCE,     /* drop everything */
 };
 
@@ -16,6 +17,10 @@ enum fb_evict_mode {
 int fb_segment_retire(fb_store *s, uint32_t segment, enum fb_evict_mode mode);
 /* HELD and no longer leased: recycle. True when it was. */
 bool fb_segment_unhold(fb_store *s, uint32_t segment);
+
+/* Drop every slot that leads into one of these segments, which are RETIRING: where a table is damaged or
+ * cannot be read, the index alone says which blocks go. 0 or -ETIMEDOUT. */
+int fb_slots_sweep(fb_store *s, uint32_t first, uint32_t count);
 
 /* Move one block to the fastest level that has room. 0, -ENOENT, -ENOSPC. */
 int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes);

@@ -1,13 +1,12 @@
 #include "failpoint.h"
 
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-int fb_failpoint_armed;
+_Atomic int fb_failpoint_armed;
 static char armed_name[64];
 static int armed_signal;
 static _Atomic int passes_left;
@@ -17,12 +16,12 @@ void fb_failpoint_load(void)
     const char *text = getenv("FOREBAY_FAILPOINT");
     char action[16];
     int nth = 1;
-    fb_failpoint_armed = 0;
+    atomic_store(&fb_failpoint_armed, 0);
     if (text == NULL || sscanf(text, "%63[^=]=%15[a-z]@%d", armed_name, action, &nth) < 2)
         return;
     armed_signal = strcmp(action, "stop") == 0 ? SIGSTOP : SIGKILL;
     atomic_store(&passes_left, nth);
-    fb_failpoint_armed = 1;
+    atomic_store(&fb_failpoint_armed, 1);
 }
 
 void fb_failpoint_hit(const char *name)

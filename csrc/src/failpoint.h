@@ -3,14 +3,16 @@
 #ifndef FB_FAILPOINT_H
 #define FB_FAILPOINT_H
 
-extern int fb_failpoint_armed;
+#include <stdatomic.h>
+
+extern _Atomic int fb_failpoint_armed;
 void fb_failpoint_load(void);
 void fb_failpoint_hit(const char *name);
 
-#define FB_POINT(name)                                   \
-    do {                                                 \
-        if (__builtin_expect(fb_failpoint_armed, 0))     \
-            fb_failpoint_hit(name);                      \
+#define FB_POINT(name)                                                                                       \
+    do {                                                                                                     \
+        if (__builtin_expect(atomic_load_explicit(&fb_failpoint_armed, memory_order_relaxed), 0))            \
+            fb_failpoint_hit(name);                                                                          \
     } while (0)
 
 #endif

@@ -43,6 +43,7 @@ static int begin_locked(fb_store *s, struct fb_flight_bucket *bucket, const stru
             ticket->entry = i;
             ticket->owner = owner;
             ticket->progress_seen = atomic_load(&flight->progress);
+            ticket->done_seen = atomic_load(&flight->done);
             return -EALREADY;
         }
         if (owner == 0 && vacant == FB_NO_SEGMENT)
@@ -53,6 +54,7 @@ static int begin_locked(fb_store *s, struct fb_flight_bucket *bucket, const stru
     lead(s, &bucket->entries[vacant], key);
     ticket->entry = vacant;
     ticket->owner = s->me;
+    ticket->leads = true;
     return 0;
 }
 
@@ -72,7 +74,7 @@ int fb_flight_begin(fb_store *s, const struct fb_key *key, struct fb_flight_tick
 
 static bool is_mine(fb_store *s, const struct fb_flight_ticket *ticket)
 {
-    return ticket->entry != FB_NO_SEGMENT && ticket->owner == s->me &&
+    return ticket->leads && ticket->entry != FB_NO_SEGMENT && ticket->owner == s->me &&
            atomic_load(&entry_of(s, ticket)->owner) == s->me;
 }
 
@@ -100,7 +102,7 @@ int fb_flight_wait(fb_store *s, struct fb_flight_ticket *ticket, uint32_t step_m
     struct fb_flight *flight = entry_of(s, ticket);
     uint32_t done = atomic_load(&flight->done);
     uint32_t owner = atomic_load(&flight->owner);
-    if (owner != ticket->owner || atomic_load(&flight->lo) != ticket->lo ||
+    if (done != ticket->done_seen || owner != ticket->owner || atomic_load(&flight->lo) != ticket->lo ||
         atomic_load(&flight->check) != ticket->check || fb_owner_is_dead(s, owner))
         return 0;
     uint32_t progress = atomic_load(&flight->progress);

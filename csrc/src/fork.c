@@ -26,17 +26,37 @@ static void unlock_store(fb_store *s)
     pthread_mutex_unlock(&s->maintainer_lock);
 }
 
+/* With no row for the child its views are held by the parent's row, which stays alive as long as either of
+ * the two does; the child gives them back there. Lent before the fork, for the child may be the first to run. */
+static void lend_leases(fb_store *s)
+{
+    for (uint32_t i = 0; i < s->segment_count; i++)
+        if (s->held[i] != 0)
+            atomic_fetch_add(&s->row_leases[i], s->held[i]);
+}
+
+/* A child has the store open for itself, row or no row: a parent that closes while its child reads must not
+ * take itself for the last one. */
+static void prepare_open_lock(fb_store *s)
+{
+    s->fork_open_fd = fb_open_regular(s->root_fd, "open.lock", O_RDWR, 0);
+    if (s->fork_open_fd >= 0 && fb_byte_lock(s->fork_open_fd, F_RDLCK, 0) == 0)
+        return;
+    if (s->fork_open_fd >= 0)
+        close(s->fork_open_fd);
+    s->fork_open_fd = -1;
+    s->open_shared = true;
+}
+
 /* The child's row starts with all of the parent's leases; the child keeps those that views of its own
  * memory hold. */
 static void prepare_row(fb_store *s)
 {
-    s->fork_rows_fd = s->fork_open_fd = -1;
-    s->fork_open_fd = fb_open_regular(s->root_fd, "open.lock", O_RDWR, 0);
-    if (s->fork_open_fd < 0 || fb_byte_lock(s->fork_open_fd, F_RDLCK, 0) != 0 ||
-        fb_row_claim(s, &s->fork_rows_fd, &s->fork_row) != 0) {
-        if (s->fork_open_fd >= 0)
-            close(s->fork_open_fd);
-        s->fork_open_fd = s->fork_rows_fd = -1;
+    s->fork_rows_fd = -1;
+    prepare_open_lock(s);
+    if (!s->has_row || s->fork_open_fd < 0 || fb_row_claim(s, &s->fork_rows_fd, &s->fork_row) != 0) {
+        s->fork_rows_fd = -1;
+        lend_leases(s);
         return;
     }
     _Atomic uint32_t *leases = s->leases + (uint64_t)s->fork_row * s->segment_count;
@@ -52,25 +72,14 @@ static void before_fork(void)
     pthread_mutex_lock(&registry_lock);
     for (fb_store *s = registry; s != NULL; s = s->next) {
         lock_store(s);
-        if (s->has_row)
+        if (s->row_leases != NULL)
             prepare_row(s);
     }
-}
-
-/* With no row for the child its views are held by the parent's row, which stays alive as long as either
- * of the two does. */
-static void lend_leases(fb_store *s)
-{
-    for (uint32_t i = 0; i < s->segment_count; i++)
-        if (s->held[i] != 0)
-            atomic_fetch_add(&s->row_leases[i], s->held[i]);
 }
 
 static void after_fork_in_parent(void)
 {
     for (fb_store *s = registry; s != NULL; s = s->next) {
-        if (s->has_row && s->fork_rows_fd < 0)
-            lend_leases(s);
         if (s->fork_rows_fd >= 0)
             close(s->fork_rows_fd);
         if (s->fork_open_fd >= 0)
@@ -86,19 +95,24 @@ static void become_child(fb_store *s)
     for (uint32_t i = 0; i < s->segment_count; i++)
         s->maps[i].descriptor_users = 0; /* the threads that used them are the parent's */
     fb_maintainer_forget(s);
+    atomic_store(&s->tiers_reopening, false); /* of a thread of the parent's */
+    if (s->fork_open_fd >= 0) {
+        close(s->open_fd);
+        s->open_fd = s->fork_open_fd;
+        s->fork_open_fd = -1;
+    }
     if (!s->has_row)
         return;
     if (s->fork_rows_fd < 0) {
         s->orphan_fd = s->rows_fd;
         s->rows_fd = -1;
         s->has_row = false;
+        s->me = 0; /* what the parent began is the parent's */
         return;
     }
     close(s->rows_fd);
-    close(s->open_fd);
     s->rows_fd = s->fork_rows_fd;
-    s->open_fd = s->fork_open_fd;
-    s->fork_rows_fd = s->fork_open_fd = -1;
+    s->fork_rows_fd = -1;
     s->row = s->fork_row;
     s->me = fb_row_word(s, s->row);
     s->row_leases = s->leases + (uint64_t)s->row * s->segment_count;
@@ -123,22 +137,28 @@ static void install_handlers(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-void fb_fork_register(fb_store *s)
+void fb_fork_hold(void)
 {
     pthread_once(&handlers_once, install_handlers);
     pthread_mutex_lock(&registry_lock);
+}
+
+void fb_fork_allow(void)
+{
+    pthread_mutex_unlock(&registry_lock);
+}
+
+void fb_fork_register(fb_store *s)
+{
     s->next = registry;
     registry = s;
-    pthread_mutex_unlock(&registry_lock);
 }
 
 void fb_fork_unregister(fb_store *s)
 {
-    pthread_mutex_lock(&registry_lock);
     for (fb_store **link = &registry; *link != NULL; link = &(*link)->next)
         if (*link == s) {
             *link = s->next;
             break;
         }
-    pthread_mutex_unlock(&registry_lock);
 }

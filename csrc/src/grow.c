@@ -31,10 +31,13 @@ static int allocate(fb_store *s, uint32_t page)
     return r;
 }
 
-int fb_grow_touches(fb_store *s, uint32_t page_count)
+int fb_grow_again(fb_store *s, uint32_t page_count)
 {
     uint64_t pages = ((uint64_t)page_count + GROW_PAGES - 1) / GROW_PAGES * GROW_PAGES;
-    return pages == 0 ? 0 : fb_reserve_bytes(s->live_fd, fb_touch_offset(s, 0), pages * FB_TOUCH_PAGE_BYTES);
+    if (pages == 0)
+        return 0;
+    int r = fb_reserve_bytes(s->index_fd, 0, fb_page_offset(s, 0) + pages * FB_PAGE_BYTES);
+    return r != 0 ? r : fb_reserve_bytes(s->live_fd, fb_touch_offset(s, 0), pages * FB_TOUCH_PAGE_BYTES);
 }
 
 int fb_grow_page(fb_store *s, uint32_t *page_out)

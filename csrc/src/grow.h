@@ -8,8 +8,9 @@
  * the limit, or the file system is full), or -ETIMEDOUT. */
 int fb_grow_page(fb_store *s, uint32_t *page_out);
 
-/* Touch bytes of the first page_count pages, in a live file made for an index that is there already. */
-int fb_grow_touches(fb_store *s, uint32_t page_count);
+/* The same for the first page_count pages of an index that is there already: touch bytes in a new live file,
+ * and whatever a copy of the index has left out. */
+int fb_grow_again(fb_store *s, uint32_t page_count);
 
 /* File offset of a page in the index, and of a page's touch bytes in live. */
 uint64_t fb_page_offset(const fb_store *s, uint32_t page);

@@ -94,11 +94,7 @@ void fb_tier_probe(fb_store *s, uint32_t tier)
     struct fb_tier_live *t = &s->shared->tiers[tier];
     if (!fb_tier_failed(s, tier))
         return;
-    if (s->tier_fds[tier] < 0)
-        s->tier_fds[tier] = fb_open_versioned(s->super->tiers[tier].path, 0700, -1, NULL);
-    if (s->tier_fds[tier] < 0)
-        return;
-    if (!probe_once(s->tier_fds[tier])) {
+    if (!fb_tier_find_directory(s, tier) || !probe_once(s->tier_fds[tier])) {
         atomic_store(&t->clean_probes, 0);
     } else if (atomic_fetch_add(&t->clean_probes, 1) + 1 >= PROBES_CLEAN) {
         atomic_store(&t->faults, 0);
@@ -110,10 +106,11 @@ void fb_tier_probe(fb_store *s, uint32_t tier)
 bool fb_tier_has_room(fb_store *s, uint32_t tier, uint64_t bytes)
 {
     struct statvfs fs;
-    if (s->tier_fds[tier] < 0 || fstatvfs(s->tier_fds[tier], &fs) != 0)
+    int directory = fb_tier_directory(s, tier);
+    if (directory < 0 || fstatvfs(directory, &fs) != 0)
         return false;
     uint64_t total = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (free_bytes < bytes + total / 10)
         return false;
-    return s->super->tiers[tier].medium != FB_MEM || fb_cgroup_room() >= bytes;
+    return s->super->tiers[tier].medium != FB_MEM || fb_cgroup_room() > bytes;
 }

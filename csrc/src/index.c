@@ -35,6 +35,12 @@ static inline uint32_t home_slot(uint64_t lo)
     return (uint32_t)(((lo & 0xffffffffu) * FB_PAGE_SLOTS) >> 32);
 }
 
+void fb_index_prefetch(fb_store *s, uint64_t lo)
+{
+    uint32_t page = atomic_load_explicit(&s->directory[fb_index_entry(s, lo)], memory_order_relaxed);
+    __builtin_prefetch(&fb_page_at(s, page)->slots[home_slot(lo)]);
+}
+
 static inline uint32_t next_slot(uint32_t slot)
 {
     return slot + 1 == FB_PAGE_SLOTS ? 0 : slot + 1;
@@ -433,9 +439,9 @@ static int sweep_page(fb_store *s, uint32_t page, uint64_t mask, uint64_t bits)
     int r = fb_lock(s, &s->metas[page].lock, LOCK_TIMEOUT_MS);
     if (r == -ETIMEDOUT)
         return r;
-    if (r == -EOWNERDEAD)
-        fb_page_repair(s, page);
     bool complete = is_in_directory(s, page);
+    if (r == -EOWNERDEAD && complete)
+        fb_page_repair(s, page);
     for (uint32_t i = 0; complete && i < FB_PAGE_SLOTS;) {
         if ((load(&fb_page_at(s, page)->slots[i].place) & mask) == bits)
             fb_page_remove(s, page, i);
@@ -444,6 +450,16 @@ static int sweep_page(fb_store *s, uint32_t page, uint64_t mask, uint64_t bits)
     }
     fb_index_unlock(s, page);
     return complete ? 0 : -EAGAIN;
+}
+
+int fb_index_settle(fb_store *s)
+{
+    int r = 0;
+    for (uint32_t page = 0; r == 0 && page < atomic_load(&s->shared->page_count); page++) {
+        r = sweep_page(s, page, 0, 1);
+        r = r == -EAGAIN ? 0 : r;
+    }
+    return r;
 }
 
 int fb_index_sweep(fb_store *s, uint64_t mask, uint64_t bits)
@@ -478,6 +494,21 @@ int fb_index_format(fb_store *s)
             atomic_store(&s->directory[number * span + i], fresh);
     }
     return 0;
+}
+
+bool fb_index_headers_hold(fb_store *s)
+{
+    uint64_t entries = (uint64_t)FB_INDEX_ROOTS << s->super->directory_bits;
+    uint32_t pages = atomic_load(&s->shared->page_count);
+    for (uint32_t number = 0; number < pages; number++) {
+        struct fb_page *p = fb_page_at(s, number);
+        uint64_t first = atomic_load(&p->first), span = atomic_load(&p->span);
+        if (span != 0 && (p->magic != FB_PAGE_MAGIC || p->number != number || first + span > entries))
+            return false;
+        if (atomic_load(&s->metas[number].split_to) > pages)
+            return false;
+    }
+    return true;
 }
 
 int fb_index_adopt(fb_store *s, uint32_t page_count)

@@ -17,6 +17,9 @@ struct fb_found {
 
 uint32_t fb_index_entry(const fb_store *s, uint64_t lo);
 
+/* Bring the slot that a key hashes to into the cache. */
+void fb_index_prefetch(fb_store *s, uint64_t lo);
+
 /* 0, -ENOENT, or -EBUSY: the page is being written by a process that does not go on. Of what is found,
  * place and extent are of one moment. */
 int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out);
@@ -46,6 +49,9 @@ int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
 /* A key's slot as it is under the page's lock: what a writer decided under that lock before is seen. 0,
  * -ENOENT, -ETIMEDOUT. */
 int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out);
+/* Whoever had a page locked has left it since, so that what its guard allowed is there to be seen. 0 or
+ * -ETIMEDOUT. */
+int fb_index_settle(fb_store *s);
 /* Remove every slot whose place has these bits. 0, or -ETIMEDOUT when a page could not be looked at. */
 int fb_index_sweep(fb_store *s, uint64_t mask, uint64_t bits);
 
@@ -53,6 +59,8 @@ int fb_index_sweep(fb_store *s, uint64_t mask, uint64_t bits);
  * cover the directory exactly once. */
 int fb_index_format(fb_store *s);
 int fb_index_adopt(fb_store *s, uint32_t page_count);
+/* Every page's header names entries of the directory: nothing that is mended by it runs astray. */
+bool fb_index_headers_hold(fb_store *s);
 
 /* No slot counts as verified any more (sole opener; the generation has come round). */
 void fb_index_forget_verified(fb_store *s);

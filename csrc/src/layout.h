@@ -49,6 +49,7 @@ enum { FB_SLOT_PINNED = 1, FB_SLOT_WHOLE = 2 };
 #define FB_PLACE_RECORD(p) ((uint32_t)((p) >> 12) & 0x3fffu)
 #define FB_PLACE_UNIT(p) ((uint32_t)((p) >> 26) & 0x3fffffu)
 #define FB_PLACE_SEGMENT(p) ((uint32_t)((p) >> 48) & 0xffffu)
+#define FB_PLACE_UNIT_MAX 0x3fffffu
 /* What must agree for two places to name the same bytes: all but flags and verified. */
 #define FB_PLACE_LOCATION(p) ((p) & ~((uint64_t)0xffcu))
 /* extent: length 27 | expiry 32, seconds of the store's clock, 0 = never */
@@ -95,6 +96,7 @@ struct fb_index_super {
     uint32_t clean;
     uint32_t page_count;
     uint32_t verify_generation;
+    uint32_t contents_crc; /* of the saved table of segments and all pages */
     int64_t clock_base_ms, closed_boot_ms, closed_real_ms;
     uint64_t sequence;
     uint64_t counters[FB_C_COUNT];
@@ -153,6 +155,7 @@ enum fb_segment_state {
 #define FB_WORD_RECORDS(w) ((uint32_t)((w) >> 23) & 0x1fffffu)
 #define FB_WORD_GENERATION(w) ((uint32_t)((w) >> 44) & 0xffffu)
 #define FB_WORD_STATE(w) ((uint32_t)((w) >> 60))
+#define FB_WORD_RECORDS_MAX 0x1fffffu
 #define FB_UNIT_SHIFT 6u        /* slotted segments: units of 64 bytes */
 #define FB_WHOLE_UNIT_SHIFT 16u /* whole-file segments: units of 64 KiB */
 
@@ -207,7 +210,9 @@ struct fb_tier_live {
     _Atomic uint32_t evicting; /* the evictor works from high down to low */
     _Atomic uint32_t shrunk;   /* room was short: effective_bytes is below the quota */
     _Atomic uint64_t pinned_hint;
-    uint32_t reserved[4];
+    _Atomic uint64_t directory_device, directory_inode; /* the directory in use */
+    _Atomic uint32_t directory_changes;
+    _Atomic uint32_t on_mount_point;
 };
 
 struct fb_promotion {
@@ -218,6 +223,7 @@ struct fb_live_super {
     uint64_t magic;
     uint32_t format, reserved0;
     uint64_t live_id;
+    char cache_path[FB_PATH_MAX]; /* whose it is */
     uint64_t total_bytes; /* without touch bytes */
     _Atomic uint32_t ready;
     _Atomic uint32_t page_count;
@@ -257,7 +263,8 @@ struct fb_segment_super {
     uint32_t dataset_id, whole_block_bytes;
     uint64_t file_bytes, whole_bytes;
     struct fb_key whole_key;
-    uint32_t reserved, crc;
+    uint32_t whole_sum; /* of the checksums of a complete file's blocks, in order */
+    uint32_t crc;
 };
 
 /* Record states are words far apart, so that one store or a 4-byte write flips them. */

@@ -1,4 +1,5 @@
 /* The files that all processes map: index and live. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -50,6 +51,11 @@ static bool live_is_this(const struct fb_live_super *live, const struct fb_index
            live->total_bytes == fb_live_bytes(super) && atomic_load(&live->ready) == 1;
 }
 
+static uint64_t touched_bytes(const struct fb_live_super *live)
+{
+    return live->total_bytes + (uint64_t)atomic_load(&live->page_count) * FB_TOUCH_PAGE_BYTES;
+}
+
 int fb_map_live(fb_store *s, struct fb_error *error)
 {
     struct stat st;
@@ -63,7 +69,8 @@ int fb_map_live(fb_store *s, struct fb_error *error)
     s->live_map_bytes = fb_live_map_bytes(s->super);
     if (r == 0)
         r = map_file(fd, s->live_map_bytes, s->read_only, (void **)&s->live);
-    if (r == 0 && !live_is_this((struct fb_live_super *)s->live, s->super)) {
+    if (r == 0 && (!live_is_this((struct fb_live_super *)s->live, s->super) ||
+                   (uint64_t)st.st_size < touched_bytes((struct fb_live_super *)s->live))) {
         munmap(s->live, s->live_map_bytes);
         s->live = NULL;
         r = -EBADMSG;
@@ -95,12 +102,55 @@ static bool has_room(const char *folder, uint64_t bytes)
     return free_bytes >= bytes + GROW_SLACK + bytes / 10;
 }
 
+/* A live file is stale when the cache that it names is gone or has another one. */
+static bool is_stale(int directory, const char *name, const char *path)
+{
+    char index_path[FB_PATH_MAX + 16];
+    struct fb_live_super *live = malloc(sizeof *live);
+    struct fb_index_super *super = malloc(sizeof *super);
+    int fd = fb_open_regular(directory, name, O_RDONLY, 0);
+    bool ours = live != NULL && super != NULL && fd >= 0 && fb_pread_all(fd, live, sizeof *live, 0) == 0 &&
+                live->magic == FB_LIVE_MAGIC && live->format == FB_FORMAT && live->cache_path[0] == '/';
+    if (fd >= 0)
+        close(fd);
+    bool stale = false;
+    if (ours) {
+        snprintf(index_path, sizeof index_path, "%.*s/v%u/index", FB_PATH_MAX - 1, live->cache_path, FB_FORMAT);
+        fd = fb_open_regular(AT_FDCWD, index_path, O_RDONLY, 0);
+        stale = fd == -ENOENT || fd == -ENOTDIR ||
+                (fd >= 0 && fb_pread_all(fd, super, sizeof *super, 0) == 0 &&
+                 strncmp(super->live_path, path, sizeof super->live_path) != 0);
+        if (fd >= 0)
+            close(fd);
+    }
+    free(live);
+    free(super);
+    return stale;
+}
+
+/* What caches that were removed while processes had them open left behind. */
+static void sweep_stale(const char *folder)
+{
+    char path[FB_PATH_MAX + 64];
+    DIR *listing = opendir(folder);
+    if (listing == NULL)
+        return;
+    for (struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
+        bool fits = strncmp(entry->d_name, "live-", 5) == 0 &&
+                    snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path;
+        if (fits && is_stale(dirfd(listing), entry->d_name, path))
+            unlinkat(dirfd(listing), entry->d_name, 0);
+    }
+    closedir(listing);
+}
+
 static int make_live_at(fb_store *s, const char *folder, bool only_tmpfs)
 {
     char id[33], path[sizeof s->live_made];
     int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return -errno;
+    sweep_stale(folder);
     bool good = (!only_tmpfs || fb_is_tmpfs(directory)) && fb_refused_file_system(directory) == NULL;
     close(directory);
     if (!good || !has_room(folder, fb_live_bytes(s->super)))
@@ -153,6 +203,7 @@ int fb_make_live(fb_store *s, struct fb_error *error)
         return fb_fail(error, -EIO, "%s: no random numbers", s->config.path);
     live->magic = FB_LIVE_MAGIC;
     live->format = FB_FORMAT;
+    memcpy(live->cache_path, s->config.path, sizeof live->cache_path);
     live->total_bytes = fb_live_bytes(s->super);
     fb_live_lay_out(s);
     return 0;

@@ -12,9 +12,10 @@
 #include "rebuild.h"
 #include "retention.h"
 #include "rows.h"
-#include "segment.h"
+#include "write.h"
 
 #define BEAT_STALE_MS 2000
+#define ROUND_S_MAX 2u /* between two rounds while somebody maintains */
 #define IDLE_MS 200u
 #define SYNC_IDLE_MS 500u
 #define EXPIRE_PAGES_A_ROUND 64u
@@ -85,6 +86,8 @@ static void fit_quota(fb_store *s, uint32_t tier)
     struct fb_usage u;
     fb_tier_usage(s, tier, &u);
     if (!fb_tier_has_room(s, tier, 0) && u.file_bytes > 0 && !fb_tier_failed(s, tier)) {
+        if (u.file_bytes > effective)
+            return; /* the evictor has not yet given back what it was asked to */
         uint64_t less = u.file_bytes < effective ? u.file_bytes : effective;
         fb_tier_shrink(s, tier, less > u.segment_bytes ? less - u.segment_bytes : 0);
     } else if (atomic_load(&live->shrunk) && fb_tier_has_room(s, tier, 2 * u.segment_bytes)) {
@@ -98,6 +101,7 @@ struct expiry {
     fb_store *store;
     uint32_t now_s;
     uint64_t left;
+    bool blocked;
 };
 
 static void expire_slot(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
@@ -108,14 +112,14 @@ static void expire_slot(void *context, uint64_t lo, uint64_t check, uint64_t pla
     e->left += expiry != 0;
     if (expiry == 0 || e->now_s < expiry)
         return;
-    struct fb_record record;
-    uint32_t number = fb_record_of_place(s, place, lo, check, &record);
-    if (fb_index_swap(s, lo, check, place, 0) != 0)
+    /* A page that a stopped process holds is not waited for again and again. */
+    if (e->blocked)
         return;
-    if (number != FB_NO_SEGMENT)
-        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
-    fb_count(s, FB_C_EXPIRED, 1);
-    atomic_fetch_add(&s->shared->deletes, 1);
+    struct fb_key key = {.lo = lo, .check = check};
+    int r = fb_unpublish(s, &key, place);
+    e->blocked = r == -ETIMEDOUT;
+    if (r == 0)
+        fb_count(s, FB_C_EXPIRED, 1);
 }
 
 static void expire_some(fb_store *s)
@@ -150,27 +154,62 @@ static void promote_some(fb_store *s)
     s->promote_refill_ms = now;
     for (uint32_t n = 0; n < PROMOTIONS_A_ROUND && s->promote_tokens > 0 && fb_promote_take(s, &key) == 0; n++) {
         uint64_t moved = 0;
-        if (fb_promote(s, &key, &moved) == 0)
-            s->promote_tokens -= moved < s->promote_tokens ? moved : s->promote_tokens;
+        int r = fb_promote(s, &key, &moved);
+        s->promote_tokens -= moved < s->promote_tokens ? moved : s->promote_tokens;
+        if (r == -ETIMEDOUT)
+            break;
     }
 }
 
-bool fb_maintain_round(fb_store *s)
+/* Reads are stamped with the time of the last round. While nobody maintained it stood still: a read that
+ * bears it may have been a moment ago, and counts as such. */
+static void move_clock(fb_store *s)
+{
+    uint32_t before = atomic_load(&s->shared->now_s), now = fb_now_s(s);
+    for (uint32_t i = 0; now > before + ROUND_S_MAX && i < FB_DATASETS_MAX; i++) {
+        uint32_t stamp = before;
+        atomic_compare_exchange_strong(&s->datasets[i].read_s, &stamp, now);
+    }
+    atomic_store(&s->shared->now_s, now);
+}
+
+static bool maintain_locked(fb_store *s, bool upkeep)
 {
     atomic_store(&s->shared->maintainer_beat_ms, fb_boottime_ms());
-    atomic_store(&s->shared->now_s, fb_now_s(s));
+    move_clock(s);
     bool more = fb_rebuild_some(s);
-    for (uint32_t segment = 0; segment < s->segment_count; segment++)
+    for (uint32_t segment = 0; upkeep && segment < s->segment_count; segment++)
         adopt_orphan(s, segment);
     settle_held(s);
     for (uint32_t tier = 0; tier < s->super->tier_count; tier++) {
-        fb_tier_probe(s, tier);
-        fit_quota(s, tier);
+        if (upkeep) {
+            fb_tier_probe(s, tier);
+            fit_quota(s, tier);
+        }
         more |= fb_tier_evict(s, tier);
     }
-    expire_some(s);
     promote_some(s);
+    if (upkeep)
+        expire_some(s);
     return more;
+}
+
+/* A caller of fb_maintain may meet the thread of its own process. */
+bool fb_maintain_round(fb_store *s, bool upkeep)
+{
+    pthread_mutex_lock(&s->round_lock);
+    bool more = maintain_locked(s, upkeep);
+    pthread_mutex_unlock(&s->round_lock);
+    return more;
+}
+
+static bool upkeep_is_due(fb_store *s)
+{
+    int64_t now = fb_boottime_ms();
+    bool due = now - s->upkeep_ms >= (int64_t)IDLE_MS;
+    if (due)
+        s->upkeep_ms = now;
+    return due;
 }
 
 /* ---- the threads ---- */
@@ -183,8 +222,11 @@ void fb_sync_sealed(fb_store *s)
             continue;
         atomic_fetch_and(&seg->flags, ~(uint32_t)FB_SEG_UNSYNCED);
         int r = fb_segfile_sync(s, segment);
-        if (r != 0 && r != -ENOENT)
-            fb_tier_fault(s, s->segment_tier[segment], -r);
+        if (r == 0 || fb_error_is_own(-r))
+            continue;
+        /* What the disk refused is in memory only, until its pages are dropped: old bytes would come back. */
+        fb_tier_fault(s, s->segment_tier[segment], -r);
+        fb_segment_retire(s, segment, FB_EVICT_FORCE);
     }
 }
 
@@ -193,7 +235,7 @@ static void *maintain(void *argument)
     fb_store *s = argument;
     while (!atomic_load(&s->maintainer_stop)) {
         uint32_t seen = atomic_load(&s->shared->maintainer_wake);
-        if (!fb_maintain_round(s) && !atomic_load(&s->maintainer_stop))
+        if (!fb_maintain_round(s, upkeep_is_due(s)) && !atomic_load(&s->maintainer_stop))
             fb_futex_wait(&s->shared->maintainer_wake, seen, IDLE_MS);
     }
     return NULL;
@@ -257,8 +299,18 @@ void fb_maintainer_start(fb_store *s)
     pthread_mutex_unlock(&s->maintainer_lock);
 }
 
+/* The beat of a process that was killed stays fresh for a while; who wants room does not wait for that. */
+static void replace_dead_maintainer(fb_store *s)
+{
+    if (s->maintainer_running || s->config.no_maintainer || fb_byte_is_locked(s->probe_fd, FB_MAINTAINER_BYTE(s)))
+        return;
+    atomic_store(&s->shared->maintainer_beat_ms, 0);
+    fb_maintainer_start(s);
+}
+
 void fb_maintainer_wake(fb_store *s)
 {
+    replace_dead_maintainer(s);
     atomic_fetch_add(&s->shared->maintainer_wake, 1);
     fb_futex_wake(&s->shared->maintainer_wake, 1);
 }
@@ -288,6 +340,8 @@ void fb_maintainer_forget(fb_store *s)
         close(s->maintainer_fd);
     s->maintainer_fd = -1;
     s->maintainer_running = s->syncer_running = false;
+    /* It may have been locked by the parent's thread, which is not here to unlock it. */
+    pthread_mutex_init(&s->round_lock, NULL);
 }
 
 int fb_maintain(fb_store *s)
@@ -295,13 +349,13 @@ int fb_maintain(fb_store *s)
     if (!s->has_row)
         return -EROFS;
     if (s->maintainer_running) {
-        fb_maintain_round(s);
+        fb_maintain_round(s, true);
         return 0;
     }
     pthread_mutex_lock(&s->maintainer_lock);
     int r = take_maintainer_lock(s);
     if (r == 0) {
-        fb_maintain_round(s);
+        fb_maintain_round(s, true);
         atomic_store(&s->shared->maintainer_beat_ms, 0);
         close(s->maintainer_fd);
         s->maintainer_fd = -1;

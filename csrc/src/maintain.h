@@ -12,8 +12,9 @@ void fb_maintainer_wake(fb_store *s);
 /* After fork, in the child: the thread and its lock are the parent's. */
 void fb_maintainer_forget(fb_store *s);
 
-/* One round of everything; true when there is more to do at once. */
-bool fb_maintain_round(fb_store *s);
+/* One round: rebuilding, held segments and eviction; and, when `upkeep` is due, all that can wait a
+ * little. True when there is more to do at once. */
+bool fb_maintain_round(fb_store *s, bool upkeep);
 
 /* Puts of its dataset go into this segment. */
 bool fb_segment_is_current(fb_store *s, uint32_t segment);

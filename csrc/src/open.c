@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "failpoint.h"
 #include "geometry.h"
 #include "grow.h"
@@ -19,98 +20,18 @@
 #include "rows.h"
 #include "segfile.h"
 #include "tiers.h"
+#include "trust.h"
 
 #define OPEN_TIMEOUT_MS 30000
 #define OPEN_STEP_US 5000
-#define GROUP_DIRECTORY_MODE 02770
+#define SETTLE_MS 500
 #define HELD_SHARE 20u /* 5 % */
 #define HELD_SEGMENTS_AT_LEAST 4u
 #define SEQUENCES_A_MS_BITS 20u
 
-struct identity {
-    uint8_t store_id[16];
-    uint8_t secret[16];
-    uint32_t crc;
-};
-
-/* Which cache this is, and the secret of its keys. Outlives the index, so that a rebuilt one finds its
- * blocks under the same keys. */
-static int open_identity(fb_store *s, struct identity *out, struct fb_error *error)
-{
-    struct identity identity;
-    int fd = fb_open_regular(s->root_fd, "identity", O_RDONLY, 0);
-    if (fd >= 0) {
-        int r = fb_pread_all(fd, &identity, sizeof identity, 0);
-        close(fd);
-        if (r == 0 && identity.crc == fb_crc32c(0, &identity, offsetof(struct identity, crc))) {
-            *out = identity;
-            return 0;
-        }
-    }
-    if (s->read_only)
-        return fb_fail(error, -EPROTO, "%s: no cache lies here", s->config.path);
-    if (getrandom(&identity, offsetof(struct identity, crc), 0) != (ssize_t)offsetof(struct identity, crc))
-        return fb_fail(error, -EIO, "%s: no random numbers", s->config.path);
-    identity.crc = fb_crc32c(0, &identity, offsetof(struct identity, crc));
-    fd = fb_open_regular(s->root_fd, "identity", O_RDWR | O_CREAT | O_TRUNC, s->config.file_mode);
-    int r = fd < 0 ? fd : fb_pwrite_all(fd, &identity, sizeof identity, 0);
-    if (r == 0 && fsync(fd) != 0)
-        r = -errno;
-    if (fd >= 0)
-        close(fd);
-    if (r != 0)
-        return fb_fail(error, r, "%s: cannot write the cache's identity: %s", s->config.path, strerror(-r));
-    *out = identity;
-    return 0;
-}
-
-static bool read_super(fb_store *s, const struct identity *identity, struct fb_index_super *out)
-{
-    struct fb_index_super *super = malloc(sizeof *super);
-    struct stat st;
-    bool good = super != NULL && fstat(s->index_fd, &st) == 0 && fb_pread_all(s->index_fd, super, sizeof *super, 0) == 0 &&
-                super->magic == FB_INDEX_MAGIC && super->format == FB_FORMAT &&
-                super->static_crc == fb_super_static_crc(super) &&
-                memcmp(super->store_id, identity->store_id, sizeof super->store_id) == 0;
-    if (good)
-        *out = *super;
-    free(super);
-    return good;
-}
-
 /* ---- alone ---- */
 
-enum trust { TRUST_LIVE, TRUST_CLEAN, TRUST_NOTHING };
-
-static enum trust judge(fb_store *s, const struct fb_index_super *super, const char *boot_id)
-{
-    struct stat st;
-    uint64_t pages = super->page_count;
-    if (super->dynamic_crc != fb_super_dynamic_crc(super))
-        return TRUST_NOTHING;
-    if (fb_map_index(s, super, false, NULL) != 0)
-        return TRUST_NOTHING;
-    bool sized = fstat(s->index_fd, &st) == 0;
-    if (super->clean && sized && (uint64_t)st.st_size >= s->index_map_bytes -
-                                                          ((uint64_t)super->page_count_max + 64 - pages) * FB_PAGE_BYTES)
-        return TRUST_CLEAN;
-    if (!super->clean && strncmp(super->boot_id, boot_id, sizeof super->boot_id) == 0 && fb_map_live(s, NULL) == 0) {
-        pages = atomic_load(&s->shared->page_count);
-        if (sized && pages <= super->page_count_max &&
-            (uint64_t)st.st_size >=
-                s->index_map_bytes - ((uint64_t)super->page_count_max + 64 - pages) * FB_PAGE_BYTES)
-            return TRUST_LIVE;
-        munmap(s->live, s->live_map_bytes);
-        close(s->live_fd);
-        s->live = NULL;
-        s->live_fd = -1;
-    }
-    munmap(s->index, s->index_map_bytes);
-    s->index = NULL;
-    return TRUST_NOTHING;
-}
-
-static int plan_super(fb_store *s, const struct identity *identity, const struct fb_index_super *before, bool known,
+static int plan_super(fb_store *s, const struct fb_identity *identity, const struct fb_index_super *before, bool known,
                       struct fb_index_super *plan, struct fb_error *error)
 {
     if (s->config.tier_count == 0 && !known)
@@ -135,11 +56,14 @@ static void publish_super(fb_store *s, const char *boot_id)
     s->super->verify_generation = atomic_load(&s->shared->verify_generation);
     s->super->dynamic_crc = fb_super_dynamic_crc(s->super);
     msync(s->index, FB_INDEX_SUPER_BYTES, MS_SYNC);
+    if (atomic_load(&s->shared->now_s) == 0)
+        atomic_store(&s->shared->now_s, fb_now_s(s));
     atomic_store(&s->shared->ready, 1);
 }
 
 static void fresh_tiers(fb_store *s)
 {
+    fb_tiers_note(s);
     for (uint32_t tier = 0; tier < s->super->tier_count; tier++) {
         struct fb_tier_live *live = &s->shared->tiers[tier];
         atomic_store(&live->effective_bytes, s->super->tiers[tier].quota_bytes);
@@ -164,6 +88,7 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
         r = fb_make_live(s, error);
     if (r != 0)
         return r;
+    fb_super_remember(s, plan);
     memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
     atomic_store(&s->shared->verify_generation, 1);
     /* Above all that a segment can hold from before: not even a second rebuild takes the older for the newer. */
@@ -178,24 +103,27 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
     return r;
 }
 
-static int keep_going(fb_store *s, enum trust trust, struct fb_error *error)
+static int keep_going(fb_store *s, enum fb_trust trust, struct fb_error *error)
 {
     int r = fb_tiers_open(s, true, error);
-    if (r == 0 && trust == TRUST_CLEAN)
+    if (r == 0 && trust == FB_TRUST_CLEAN)
         r = fb_make_live(s, error);
     if (r == 0)
         r = fb_attach_process(s, error);
     if (r != 0)
         return r;
-    if (trust == TRUST_CLEAN) {
+    if (trust == FB_TRUST_CLEAN) {
         fb_load_clean(s);
         fresh_tiers(s);
-        r = fb_grow_touches(s, s->super->page_count) == 0
+        r = fb_grow_again(s, s->super->page_count) == 0
                 ? fb_index_adopt(s, s->super->page_count)
-                : fb_fail(error, -ENOSPC, "%s: no room for its shared table", s->config.path);
+                : fb_fail(error, -ENOSPC, "%s: no room for its index or its shared table", s->config.path);
+    } else if (!fb_index_headers_hold(s)) {
+        r = -EBADMSG;
     } else {
         fb_recover_in_place(s);
         fresh_tiers(s);
+        r = fb_index_adopt(s, atomic_load(&s->shared->page_count));
     }
     if (r == 0) {
         uint32_t generation = atomic_load(&s->shared->verify_generation) % 255 + 1;
@@ -220,6 +148,8 @@ static void detach(fb_store *s)
         close(s->rows_fd);
     s->rows_fd = -1;
     s->has_row = false;
+    if (s->live != NULL && s->live_made[0] != 0 && atomic_load(&s->shared->ready) == 0)
+        unlink(s->live_made);
     if (s->live != NULL)
         munmap(s->live, s->live_map_bytes);
     if (s->live_fd >= 0)
@@ -231,34 +161,32 @@ static void detach(fb_store *s)
         munmap(s->index, s->index_map_bytes);
     s->index = NULL;
     fb_tiers_close(s);
-    for (uint32_t tier = 0; tier < FB_TIERS_MAX; tier++)
-        s->tier_fds[tier] = -1;
 }
 
-static int open_alone_with(fb_store *s, const struct identity *identity, struct fb_index_super *before,
+static int open_alone_with(fb_store *s, const struct fb_identity *identity, struct fb_index_super *before,
                            struct fb_index_super *plan, struct fb_error *error)
 {
     char boot_id[40];
     int r = fb_boot_id(boot_id);
     if (r != 0)
         return fb_fail(error, r, "%s: cannot read the kernel's boot id", s->config.path);
-    bool known = read_super(s, identity, before);
+    bool whole = fb_super_read(s, identity, before), known = whole || fb_super_recall(s, identity, before);
     struct fb_error mismatch;
     bool same = known && (s->config.tier_count == 0 || fb_geometry_compare(before, &s->config, &mismatch) == 0);
     if (known && !same && !s->config.reshape)
         return fb_fail(error, -EINVAL, "%s", mismatch.message);
     if (same)
         fb_geometry_recall(before, &s->config);
-    enum trust trust = same ? judge(s, before, boot_id) : TRUST_NOTHING;
+    enum fb_trust trust = same && whole ? fb_trust_judge(s, before, boot_id) : FB_TRUST_NOTHING;
     FB_POINT("open.judged");
-    if (trust != TRUST_NOTHING) {
+    if (trust != FB_TRUST_NOTHING) {
         r = keep_going(s, trust, error);
         if (r == -EBADMSG) {
             detach(s);
-            trust = TRUST_NOTHING;
+            trust = FB_TRUST_NOTHING;
         }
     }
-    if (trust == TRUST_NOTHING) {
+    if (trust == FB_TRUST_NOTHING) {
         r = plan_super(s, identity, before, known, plan, error);
         if (r == 0)
             r = start_over(s, plan, before, known, error);
@@ -270,11 +198,11 @@ static int open_alone_with(fb_store *s, const struct identity *identity, struct 
 
 int fb_open_alone(fb_store *s, struct fb_error *error)
 {
-    struct identity identity;
+    struct fb_identity identity;
     struct fb_index_super *supers = calloc(2, sizeof *supers);
     if (supers == NULL)
         return fb_fail(error, -ENOMEM, "%s: out of memory", s->config.path);
-    int r = open_identity(s, &identity, error);
+    int r = fb_identity_open(s, &identity, error);
     if (r == 0) {
         memcpy(s->secret, identity.secret, sizeof s->secret);
         s->index_fd = fb_open_regular(s->root_fd, "index", O_RDWR | O_CREAT, s->config.file_mode);
@@ -292,19 +220,27 @@ int fb_open_alone(fb_store *s, struct fb_error *error)
 
 int fb_open_joined(fb_store *s, struct fb_error *error)
 {
-    struct identity identity;
+    struct fb_identity identity;
     char boot_id[40];
     struct fb_index_super super;
-    if (open_identity(s, &identity, error) != 0 || fb_boot_id(boot_id) != 0)
-        return -EAGAIN;
+    int r = fb_identity_read(s, &identity);
+    if (r != 0)
+        return fb_fail(error, r == -ENOENT ? -EBADMSG : r, "%s: its identity is gone or damaged (%s)", s->config.path,
+                       strerror(-r));
+    r = fb_boot_id(boot_id);
+    if (r != 0)
+        return fb_fail(error, r, "%s: cannot read the kernel's boot id", s->config.path);
     memcpy(s->secret, identity.secret, sizeof s->secret);
     s->index_fd = fb_open_regular(s->root_fd, "index", s->read_only ? O_RDONLY : O_RDWR, 0);
-    if (s->index_fd < 0 || !read_super(s, &identity, &super))
-        return -EAGAIN;
+    if (s->index_fd < 0)
+        return fb_fail(error, s->index_fd == -ENOENT ? -EBADMSG : s->index_fd, "%s: cannot open the index: %s",
+                       s->config.path, strerror(-s->index_fd));
+    if (!fb_super_read(s, &identity, &super))
+        return fb_fail(error, -EBADMSG, "%s: its index is damaged", s->config.path);
     if (s->config.reshape)
         return fb_fail(error, -EBUSY, "%s: tiers cannot change while others have the cache open", s->config.path);
     if (s->config.tier_count != 0) {
-        int r = fb_geometry_compare(&super, &s->config, error);
+        r = fb_geometry_compare(&super, &s->config, error);
         if (r != 0)
             return r;
     }
@@ -317,14 +253,19 @@ int fb_open_joined(fb_store *s, struct fb_error *error)
                        s->config.path);
     if (super.boot_id[0] == 0 || super.clean)
         return -EAGAIN;
-    int r = fb_map_index(s, &super, false, error);
+    if (super.dynamic_crc != fb_super_dynamic_crc(&super))
+        return fb_fail(error, -EBADMSG, "%s: its index is damaged", s->config.path);
+    r = fb_map_index(s, &super, false, error);
     if (r == 0)
         r = fb_map_live(s, error);
+    if (r == 0 && !fb_index_file_holds(s, &super, atomic_load(&s->shared->page_count)))
+        r = fb_fail(error, -EBADMSG, "%s: its index was cut short", s->config.path);
     if (r == 0)
         r = fb_tiers_open(s, false, error);
     for (uint32_t tier = 0; r == 0 && tier < s->super->tier_count; tier++)
         if (s->tier_fds[tier] < 0 && !fb_tier_failed(s, tier))
-            r = fb_fail(error, s->tier_fds[tier], "%s: its tier directory %s cannot be opened here; share that mount",
+            r = fb_fail(error, s->tier_fds[tier],
+                        "%s: the directory that it has open as tier %s is not there for this process; share that mount",
                         s->config.path, s->super->tiers[tier].path);
     return r == 0 ? fb_attach_process(s, error) : r;
 }
@@ -381,6 +322,31 @@ int fb_attach_process(fb_store *s, struct fb_error *error)
     return 0;
 }
 
+static int open_lock_files(fb_store *s, struct fb_error *error)
+{
+    int flags = s->read_only ? O_RDONLY : O_RDWR | O_CREAT;
+    mode_t mode = (mode_t)s->config.file_mode;
+    s->open_fd = fb_open_regular(s->root_fd, "open.lock", flags, mode);
+    if (s->probe_fd < 0)
+        s->probe_fd = fb_open_regular(s->root_fd, "rows.lock", flags, mode);
+    if (s->open_fd >= 0 && s->probe_fd >= 0)
+        return 0;
+    int r = s->open_fd < 0 ? s->open_fd : s->probe_fd;
+    return fb_fail(error, r, "%s: cannot open its lock files: %s", s->config.path, strerror(-r));
+}
+
+/* Two who close at once see each other's lock: each gives up its own and tries once more, and who comes last
+ * is alone. Whoever has opened and closed the cache in between has left nothing to save. */
+static bool is_last(fb_store *s)
+{
+    if (s->open_shared)
+        return false;
+    if (fb_byte_lock(s->open_fd, F_WRLCK, 0) == 0)
+        return true;
+    return fb_byte_lock(s->open_fd, F_UNLCK, 0) == 0 && fb_byte_lock(s->open_fd, F_WRLCK, 0) == 0 &&
+           s->super->clean == 0 && s->super->live_id == s->shared->live_id;
+}
+
 /* Alone if we can, with the others if we must. */
 static int take_open_lock(fb_store *s, bool *alone)
 {
@@ -394,24 +360,35 @@ static int take_open_lock(fb_store *s, bool *alone)
 
 static int open_locked(fb_store *s, struct fb_error *error)
 {
-    int64_t limit = fb_boottime_ms() + OPEN_TIMEOUT_MS;
+    int64_t begun = fb_boottime_ms(), settled = begun;
     for (;;) {
         bool alone;
-        int r = take_open_lock(s, &alone);
+        int r = open_lock_files(s, error);
+        if (r != 0)
+            return r;
+        r = take_open_lock(s, &alone);
         if (r == 0)
             r = alone ? fb_open_alone(s, error) : fb_open_joined(s, error);
+        else
+            settled = fb_boottime_ms(); /* somebody recovers */
         if (r == 0 && alone)
             r = fb_byte_lock(s->open_fd, F_RDLCK, 0); /* turns the lock at once, nobody comes between */
-        if (r != -EAGAIN)
+        /* Files that others have open can look damaged only for the moment before they are made. */
+        bool damaged = r == -EBADMSG && fb_boottime_ms() - settled < SETTLE_MS;
+        if (r != -EAGAIN && !damaged)
             return r;
         detach(s);
         if (s->index_fd >= 0)
             close(s->index_fd);
         s->index_fd = -1;
-        fb_byte_lock(s->open_fd, F_UNLCK, 0);
-        if (fb_boottime_ms() > limit)
+        /* A new descriptor for the next attempt: a child forked meanwhile would share the lock of this one. */
+        close(s->open_fd);
+        s->open_fd = -1;
+        if (fb_boottime_ms() - begun > OPEN_TIMEOUT_MS)
             return fb_fail(error, -ETIMEDOUT, "%s: another process holds it in recovery for too long", s->config.path);
+        fb_fork_allow();
         usleep(OPEN_STEP_US);
+        fb_fork_hold();
     }
 }
 
@@ -421,24 +398,13 @@ static int follow_group(fb_store *s, struct fb_error *error)
     struct stat st;
     if (fstat(s->root_fd, &st) != 0)
         return fb_fail(error, -errno, "%s: %s", s->config.path, strerror(errno));
-    if (s->config.group_id < 0 && (st.st_mode & 07777) == GROUP_DIRECTORY_MODE) {
+    if (s->config.group_id < 0 && (st.st_mode & 07777) == FB_GROUP_DIRECTORY_MODE) {
         s->config.file_mode = 0660;
         s->config.group_id = st.st_gid;
     }
     return 0;
 }
 
-static int open_lock_files(fb_store *s, struct fb_error *error)
-{
-    int flags = s->read_only ? O_RDONLY : O_RDWR | O_CREAT;
-    mode_t mode = (mode_t)s->config.file_mode;
-    s->open_fd = fb_open_regular(s->root_fd, "open.lock", flags, mode);
-    s->probe_fd = fb_open_regular(s->root_fd, "rows.lock", flags, mode);
-    if (s->open_fd >= 0 && s->probe_fd >= 0)
-        return 0;
-    int r = s->open_fd < 0 ? s->open_fd : s->probe_fd;
-    return fb_fail(error, r, "%s: cannot open its lock files: %s", s->config.path, strerror(-r));
-}
 
 static void free_store(fb_store *s)
 {
@@ -453,6 +419,7 @@ static void free_store(fb_store *s)
     pthread_mutex_destroy(&s->maps_lock);
     pthread_mutex_destroy(&s->pool_lock);
     pthread_mutex_destroy(&s->maintainer_lock);
+    pthread_mutex_destroy(&s->round_lock);
     free(s);
 }
 
@@ -463,13 +430,16 @@ static fb_store *new_store(const struct fb_config *config)
         return NULL;
     s->config = *config;
     s->read_only = config->read_only;
+    s->maps_max = FB_MAPS_MAX;
+    s->descriptors_max = FB_DESCRIPTORS_MAX;
     s->root_fd = s->open_fd = s->rows_fd = s->probe_fd = s->index_fd = s->live_fd = s->maintainer_fd = -1;
     s->orphan_fd = s->fork_rows_fd = s->fork_open_fd = -1;
     for (uint32_t tier = 0; tier < FB_TIERS_MAX; tier++)
-        s->tier_fds[tier] = -1;
+        s->tier_fds[tier] = s->tier_locks[tier] = -1;
     pthread_mutex_init(&s->maps_lock, NULL);
     pthread_mutex_init(&s->pool_lock, NULL);
     pthread_mutex_init(&s->maintainer_lock, NULL);
+    pthread_mutex_init(&s->round_lock, NULL);
     return s;
 }
 
@@ -480,33 +450,40 @@ int fb_open(const struct fb_config *config, fb_store **out, struct fb_error *err
     fb_store *s = new_store(config);
     if (s == NULL)
         return fb_fail(error, -ENOMEM, "%s: out of memory", config->path);
-    mode_t mode = config->file_mode == 0660 ? GROUP_DIRECTORY_MODE : 0700;
-    s->root_fd = fb_open_versioned(config->path, mode, config->group_id, error);
+    s->root_fd = fb_open_versioned(s, config->path, !config->read_only, error);
     int r = s->root_fd < 0 ? s->root_fd : 0;
     if (r == 0)
         r = follow_group(s, error);
-    if (r == 0)
-        r = open_lock_files(s, error);
+    fb_fork_hold();
     if (r == 0)
         r = open_locked(s, error);
-    if (r != 0) {
+    if (r == 0)
+        fb_fork_register(s);
+    else
         free_store(s);
+    fb_fork_allow();
+    if (r != 0)
         return r;
-    }
-    fb_fork_register(s);
+    /* Otherwise it starts with the first admission; a rebuild must go on for readers too. */
+    if (s->has_row && atomic_load(&s->shared->rebuilding))
+        fb_maintainer_start(s);
     *out = s;
     return 0;
 }
 
 void fb_close(fb_store *s)
 {
+    fb_fork_hold();
     fb_fork_unregister(s);
     if (s->has_row) {
         fb_maintainer_stop(s);
-        if (fb_byte_lock(s->open_fd, F_WRLCK, 0) == 0)
+        if (is_last(s)) {
+            fb_identity_mend(s);
             fb_save_clean(s);
+        }
     }
     free_store(s);
+    fb_fork_allow();
 }
 
 void fb_config_read(fb_store *s, struct fb_config *out)
@@ -516,5 +493,11 @@ void fb_config_read(fb_store *s, struct fb_config *out)
 
 void fb_key_for(fb_store *s, const void *key, size_t length_bytes, struct fb_key *out)
 {
-    fb_key_of(s->secret, key, length_bytes, out);
+    uint64_t name[2];
+    fb_murmur3_x64_128(key, length_bytes, 0, name);
+    /* The slot is a cache miss; it comes while the second hash is made. */
+    fb_index_prefetch(s, name[0]);
+    out->lo = name[0];
+    out->hi = name[1];
+    out->check = fb_siphash13(s->secret, key, length_bytes);
 }

@@ -25,7 +25,10 @@ void fb_recover_in_place(fb_store *s);
 void fb_save_clean(fb_store *s);
 void fb_load_clean(fb_store *s);
 
-/* fork */
+/* fork. While held no other thread forks: a child would share the locks of a store that is being opened or
+ * closed, and keep them. Registering takes that for granted. */
+void fb_fork_hold(void);
+void fb_fork_allow(void);
 void fb_fork_register(fb_store *s);
 void fb_fork_unregister(fb_store *s);
 

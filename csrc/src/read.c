@@ -8,7 +8,7 @@
 #include "health.h"
 #include "retention.h"
 #include "rows.h"
-#include "segment.h"
+#include "write.h"
 
 #define READ_TRIES 16
 #define PAGE_BYTES 4096u
@@ -49,10 +49,7 @@ void fb_block_drop(fb_store *s, const struct fb_key *key, uint64_t place)
 {
     if (!s->has_row)
         return;
-    struct fb_record record;
-    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
-    if (fb_index_swap(s, key->lo, key->check, place, 0) == 0 && number != FB_NO_SEGMENT)
-        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, FB_RECORD_DEAD);
+    fb_unpublish(s, key, place);
 }
 
 static bool sums_agree(fb_store *s, uint32_t segment, const struct fb_record *record, const uint8_t *data)
@@ -106,12 +103,13 @@ static int unreadable(fb_store *s, const struct fb_key *key, const struct fb_fou
     return miss(s, FB_C_MISS_IO, -ENOENT);
 }
 
-/* The slot says from now on that its bytes were seen good in this generation of the store. */
+/* The slot says from now on that its bytes were seen good in this generation of the store. A reader does not
+ * wait for a lock to say so: the next one verifies again. */
 static void mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found)
 {
     uint32_t verified = atomic_load(&s->shared->verify_generation);
     uint64_t place = (found->place & ~((uint64_t)0xff << 4)) | (uint64_t)verified << 4;
-    if (s->has_row)
+    if (s->has_row && atomic_load(&s->metas[found->page].lock) == 0)
         fb_index_swap(s, key->lo, key->check, found->place, place);
 }
 
@@ -155,11 +153,7 @@ static void touch(fb_store *s, const struct fb_key *key, const struct fb_found *
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     if (fb_unlikely(s->read_only))
         return;
-    struct fb_dataset *d = &s->datasets[atomic_load_explicit(&s->segments[segment].dataset, memory_order_relaxed) %
-                                        FB_DATASETS_MAX];
-    uint32_t now = atomic_load_explicit(&s->shared->now_s, memory_order_relaxed);
-    if (atomic_load_explicit(&d->read_s, memory_order_relaxed) != now)
-        atomic_store_explicit(&d->read_s, now, memory_order_relaxed);
+    struct fb_dataset *d = fb_dataset_is_read(s, segment);
     if (fb_likely(atomic_load_explicit(&d->retention, memory_order_relaxed) == FB_EPOCH))
         return;
     fb_retention_touch(s, key, found, atomic_load_explicit(&d->retention, memory_order_relaxed));
@@ -185,6 +179,12 @@ static int find_in_busy_page(fb_store *s, const struct fb_key *key, struct fb_fo
         r = fb_index_find(s, key, found);
     }
     return r;
+}
+
+int fb_block_find(fb_store *s, const struct fb_key *key, struct fb_found *found)
+{
+    int r = fb_index_find(s, key, found);
+    return fb_likely(r != -EBUSY) ? r : find_in_busy_page(s, key, found);
 }
 
 /* Find a live slot. 0, -ENOENT (counted), and with `quick` -EAGAIN where it would have to wait. */
@@ -229,11 +229,6 @@ static void unlease(fb_store *s, uint32_t segment)
     atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
 }
 
-static bool holds_too_much(fb_store *s)
-{
-    return atomic_load_explicit(&s->rows[s->row].held_bytes, memory_order_relaxed) > s->config.max_held_bytes;
-}
-
 /* Bytes through the descriptor. Without a lease they are good only if, after the copy, the slot still
  * names them and the segment is of the same generation. */
 static int copy_out(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t generation,
@@ -247,6 +242,7 @@ static int copy_out(fb_store *s, const struct fb_key *key, const struct fb_found
         fb_tier_fault(s, s->segment_tier[segment], -r);
     if (leased)
         return r;
+    fb_fence(); /* the look comes after the copy */
     struct fb_found again;
     if (fb_index_find(s, key, &again) != 0 ||
         FB_PLACE_LOCATION(again.place) != FB_PLACE_LOCATION(found->place) ||
@@ -301,7 +297,7 @@ static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_fou
         return get_copy(s, key, found, generation, false, hit);
     if (!lease(s, found))
         return -EAGAIN;
-    bool copy = !fb_segment_maps(s, segment) || holds_too_much(s);
+    bool copy = !fb_segment_maps(s, segment) || fb_holds_too_much(s);
     const uint8_t *base = copy ? NULL : fb_map_base(s, segment);
     if (base == NULL) {
         if (fb_segment_maps(s, segment))
@@ -343,7 +339,7 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
             return r;
         uint32_t segment = FB_PLACE_SEGMENT(found.place);
         if (fb_likely(s->has_row && fb_segment_maps(s, segment) && !needs_verifying(s, found.place) &&
-                      !holds_too_much(s))) {
+                      !fb_holds_too_much(s))) {
             if (!lease(s, &found))
                 continue;
             FB_POINT("get.leased");
@@ -420,7 +416,7 @@ int fb_read(fb_store *s, const struct fb_key *key, uint64_t offset, void *destin
 bool fb_contains(fb_store *s, const struct fb_key *key)
 {
     struct fb_found found;
-    if (fb_index_find(s, key, &found) != 0 || out_of_bounds(s, &found))
+    if (fb_block_find(s, key, &found) != 0 || out_of_bounds(s, &found))
         return false;
     uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
     return !(expiry != 0 && fb_now_s(s) >= expiry) && !(FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) &&
@@ -431,7 +427,7 @@ void fb_release(fb_store *s, struct fb_hit *hit)
 {
     if (hit->owned != NULL)
         fb_pool_give(s, hit->owned);
-    else if (s->has_row)
+    else if (s->row_leases != NULL) /* without a row of our own: lent at the fork */
         unlease(s, hit->segment);
 }
 

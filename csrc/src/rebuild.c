@@ -6,6 +6,7 @@
 
 #include "evict.h"
 #include "failpoint.h"
+#include "health.h"
 #include "index.h"
 #include "rows.h"
 #include "segment.h"
@@ -29,6 +30,9 @@ void fb_rebuild_begin(fb_store *s)
         if (stat_segment(s, segment, &st) != 0)
             continue;
         atomic_store(&s->segments[segment].file_epoch, 1);
+        /* Until the scan tells: what lies there counts against the quota. */
+        if (fb_segment_is_whole(s, segment))
+            atomic_store(&s->segments[segment].whole_bytes, (uint64_t)st.st_size);
         atomic_store(&s->segments[segment].word, FB_WORD(FB_UNSCANNED, 0, 0, 0));
         any = true;
     }
@@ -134,7 +138,7 @@ static int adopt_super(fb_store *s, uint32_t segment, uint32_t *dataset)
         return -EBADMSG;
     *dataset = fb_dataset_slot(s, super.dataset_id, true);
     if (*dataset == FB_DATASETS_MAX)
-        return -ENOSPC;
+        return -EBADMSG;
     atomic_store(&seg->generation, super.generation);
     atomic_store(&seg->dataset, *dataset);
     atomic_store(&seg->whole_bytes, super.whole_bytes);
@@ -173,57 +177,52 @@ static int scan_table(fb_store *s, uint32_t segment, struct scan *scan)
     return scan->error;
 }
 
-static void scan_segment(fb_store *s, uint32_t segment)
+/* Not a segment of ours: what lies there is no use to anybody. If a scan of it was cut short there may be
+ * slots and even readers, who keep it. False: not now. */
+static bool discard(fb_store *s, uint32_t segment)
 {
     struct fb_segment *seg = &s->segments[segment];
-    struct scan scan = {.end = fb_segment_is_whole(s, segment) ? 0 : FB_SEGMENT_SUPER_BYTES};
+    uint32_t generation = atomic_load(&seg->generation);
+    if (FB_WORD_RECORDS(atomic_load(&seg->word)) != 0) {
+        if (fb_index_sweep(s, FB_PLACE(3, 0, 0, 0, 0, 0xffff), FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment)) != 0)
+            return false;
+        atomic_store(&seg->word, FB_WORD(FB_HELD, generation, 0, 0));
+        return true;
+    }
+    atomic_store(&seg->word, FB_WORD(FB_CREATING, generation, 0, 0));
+    fb_segfile_remove(s, segment);
+    atomic_store(&seg->word, FB_WORD(FB_ABSENT, generation, 0, 0));
+    return true;
+}
+
+/* False: not now, for lack of something of this process, or because a stopped one holds a page. */
+static bool scan_segment(fb_store *s, uint32_t segment)
+{
+    struct fb_segment *seg = &s->segments[segment];
+    bool whole = fb_segment_is_whole(s, segment);
+    struct scan scan = {.end = whole ? 0 : FB_SEGMENT_SUPER_BYTES};
     int r = adopt_super(s, segment, &scan.dataset);
+    if (r != 0)
+        return !fb_error_is_own(-r) && discard(s, segment);
     atomic_store(&seg->flags, FB_SEG_REBUILT);
-    if (r == 0)
-        r = scan_table(s, segment, &scan);
+    r = scan_table(s, segment, &scan);
     FB_POINT("rebuild.scanned");
-    if (r == -ETIMEDOUT)
-        return;
+    if (r == -ETIMEDOUT || fb_error_is_own(-r))
+        return false;
     raise(&s->shared->sequence, scan.sequence);
     raise(&s->shared->age, scan.sequence);
     atomic_store(&seg->age, scan.sequence);
-    uint32_t generation = atomic_load(&seg->generation);
-    if (r != 0) {
-        /* Not a segment of ours: what lies there is no use to anybody. */
-        atomic_store(&seg->word, FB_WORD(FB_CREATING, generation, 0, 0));
-        fb_segfile_remove(s, segment);
-        atomic_store(&seg->word, FB_WORD(FB_ABSENT, generation, 0, 0));
-        return;
-    }
-    bool whole = fb_segment_is_whole(s, segment);
-    atomic_store(&seg->word,
-                 FB_WORD(FB_SEALED, generation, scan.records, whole ? 0 : (uint32_t)(scan.end >> FB_UNIT_SHIFT)));
-    if (whole && whole_is_complete(s, segment, &scan)) {
+    /* Where the table cannot be read to its end, what was found stays, and nothing comes behind it. */
+    atomic_store(&seg->word, FB_WORD(FB_SEALED, atomic_load(&seg->generation), scan.records,
+                                     whole ? 0 : (uint32_t)(scan.end >> FB_UNIT_SHIFT)));
+    if (whole && r == 0 && whole_is_complete(s, segment, &scan)) {
         struct fb_key key = {.lo = atomic_load(&seg->whole_lo), .check = atomic_load(&seg->whole_check)};
         uint64_t old;
         fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, 0, 0, 0, segment), FB_EXTENT(0, 0), NULL, NULL,
                      &old);
     }
     fb_count(s, FB_C_REBUILT_SEGMENTS, 1);
-}
-
-static void sweep_tombstones(fb_store *s)
-{
-    uint32_t pages = atomic_load(&s->shared->page_count);
-    for (uint32_t page = 0; page < pages; page++) {
-        int r = fb_lock(s, &s->metas[page].lock, 1000);
-        if (r == -ETIMEDOUT)
-            continue;
-        if (r == -EOWNERDEAD)
-            fb_page_repair(s, page);
-        for (uint32_t i = 0; i < FB_PAGE_SLOTS;) {
-            if (FB_PLACE_STATE(atomic_load(&fb_page_at(s, page)->slots[i].place)) == FB_SLOT_TOMBSTONE)
-                fb_page_remove(s, page, i);
-            else
-                i++;
-        }
-        fb_index_unlock(s, page);
-    }
+    return true;
 }
 
 bool fb_rebuild_some(fb_store *s)
@@ -231,15 +230,21 @@ bool fb_rebuild_some(fb_store *s)
     if (!atomic_load(&s->shared->rebuilding))
         return false;
     uint32_t done = 0;
-    for (uint32_t segment = 0; segment < s->segment_count && done < SEGMENTS_A_CALL; segment++)
-        if (fb_segment_state_of(s, segment) == FB_UNSCANNED && fb_segment_own(s, segment)) {
-            scan_segment(s, segment);
-            fb_segment_disown(s, segment);
-            done++;
-        }
-    if (done == 0) {
+    bool left = false; /* by a process that scans it at the moment, too */
+    for (uint32_t segment = 0; segment < s->segment_count && done < SEGMENTS_A_CALL; segment++) {
+        if (fb_segment_state_of(s, segment) != FB_UNSCANNED)
+            continue;
+        left = true;
+        if (!fb_segment_own(s, segment))
+            continue;
+        if (fb_segment_state_of(s, segment) == FB_UNSCANNED)
+            done += scan_segment(s, segment);
+        fb_segment_disown(s, segment);
+    }
+    if (!left) {
         atomic_store(&s->shared->rebuilding, 0);
-        sweep_tombstones(s);
+        if (fb_index_sweep(s, FB_PLACE(3, 0, 0, 0, 0, 0), FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0)) != 0)
+            atomic_store(&s->shared->rebuilding, 1);
     }
     return done > 0;
 }
@@ -258,7 +263,9 @@ void fb_drop_lost_segments(fb_store *s)
     bool lost = false;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
         struct stat st;
-        if (fb_segment_state_of(s, segment) == FB_ABSENT)
+        uint32_t state = fb_segment_state_of(s, segment);
+        /* What is still to be scanned is judged then; a directory that is out may come back as it was. */
+        if (state == FB_ABSENT || state == FB_UNSCANNED || s->tier_fds[s->segment_tier[segment]] < 0)
             continue;
         bool whole = fb_segment_is_whole(s, segment);
         uint64_t bytes = whole ? fb_geometry_of(s, segment).file_bytes : fb_tier_of(s, segment)->segment_bytes;

@@ -10,6 +10,7 @@
 #include "open.h"
 #include "platform.h"
 #include "segment.h"
+#include "trust.h"
 
 static void clear_row_leases(fb_store *s)
 {
@@ -139,6 +140,7 @@ void fb_save_clean(fb_store *s)
     s->super->sequence = atomic_load(&s->shared->sequence);
     s->super->verify_generation = atomic_load(&s->shared->verify_generation);
     sum_counters(s, s->super->counters);
+    s->super->contents_crc = fb_contents_crc(s, s->super->page_count);
     s->super->clock_base_ms = atomic_load(&s->shared->clock_base_ms) + atomic_load(&s->shared->clock_offset_ms);
     s->super->closed_boot_ms = fb_boottime_ms();
     s->super->closed_real_ms = fb_realtime_ms();
@@ -164,11 +166,15 @@ void fb_load_clean(fb_store *s)
 {
     struct fb_segment *saved = saved_segments(s);
     uint64_t age = 0;
+    /* First, for datasets are stamped with it. */
+    atomic_store(&s->shared->clock_base_ms, resumed_clock(s->super));
     memcpy(s->segments, saved, (size_t)s->segment_count * sizeof *saved);
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
         uint32_t id = atomic_load(&saved[segment].dataset);
         uint32_t dataset = id == UINT32_MAX ? 0 : fb_dataset_slot(s, id, true);
         atomic_store(&s->segments[segment].dataset, dataset);
+        /* A copy of the file may have holes where the one that was closed had none. */
+        atomic_fetch_and(&s->segments[segment].flags, ~(uint32_t)FB_SEG_RECYCLED);
         if (atomic_load(&saved[segment].age) > age)
             age = atomic_load(&saved[segment].age);
     }
@@ -176,7 +182,6 @@ void fb_load_clean(fb_store *s)
     atomic_store(&s->shared->sequence, s->super->sequence);
     atomic_store(&s->shared->page_count, s->super->page_count);
     atomic_store(&s->shared->verify_generation, s->super->verify_generation);
-    atomic_store(&s->shared->clock_base_ms, resumed_clock(s->super));
     atomic_store(&s->shared->any_expiry, 1);
     memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
 }

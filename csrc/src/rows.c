@@ -97,23 +97,35 @@ bool fb_owner_is_dead(fb_store *s, uint32_t word)
     return fb_row_word(s, row) != (word & LOCK_OWNER) || !fb_byte_is_locked(s->probe_fd, row);
 }
 
-/* A dead row's counts are cleared under its lock, so that no new owner is disturbed. */
+bool fb_owner_leases(fb_store *s, uint32_t word, uint32_t segment)
+{
+    uint32_t row = (word & 0xffffu) - 1;
+    return row < s->super->row_count && atomic_load(&s->leases[(uint64_t)row * s->segment_count + segment]) != 0 &&
+           !fb_owner_is_dead(s, word);
+}
+
+/* A dead row's counts are cleared under its lock, so that no new owner is disturbed; and under a mutex that
+ * fork takes, or a child would keep that lock for life, and the dead owner would count as alive. */
+static bool clear_if_dead(fb_store *s, uint32_t row)
+{
+    pthread_mutex_lock(&s->maps_lock);
+    int fd = fb_open_regular(s->root_fd, "rows.lock", O_RDWR, 0);
+    bool dead = fd >= 0 && fb_byte_lock(fd, F_WRLCK, row) == 0;
+    if (dead)
+        clear_leases(s, row);
+    if (fd >= 0)
+        close(fd);
+    pthread_mutex_unlock(&s->maps_lock);
+    return dead;
+}
+
 static bool row_leases(fb_store *s, uint32_t row, uint32_t segment)
 {
     if (atomic_load(&s->leases[(uint64_t)row * s->segment_count + segment]) == 0)
         return false;
     if (fb_byte_is_locked(s->probe_fd, row))
         return true;
-    int fd = fb_open_regular(s->root_fd, "rows.lock", O_RDWR, 0);
-    if (fd < 0)
-        return true;
-    bool leased = true;
-    if (fb_byte_lock(fd, F_WRLCK, row) == 0) {
-        clear_leases(s, row);
-        leased = false;
-    }
-    close(fd);
-    return leased;
+    return !clear_if_dead(s, row);
 }
 
 bool fb_segment_is_leased(fb_store *s, uint32_t segment)

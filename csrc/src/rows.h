@@ -19,6 +19,9 @@ uint32_t fb_row_word(fb_store *s, uint32_t row);
 
 /* Whether the process that wrote this lock word is gone. About 1 us. */
 bool fb_owner_is_dead(fb_store *s, uint32_t word);
+/* Whether the process that wrote this word lives and has leases on the segment. A word that was read from a
+ * file may be an older one that looks like one of today. */
+bool fb_owner_leases(fb_store *s, uint32_t word, uint32_t segment);
 
 /* Leases that live processes hold on a segment; dead rows' counts are cleared on the way. */
 bool fb_segment_is_leased(fb_store *s, uint32_t segment);

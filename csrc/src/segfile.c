@@ -9,6 +9,7 @@
 #include "failpoint.h"
 #include "health.h"
 #include "platform.h"
+#include "tiers.h"
 
 /* Mapping a segment costs as much as its copies save in ten uses; until then it is written by pwrite. */
 #define MAP_AFTER_REUSES 2u
@@ -66,10 +67,11 @@ void fb_segfile_name(fb_store *s, uint32_t segment, char out[32])
         snprintf(out, 32, "seg-%06u", segment - tier->segment_base);
 }
 
+
 static int open_segment(fb_store *s, uint32_t segment, int flags)
 {
     char name[32];
-    int directory = s->tier_fds[s->segment_tier[segment]];
+    int directory = fb_tier_directory(s, s->segment_tier[segment]);
     if (directory < 0)
         return -ENOENT;
     fb_segfile_name(s, segment, name);
@@ -87,7 +89,7 @@ static bool unmap(fb_store *s, uint32_t segment)
     if (base == NULL)
         return false;
     fb_fence();
-    if (s->has_row && atomic_load(&s->row_leases[segment]) > 0) {
+    if (s->row_leases != NULL && atomic_load(&s->row_leases[segment]) > 0) {
         atomic_store(&map->base, base);
         return false;
     }
@@ -98,7 +100,7 @@ static bool unmap(fb_store *s, uint32_t segment)
 
 static void make_room_for_map(fb_store *s)
 {
-    for (uint32_t tried = 0; s->maps_count >= FB_MAPS_MAX && tried < s->segment_count; tried++) {
+    for (uint32_t tried = 0; s->maps_count >= s->maps_max && tried < s->segment_count; tried++) {
         unmap(s, s->maps_hand);
         s->maps_hand = (s->maps_hand + 1) % s->segment_count;
     }
@@ -155,26 +157,32 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
     bool fresh_map = false;
     if (fb_tier_of(s, segment)->medium != FB_MEM || !(atomic_load(&seg->flags) & FB_SEG_RECYCLED))
         return NULL;
+    /* The caller's lease keeps the file, so a map of its epoch stays; the pointer is read again for the
+     * same reason as in fb_map_current. */
     uint32_t epoch = atomic_load(&seg->file_epoch);
+    uint8_t *present = atomic_load(&map->writable);
+    if (present != NULL && atomic_load(&map->writable_epoch) == epoch && present == atomic_load(&map->writable))
+        return present;
     pthread_mutex_lock(&s->maps_lock);
-    if (map->writable != NULL && map->writable_epoch != epoch) {
-        munmap(map->writable, map->writable_bytes);
-        map->writable = NULL;
+    present = atomic_load(&map->writable);
+    if (present != NULL && atomic_load(&map->writable_epoch) != epoch) {
+        atomic_store(&map->writable, NULL);
+        munmap(present, map->writable_bytes);
         s->writable_count--;
     }
     uint32_t generation = atomic_load(&seg->generation);
     map->reuses += map->reuse_generation != generation;
     map->reuse_generation = generation;
-    if (map->writable == NULL && map->reuses > MAP_AFTER_REUSES && s->writable_count < FB_MAPS_MAX) {
+    if (atomic_load(&map->writable) == NULL && map->reuses > MAP_AFTER_REUSES && s->writable_count < s->maps_max) {
         struct fb_geometry g = fb_geometry_of(s, segment);
         int fd = open_segment(s, segment, O_RDWR);
         struct stat st;
         if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= g.file_bytes) {
             void *fresh = mmap(NULL, g.file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
             if (fresh != MAP_FAILED) {
-                map->writable = fresh;
                 map->writable_bytes = g.file_bytes;
-                map->writable_epoch = epoch;
+                atomic_store(&map->writable_epoch, epoch);
+                atomic_store(&map->writable, (uint8_t *)fresh);
                 s->writable_count++;
                 fresh_map = true;
             }
@@ -182,7 +190,7 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
         if (fd >= 0)
             close(fd);
     }
-    uint8_t *writable = map->writable;
+    uint8_t *writable = atomic_load(&map->writable);
     uint64_t bytes = map->writable_bytes;
     pthread_mutex_unlock(&s->maps_lock);
     /* All pages exist; faulting them in one by one while copying would cost ten times as much. */
@@ -195,7 +203,7 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
 
 static void close_idle_descriptors(fb_store *s)
 {
-    for (uint32_t tried = 0; s->descriptors_count >= FB_DESCRIPTORS_MAX && tried < s->segment_count; tried++) {
+    for (uint32_t tried = 0; s->descriptors_count >= s->descriptors_max && tried < s->segment_count; tried++) {
         struct fb_map *map = &s->maps[s->descriptors_hand];
         s->descriptors_hand = (s->descriptors_hand + 1) % s->segment_count;
         if (map->descriptor >= 0 && map->descriptor_users == 0) {
@@ -217,6 +225,12 @@ int fb_descriptor_get(fb_store *s, uint32_t segment)
         s->descriptors_count--;
     }
     int fd = map->descriptor;
+    if (fd >= 0 && map->descriptor_epoch != epoch) {
+        /* Somebody still uses the descriptor of the file before: this one is for this call only. */
+        fd = open_segment(s, segment, s->read_only ? O_RDONLY : O_RDWR);
+        pthread_mutex_unlock(&s->maps_lock);
+        return fd;
+    }
     if (fd < 0) {
         close_idle_descriptors(s);
         fd = open_segment(s, segment, s->read_only ? O_RDONLY : O_RDWR);
@@ -234,9 +248,11 @@ int fb_descriptor_get(fb_store *s, uint32_t segment)
 
 void fb_descriptor_put(fb_store *s, uint32_t segment, int fd)
 {
-    (void)fd;
     pthread_mutex_lock(&s->maps_lock);
-    s->maps[segment].descriptor_users--;
+    if (fd == s->maps[segment].descriptor)
+        s->maps[segment].descriptor_users--;
+    else
+        close(fd);
     pthread_mutex_unlock(&s->maps_lock);
 }
 
@@ -272,7 +288,7 @@ int fb_segfile_create(fb_store *s, uint32_t segment)
     struct fb_geometry g = fb_geometry_of(s, segment);
     struct fb_tier_saved *tier = fb_tier_of(s, segment);
     char name[32];
-    int directory = s->tier_fds[s->segment_tier[segment]];
+    int directory = fb_tier_directory(s, s->segment_tier[segment]);
     fb_segfile_name(s, segment, name);
     unlinkat(directory, name, 0);
     int fd = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, s->config.file_mode);
@@ -302,6 +318,9 @@ int fb_segfile_create(fb_store *s, uint32_t segment)
 void fb_segfile_remove(fb_store *s, uint32_t segment)
 {
     char name[32];
+    /* From here on nobody takes an old map or descriptor for the file of that number. */
+    atomic_fetch_add(&s->segments[segment].file_epoch, 1);
+    atomic_fetch_and(&s->segments[segment].flags, ~(uint32_t)FB_SEG_RECYCLED);
     int fd = open_segment(s, segment, O_RDWR);
     /* Other processes may have it mapped and would keep its pages: take those away first. Nobody reads a
      * map without a lease, and this segment has none. */
@@ -311,10 +330,10 @@ void fb_segfile_remove(fb_store *s, uint32_t segment)
         close(fd);
     }
     fb_segfile_name(s, segment, name);
-    unlinkat(s->tier_fds[s->segment_tier[segment]], name, 0);
+    unlinkat(fb_tier_directory(s, s->segment_tier[segment]), name, 0);
 }
 
-int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id)
+int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id, uint32_t whole_sum)
 {
     struct fb_geometry g = fb_geometry_of(s, segment);
     struct fb_segment *seg = &s->segments[segment];
@@ -330,6 +349,7 @@ int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id)
         .file_bytes = g.file_bytes,
         .whole_bytes = atomic_load(&seg->whole_bytes),
         .whole_key = {.lo = atomic_load(&seg->whole_lo), .check = atomic_load(&seg->whole_check)},
+        .whole_sum = whole_sum,
     };
     memcpy(super.store_id, s->super->store_id, sizeof super.store_id);
     super.crc = fb_crc32c(0, &super, offsetof(struct fb_segment_super, crc));
@@ -369,7 +389,7 @@ bool fb_segfile_is_there(fb_store *s, uint32_t segment)
     struct stat st;
     char name[32];
     fb_segfile_name(s, segment, name);
-    return fstatat(s->tier_fds[s->segment_tier[segment]], name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+    return fstatat(fb_tier_directory(s, s->segment_tier[segment]), name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
            S_ISREG(st.st_mode) && (uint64_t)st.st_size == fb_geometry_of(s, segment).file_bytes;
 }
 
@@ -390,8 +410,9 @@ void fb_maps_close(fb_store *s)
         uint8_t *base = atomic_load(&map->base);
         if (base != NULL)
             munmap(base, map->base_bytes);
-        if (map->writable != NULL)
-            munmap(map->writable, map->writable_bytes);
+        uint8_t *writable = atomic_load(&map->writable);
+        if (writable != NULL)
+            munmap(writable, map->writable_bytes);
         if (map->descriptor >= 0)
             close(map->descriptor);
     }

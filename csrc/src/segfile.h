@@ -56,7 +56,7 @@ int fb_segment_write(fb_store *s, uint32_t segment, const void *data, size_t len
  * space back at once. */
 int fb_segfile_create(fb_store *s, uint32_t segment);
 void fb_segfile_remove(fb_store *s, uint32_t segment);
-int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id);
+int fb_segfile_write_super(fb_store *s, uint32_t segment, uint32_t dataset_id, uint32_t whole_sum);
 /* 0 when the file is there, of the right size and ours; -EBADMSG or an errno otherwise. */
 int fb_segfile_read_super(fb_store *s, uint32_t segment, struct fb_segment_super *out);
 /* A regular file of the right size has its name. */

@@ -263,11 +263,10 @@ static int take_within(fb_store *s, uint32_t tier, uint32_t segment, bool recycl
 }
 
 /* Where the file system or the user's quota is full the tier is as large as it has become. */
-static void no_room_or_fault(fb_store *s, uint32_t tier, int error, uint64_t file_bytes)
+static void shrink_if_full(fb_store *s, uint32_t tier, int error, uint64_t file_bytes)
 {
     if ((error == -ENOSPC || error == -EDQUOT) && file_bytes < fb_tier_effective(s, tier))
         fb_tier_shrink(s, tier, file_bytes);
-    fb_tier_fault(s, tier, -error);
 }
 
 /* A free segment of a tier, ours in state CREATING. */
@@ -298,10 +297,12 @@ static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uin
             r = create_taken(s, segment);
         if (r == -EAGAIN)
             continue;
-        if (r == 0)
+        if (r == 0) {
             *out = segment;
-        else
-            no_room_or_fault(s, tier, r, u.file_bytes);
+        } else {
+            shrink_if_full(s, tier, r, u.file_bytes);
+            fb_tier_fault(s, tier, -r);
+        }
         return r;
     }
     return -ENOSPC;
@@ -318,20 +319,25 @@ static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_qu
     if (r == 0 && segment != FB_NO_SEGMENT) {
         struct fb_segment *seg = &s->segments[segment];
         atomic_store(&seg->dataset, dataset);
+        /* What is loaded now and read later is not idle. */
+        if (!mover)
+            atomic_store(&d->read_s, fb_now_s(s));
         if (queue == FB_QUEUE_MAIN)
             atomic_fetch_or(&seg->flags, FB_SEG_MAIN_QUEUE);
         else
             atomic_fetch_and(&seg->flags, ~(uint32_t)FB_SEG_MAIN_QUEUE);
         FB_POINT("segment.acquired");
         fb_segment_renew(s, segment, FB_CREATING);
-        r = fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&d->id_plus_1) - 1));
+        r = fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&d->id_plus_1) - 1), 0);
         if (r == 0) {
             fb_segment_turn(s, segment, FB_CREATING, FB_OPEN);
             FB_POINT("segment.opened");
             atomic_store(&d->open[tier][queue], segment + 1);
         } else {
             fb_tier_fault(s, tier, -r);
-            fb_segment_turn(s, segment, FB_CREATING, FB_FREE);
+            if (!fb_error_is_own(-r))
+                fb_segfile_remove(s, segment);
+            fb_segment_turn(s, segment, FB_CREATING, fb_error_is_own(-r) ? FB_FREE : FB_ABSENT);
         }
         fb_segment_disown(s, segment);
     }
@@ -340,6 +346,17 @@ static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_qu
 }
 
 /* ---- room for a record ---- */
+
+void fb_segment_refuse(fb_store *s, uint32_t segment, int error)
+{
+    struct fb_usage u;
+    uint32_t tier = s->segment_tier[segment];
+    if (error != -ENOSPC && error != -EDQUOT)
+        return;
+    fb_segment_seal(s, segment);
+    fb_tier_usage(s, tier, &u);
+    shrink_if_full(s, tier, error, u.file_bytes);
+}
 
 static uint64_t record_offset(fb_store *s, uint32_t segment, uint32_t record)
 {
@@ -360,8 +377,9 @@ static int put_record(fb_store *s, const struct fb_space *space, struct fb_recor
     return put_bytes(s, space, record, sizeof *record, record_offset(s, space->segment, space->record));
 }
 
-/* 0: *out is reserved; -EAGAIN: this segment is full or no longer open. The caller leases it. */
-static int reserve_leased(fb_store *s, uint32_t segment, uint64_t length_bytes, struct fb_space *out)
+/* 0: *out is reserved; -EAGAIN: this segment is full or no longer open; -ESTALE: it was open, closed, and is
+ * open again for another dataset. The caller leases it. */
+static int reserve_leased(fb_store *s, uint32_t segment, uint32_t dataset, uint64_t length_bytes, struct fb_space *out)
 {
     struct fb_segment *seg = &s->segments[segment];
     uint64_t file_bytes = fb_tier_of(s, segment)->segment_bytes;
@@ -369,11 +387,15 @@ static int reserve_leased(fb_store *s, uint32_t segment, uint64_t length_bytes, 
     for (;;) {
         if (FB_WORD_STATE(seen) != FB_OPEN)
             return -EAGAIN;
+        /* Written before the segment was opened, so of the use that the word is of. */
+        if (atomic_load(&seg->dataset) != dataset)
+            return -ESTALE;
         uint64_t align = length_bytes >= FB_CHUNK_BYTES ? 4096 : 64;
         uint64_t start = ((uint64_t)FB_WORD_END(seen) * 64 + align - 1) & ~(align - 1);
         uint64_t end = start + fb_record_extent(length_bytes);
         uint32_t records = FB_WORD_RECORDS(seen);
-        if (end + (records + 1ull) * FB_RECORD_BYTES > file_bytes)
+        if (end + (records + 1ull) * FB_RECORD_BYTES > file_bytes || start >> FB_UNIT_SHIFT > FB_PLACE_UNIT_MAX ||
+            records >= FB_WORD_RECORDS_MAX)
             return -EAGAIN;
         uint64_t next = FB_WORD(FB_OPEN, FB_WORD_GENERATION(seen), records + 1, end >> FB_UNIT_SHIFT);
         if (!atomic_compare_exchange_weak(&seg->word, &seen, next))
@@ -390,10 +412,10 @@ static int reserve_leased(fb_store *s, uint32_t segment, uint64_t length_bytes, 
 
 /* A writer leases the segment from before its compare-and-swap until it has published: one that is
  * stopped before its table entry is written is seen by the cleaner through the lease alone. */
-static int reserve_in(fb_store *s, uint32_t segment, uint64_t length_bytes, struct fb_space *out)
+static int reserve_in(fb_store *s, uint32_t segment, uint32_t dataset, uint64_t length_bytes, struct fb_space *out)
 {
     atomic_fetch_add_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
-    int r = reserve_leased(s, segment, length_bytes, out);
+    int r = reserve_leased(s, segment, dataset, length_bytes, out);
     if (r != 0)
         atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
     return r;
@@ -420,7 +442,8 @@ int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue
                 return r;
             continue;
         }
-        if (reserve_in(s, open - 1, length_bytes, out) == 0) {
+        int r = reserve_in(s, open - 1, dataset, length_bytes, out);
+        if (r == 0) {
             struct fb_record record = {.hi = key->hi,
                                        .lo = key->lo,
                                        .check = key->check,
@@ -431,12 +454,16 @@ int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue
                                        .state = FB_RECORD_RESERVED};
             FB_POINT("put.reserved");
             out->writable = fb_map_writable(s, out->segment);
-            int r = put_record(s, out, &record);
-            if (r != 0)
+            r = put_record(s, out, &record);
+            if (r != 0) {
+                fb_tier_fault(s, tier, -r);
+                fb_segment_refuse(s, out->segment, r);
                 fb_space_end(s, out);
+            }
             return r;
         }
-        fb_segment_seal(s, open - 1);
+        if (r == -EAGAIN)
+            fb_segment_seal(s, open - 1);
         FB_POINT("segment.sealed");
         atomic_compare_exchange_strong(&d->open[tier][queue], &open, 0);
     }
@@ -556,7 +583,7 @@ bool fb_record_valid(fb_store *s, uint32_t segment, const struct fb_record *reco
     uint64_t offset = (uint64_t)record->unit << g.unit_shift;
     return record->self_crc == fb_crc32c(0, record, offsetof(struct fb_record, self_crc)) &&
            record->generation == atomic_load(&s->segments[segment].generation) &&
-           record->length <= FB_BLOCK_BYTES_MAX && offset >= g.data_begin &&
+           record->length <= FB_BLOCK_BYTES_MAX && record->unit <= FB_PLACE_UNIT_MAX && offset >= g.data_begin &&
            offset + record->length <= (g.whole ? atomic_load(&s->segments[segment].whole_bytes) : g.file_bytes);
 }
 

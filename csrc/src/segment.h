@@ -62,6 +62,11 @@ uint32_t fb_record_of_place(fb_store *s, uint64_t place, uint64_t lo, uint64_t c
 /* Take the right to change a segment's state; false: another live process has it. */
 bool fb_segment_own(fb_store *s, uint32_t segment);
 void fb_segment_disown(fb_store *s, uint32_t segment);
+/* Own it and turn it from this state to CREATING; false: somebody else has it. */
+bool fb_segment_take(fb_store *s, uint32_t segment, uint32_t from);
+/* A write into an open segment failed: where the file system is full, nothing more goes into it, and the
+ * tier is as large as it has become. */
+void fb_segment_refuse(fb_store *s, uint32_t segment, int error);
 /* No room for more than this: puts above it are not admitted until the maintainer finds room again. */
 void fb_tier_shrink(fb_store *s, uint32_t tier, uint64_t bytes);
 

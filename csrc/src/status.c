@@ -108,8 +108,10 @@ int fb_status_read(fb_store *s, struct fb_status *out)
     out->row_count = s->super->row_count;
     for (uint32_t row = 0; row < atomic_load(&s->shared->rows_high); row++)
         out->rows_used += fb_byte_is_locked(s->probe_fd, row);
+    pthread_mutex_lock(&s->maps_lock);
     out->segments_mapped = s->maps_count;
-    out->segments_mapped_max = FB_MAPS_MAX;
+    pthread_mutex_unlock(&s->maps_lock);
+    out->segments_mapped_max = s->maps_max;
     out->rebuilding = atomic_load(&s->shared->rebuilding) != 0;
     out->maintainer_alive = fb_boottime_ms() - atomic_load(&s->shared->maintainer_beat_ms) < BEAT_STALE_MS;
     out->read_only = s->read_only;

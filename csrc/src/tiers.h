@@ -10,7 +10,26 @@
 int fb_tiers_open(fb_store *s, bool create, struct fb_error *error);
 void fb_tiers_close(fb_store *s);
 
-/* Open PATH/v1, making both: an open directory, or a negative errno with the reason. */
-int fb_open_versioned(const char *path, mode_t mode, int64_t group_id, struct fb_error *error);
+#define FB_GROUP_DIRECTORY_MODE 02770
+#define FB_OWN_DIRECTORY_MODE 0700
+
+/* Open PATH/v1, making both if asked to: an open directory, or a negative errno with the reason. */
+int fb_open_versioned(const fb_store *s, const char *path, bool make, struct fb_error *error);
+
+enum fb_tier_opening {
+    FB_TIER_MAKE,  /* alone: make the directory, recognize it or take it over */
+    FB_TIER_CLAIM, /* come back: the directory itself must be there */
+    FB_TIER_JOIN,  /* it must be the very one that the cache has open */
+};
+/* One tier's directory, with a shared lock on its identity; or a negative errno with the reason. */
+int fb_tier_open(fb_store *s, uint32_t tier, enum fb_tier_opening how, int *lock_fd, struct fb_error *error);
+
+/* Note in live which directories are the ones in use; the caller is alone. */
+void fb_tiers_note(fb_store *s);
+/* The tier's directory as of now, opened again if it was changed; -1 or less: not to be had. */
+int fb_tier_directory(fb_store *s, uint32_t tier);
+/* For the maintainer, of a tier that failed: find its directory where it has come back, give up what lay
+ * in another one. False: it is not there. */
+bool fb_tier_find_directory(fb_store *s, uint32_t tier);
 
 #endif

@@ -13,15 +13,20 @@
 
 #define WHOLE_QUOTA_SHARE 16u /* of the tier's quota at most */
 
+/* Whether the tier, with so much more, stays below its high watermark. */
+static bool is_within(fb_store *s, uint32_t tier, uint64_t more_bytes)
+{
+    struct fb_usage u;
+    fb_tier_usage(s, tier, &u);
+    return u.used_bytes + more_bytes <= fb_tier_effective(s, tier) / 1000 * s->super->tiers[tier].high_permille;
+}
+
 static bool fits(fb_store *s, uint32_t tier, uint64_t size_bytes, uint64_t file_bytes)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    struct fb_usage u;
     if (size_bytes < t->segment_bytes || file_bytes > t->quota_bytes / WHOLE_QUOTA_SHARE || fb_tier_failed(s, tier))
         return false;
-    fb_tier_usage(s, tier, &u);
-    uint64_t limit = fb_tier_effective(s, tier) / 1000 * t->high_permille;
-    return u.used_bytes + file_bytes <= limit && fb_tier_has_room(s, tier, file_bytes);
+    return is_within(s, tier, file_bytes) && fb_tier_has_room(s, tier, file_bytes);
 }
 
 /* Recycled files make way: their space is in the same quota. */
@@ -30,24 +35,33 @@ static void trade_free_files(fb_store *s, uint32_t tier, uint64_t file_bytes)
     struct fb_usage u;
     fb_tier_usage(s, tier, &u);
     while (u.file_bytes + file_bytes > fb_tier_effective(s, tier) && u.free_first != FB_NO_SEGMENT) {
-        if (!fb_segment_own(s, u.free_first))
+        if (!fb_segment_take(s, u.free_first, FB_FREE))
             return;
-        if (fb_segment_turn(s, u.free_first, FB_FREE, FB_CREATING)) {
-            fb_segfile_remove(s, u.free_first);
-            fb_segment_turn(s, u.free_first, FB_CREATING, FB_ABSENT);
-        }
+        fb_segfile_remove(s, u.free_first);
+        fb_segment_turn(s, u.free_first, FB_CREATING, FB_ABSENT);
         fb_segment_disown(s, u.free_first);
         fb_tier_usage(s, tier, &u);
     }
 }
 
-static uint32_t take_number(fb_store *s, uint32_t tier)
+static int write_super(fb_store *s, uint32_t segment, uint32_t whole_sum)
+{
+    uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
+    return fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1), whole_sum);
+}
+
+/* Its size is known before it is taken, for from then on it counts. */
+static uint32_t take_number(fb_store *s, uint32_t tier, uint64_t size_bytes, uint32_t block_bytes)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
     for (uint32_t i = 0; i < t->whole_count; i++) {
         uint32_t segment = t->whole_base + i;
         if (fb_segment_state_of(s, segment) != FB_ABSENT || !fb_segment_own(s, segment))
             continue;
+        if (fb_segment_state_of(s, segment) == FB_ABSENT) {
+            atomic_store(&s->segments[segment].whole_bytes, size_bytes);
+            atomic_store(&s->segments[segment].whole_block_bytes, block_bytes);
+        }
         if (fb_segment_turn(s, segment, FB_ABSENT, FB_CREATING))
             return segment;
         fb_segment_disown(s, segment);
@@ -62,12 +76,16 @@ static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32
     if (!fits(s, tier, size_bytes, file_bytes))
         return -ENOSPC;
     trade_free_files(s, tier, file_bytes);
-    uint32_t segment = take_number(s, tier);
+    uint32_t segment = take_number(s, tier, size_bytes, block_bytes);
     if (segment == FB_NO_SEGMENT)
         return -ENOSPC;
+    /* Once more: others may have taken room at the same moment. */
+    if (!is_within(s, tier, 0)) {
+        fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
+        fb_segment_disown(s, segment);
+        return -ENOSPC;
+    }
     struct fb_segment *seg = &s->segments[segment];
-    atomic_store(&seg->whole_bytes, size_bytes);
-    atomic_store(&seg->whole_block_bytes, block_bytes);
     atomic_store(&seg->whole_lo, key->lo);
     atomic_store(&seg->whole_check, key->check);
     atomic_store(&seg->dataset, dataset);
@@ -75,9 +93,10 @@ static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32
     int r = fb_segfile_create(s, segment);
     fb_segment_renew(s, segment, FB_CREATING);
     if (r == 0)
-        r = fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1));
+        r = write_super(s, segment, 0);
     if (r != 0) {
         fb_tier_fault(s, tier, -r);
+        fb_segfile_remove(s, segment);
         fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
         fb_segment_disown(s, segment);
         return -ENOSPC;
@@ -131,20 +150,44 @@ static void raise_records(fb_store *s, uint32_t segment, uint32_t records)
         ;
 }
 
+struct filling {
+    const struct fb_whole *whole;
+    uint64_t place;
+    bool there; /* written already: nothing is published, and nothing buried */
+};
+
 static bool still_filling(fb_store *s, void *context, uint64_t old_place)
 {
-    bool filling = is_filling(s, context);
-    if (filling)
-        fb_hold_old(s, old_place);
-    return filling;
+    struct filling *filling = context;
+    filling->there = FB_PLACE_LOCATION(old_place) == FB_PLACE_LOCATION(filling->place);
+    if (filling->there || !is_filling(s, filling->whole))
+        return false;
+    fb_hold_old(s, old_place);
+    return true;
+}
+
+/* A block's key names its content: one that is there, perhaps under somebody's view, is not written again. */
+static bool is_written(fb_store *s, const struct fb_key *key, uint64_t place)
+{
+    struct fb_found found;
+    return fb_index_find(s, key, &found) == 0 && FB_PLACE_LOCATION(found.place) == FB_PLACE_LOCATION(place);
+}
+
+/* A block that was written under another key: its slot leads here, and the table can name only one. */
+static bool is_anothers(fb_store *s, const struct fb_whole *whole, uint32_t block, const struct fb_key *key)
+{
+    struct fb_record record;
+    return block < FB_WORD_RECORDS(atomic_load(&s->segments[whole->segment].word)) &&
+           fb_record_read(s, whole->segment, block, &record) == 0 && record.state != FB_RECORD_DEAD &&
+           (record.lo != key->lo || record.check != key->check);
 }
 
 int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, const struct fb_key *key,
                    const void *data, uint64_t length_bytes)
 {
-    uint64_t offset = block * whole->block_bytes;
-    if (offset >= whole->size_bytes)
+    if (block > whole->size_bytes / whole->block_bytes || block * whole->block_bytes >= whole->size_bytes)
         return -EINVAL;
+    uint64_t offset = block * whole->block_bytes;
     uint64_t left = whole->size_bytes - offset;
     if (length_bytes != (left < whole->block_bytes ? left : whole->block_bytes))
         return -EINVAL;
@@ -158,48 +201,65 @@ int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, co
                              .length_bytes = length_bytes};
     uint32_t crc;
     uint64_t old;
-    struct fb_whole guard = *whole;
+    struct filling filling = {whole, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)), false};
+    if (is_written(s, key, filling.place))
+        return 0;
+    if (is_anothers(s, whole, (uint32_t)block, key))
+        return -EINVAL;
     int r = fb_space_write(s, &space, data, &crc);
     FB_POINT("whole.written");
     if (r == 0)
         r = fb_space_commit(s, &space, key, crc, 0, FB_RECORD_COMMITTED);
     raise_records(s, whole->segment, (uint32_t)block + 1);
     if (r == 0)
-        r = fb_index_put(s, key, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)),
-                         FB_EXTENT(length_bytes, 0), still_filling, &guard, &old);
-    if (r == 0)
+        r = fb_index_put(s, key, filling.place, FB_EXTENT(length_bytes, 0), still_filling, &filling, &old);
+    if (r == 0) {
         fb_bury(s, key, old);
+        fb_keep_pin(s, key, old);
+    } else if (filling.there) {
+        r = 0;
+    }
     fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
     fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
     return r == 0 ? 0 : -ENOSPC;
 }
 
-static bool count_committed(fb_store *s, void *context, uint32_t segment, uint32_t number,
-                            const struct fb_record *record, bool valid)
+struct tally {
+    uint64_t committed;
+    uint32_t sum;
+};
+
+static bool tally_record(fb_store *s, void *context, uint32_t segment, uint32_t number,
+                         const struct fb_record *record, bool valid)
 {
+    struct tally *tally = context;
     (void)s;
     (void)segment;
     (void)number;
-    *(uint64_t *)context += valid && (record->state == FB_RECORD_COMMITTED || record->state == FB_RECORD_PINNED);
+    tally->committed += valid && (record->state == FB_RECORD_COMMITTED || record->state == FB_RECORD_PINNED);
+    tally->sum = fb_crc32c(tally->sum, &record->crc, sizeof record->crc);
     return true;
 }
 
 int fb_whole_complete(fb_store *s, const struct fb_whole *whole)
 {
-    uint64_t blocks = (whole->size_bytes + whole->block_bytes - 1) / whole->block_bytes, committed = 0, old;
+    uint64_t blocks = (whole->size_bytes + whole->block_bytes - 1) / whole->block_bytes, old;
+    struct tally tally = {0};
     if (!is_filling(s, whole))
         return -ENOSPC;
-    int r = fb_records_visit(s, whole->segment, 0, (uint32_t)blocks, count_committed, &committed);
-    if (r == 0 && committed != blocks)
+    int r = fb_records_visit(s, whole->segment, 0, (uint32_t)blocks, tally_record, &tally);
+    if (r == 0 && tally.committed != blocks)
         r = -ENODATA;
+    if (r == 0)
+        r = write_super(s, whole->segment, tally.sum);
     if (r != 0) {
         fb_whole_abandon(s, whole);
         return r;
     }
-    struct fb_whole guard = *whole;
-    uint64_t place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0,
-                              whole->segment);
-    r = fb_index_put(s, &whole->key, place, FB_EXTENT(0, 0), still_filling, &guard, &old);
+    struct filling filling = {whole, 0, false};
+    filling.place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0,
+                             whole->segment);
+    r = fb_index_put(s, &whole->key, filling.place, FB_EXTENT(0, 0), still_filling, &filling, &old);
     if (r == 0)
         fb_bury(s, &whole->key, old);
     FB_POINT("whole.published");
@@ -217,47 +277,61 @@ void fb_whole_abandon(fb_store *s, const struct fb_whole *whole)
     fb_segment_retire(s, whole->segment, FB_EVICT_FORCE);
 }
 
-/* All blocks of a reopened store are verified once before the whole is handed out as one view. */
-static bool verify_whole(fb_store *s, uint32_t segment, const uint8_t *base)
+/* All blocks of a reopened store are verified once before the whole is handed out as one view; the
+ * superblock says that they are the blocks of this file, in this order. 0, -EBADMSG, or an errno of this
+ * process's own limits. */
+static int verify_whole(fb_store *s, uint32_t segment, const struct fb_key *file_key, const uint8_t *base)
 {
     struct fb_segment *seg = &s->segments[segment];
+    struct fb_segment_super super;
     uint64_t size = atomic_load(&seg->whole_bytes);
-    uint32_t block_bytes = atomic_load(&seg->whole_block_bytes);
-    for (uint64_t offset = 0, block = 0; offset < size; offset += block_bytes, block++) {
+    uint32_t block_bytes = atomic_load(&seg->whole_block_bytes), sum = 0;
+    int r = fb_segfile_read_super(s, segment, &super);
+    if (r == 0 && (super.whole_key.lo != file_key->lo || super.whole_key.check != file_key->check))
+        r = -EBADMSG;
+    for (uint64_t offset = 0, block = 0; r == 0 && offset < size; offset += block_bytes, block++) {
         struct fb_record record;
-        if (fb_record_read(s, segment, (uint32_t)block, &record) != 0)
-            return false;
+        r = fb_record_read(s, segment, (uint32_t)block, &record);
+        if (r == 0 && (uint64_t)record.unit << FB_WHOLE_UNIT_SHIFT != offset)
+            r = -EBADMSG;
+        if (r != 0)
+            break;
         struct fb_key key = {.hi = record.hi, .lo = record.lo, .check = record.check};
         struct fb_found found = {.place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, block, record.unit, segment),
                                  .extent = FB_EXTENT(record.length, 0)};
-        if ((uint64_t)record.unit << FB_WHOLE_UNIT_SHIFT != offset ||
-            fb_block_verify(s, &found, &key, base + offset) != 0)
-            return false;
+        r = fb_block_verify(s, &found, &key, base + offset);
+        sum = fb_crc32c(sum, &record.crc, sizeof record.crc);
     }
-    return true;
+    if (r == 0 && sum != super.whole_sum)
+        r = -EBADMSG;
+    return r == 0 || fb_error_is_own(-r) ? r : -EBADMSG;
 }
 
 int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
 {
     for (int tries = 0; tries < 16; tries++) {
         struct fb_found found;
-        int r = fb_index_find(s, key, &found);
+        int r = fb_block_find(s, key, &found);
         if (r != 0 || !(FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) ||
             FB_PLACE_SEGMENT(found.place) >= s->segment_count)
             return -ENOENT;
         uint32_t segment = FB_PLACE_SEGMENT(found.place);
-        if (!fb_segment_is_whole(s, segment))
+        if (!fb_segment_is_whole(s, segment) || atomic_load(&s->segments[segment].whole_lo) != key->lo ||
+            atomic_load(&s->segments[segment].whole_check) != key->check)
             return -ENOENT;
-        if (!s->has_row || !fb_segment_maps(s, segment))
+        if (!s->has_row || !fb_segment_maps(s, segment) || fb_holds_too_much(s) ||
+            fb_tier_failed(s, s->segment_tier[segment]))
             return -EOPNOTSUPP;
         atomic_fetch_add(&s->row_leases[segment], 1);
         bool same = atomic_load(&s->metas[found.page].sequence) == found.sequence;
         const uint8_t *base = same ? fb_map_base(s, segment) : NULL;
         bool stale = FB_PLACE_VERIFIED(found.place) != atomic_load(&s->shared->verify_generation);
         bool verify = s->config.checksum == FB_CHECKSUM_READ || (s->config.checksum == FB_CHECKSUM_LOAD && stale);
-        if (base != NULL && verify && !verify_whole(s, segment, base)) {
-            fb_index_swap(s, key->lo, key->check, found.place, 0);
-            fb_count(s, FB_C_MISS_CHECKSUM, 1);
+        int verdict = base != NULL && verify ? verify_whole(s, segment, key, base) : 0;
+        if (verdict != 0) {
+            if (verdict == -EBADMSG)
+                fb_index_swap(s, key->lo, key->check, found.place, 0);
+            fb_count(s, verdict == -EBADMSG ? FB_C_MISS_CHECKSUM : FB_C_MISS_IO, 1);
             base = NULL;
         } else if (base != NULL && verify && stale) {
             uint64_t place = (found.place & ~((uint64_t)0xff << 4)) |
@@ -269,6 +343,7 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
                 .data = base, .length_bytes = atomic_load(&s->segments[segment].whole_bytes), .segment = segment};
             fb_count(s, FB_C_HIT_MEM + fb_tier_of(s, segment)->medium, 1);
             fb_count(s, FB_C_HIT_BYTES_MEM + fb_tier_of(s, segment)->medium, hit->length_bytes);
+            fb_dataset_is_read(s, segment);
             return 0;
         }
         atomic_fetch_sub(&s->row_leases[segment], 1);

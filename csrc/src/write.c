@@ -48,8 +48,10 @@ int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64
     for (uint32_t level = 0; level < fb_level_count(s); level++)
         if (fb_place_in_level(s, dataset, level, queue, key, length_bytes, false, out) == 0)
             return 0;
-    atomic_store(&s->datasets[dataset].wanted_s, fb_now_s(s));
-    fb_maintainer_wake(s);
+    /* Once a second: a full cache is normal, and what does not fit is no reason to keep a processor busy. */
+    uint32_t now = fb_now_s(s);
+    if (atomic_exchange(&s->datasets[dataset].wanted_s, now) != now)
+        fb_maintainer_wake(s);
     return -ENOSPC;
 }
 
@@ -64,6 +66,12 @@ void fb_hold_old(fb_store *s, uint64_t place)
         atomic_fetch_add(&s->row_leases[FB_PLACE_SEGMENT(place)], 1);
 }
 
+void fb_keep_pin(fb_store *s, const struct fb_key *key, uint64_t old_place)
+{
+    if (FB_PLACE_STATE(old_place) == FB_SLOT_PRESENT && (FB_PLACE_FLAGS(old_place) & FB_SLOT_PINNED))
+        fb_pin(s, key, true);
+}
+
 void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place)
 {
     struct fb_record record;
@@ -76,14 +84,31 @@ void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place)
     atomic_fetch_add(&s->shared->deletes, 1);
 }
 
-/* Under the page's lock. The cleaner sets RETIRING before it visits any page, so either it is seen here,
- * or the cleaner comes to this page later and finds the slot. */
+static bool hold_old(fb_store *s, void *context, uint64_t old_place)
+{
+    (void)context;
+    fb_hold_old(s, old_place);
+    return true;
+}
+
+int fb_unpublish(fb_store *s, const struct fb_key *key, uint64_t place)
+{
+    int r = fb_index_move(s, key->lo, key->check, place, 0, hold_old, NULL);
+    if (r == 0)
+        fb_bury(s, key, place);
+    return r;
+}
+
+bool fb_space_is_open(fb_store *s, const struct fb_space *space)
+{
+    uint32_t state = fb_segment_state_of(s, space->segment);
+    return (state == FB_OPEN || state == FB_SEALED) &&
+           atomic_load(&s->segments[space->segment].generation) == space->generation;
+}
+
 static bool still_open(fb_store *s, void *context, uint64_t old_place)
 {
-    const struct fb_space *space = context;
-    uint32_t state = fb_segment_state_of(s, space->segment);
-    bool open = (state == FB_OPEN || state == FB_SEALED) &&
-                atomic_load(&s->segments[space->segment].generation) == space->generation;
+    bool open = fb_space_is_open(s, context);
     if (open)
         fb_hold_old(s, old_place);
     return open;
@@ -104,8 +129,8 @@ int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *spa
     if (expiry_s != 0)
         atomic_store(&s->shared->any_expiry, 1);
     fb_bury(s, key, old);
-    if (FB_PLACE_STATE(old) == FB_SLOT_PRESENT && (FB_PLACE_FLAGS(old) & FB_SLOT_PINNED) && !(flags & FB_SLOT_PINNED))
-        fb_pin(s, key, true);
+    if (!(flags & FB_SLOT_PINNED))
+        fb_keep_pin(s, key, old);
     return 0;
 }
 
@@ -131,14 +156,8 @@ static int count_put(fb_store *s, int r, uint64_t length_bytes)
  * is as large as it has become. */
 static void write_failed(fb_store *s, const struct fb_space *space, int error)
 {
-    struct fb_usage u;
-    uint32_t tier = s->segment_tier[space->segment];
     fb_space_abandon(s, space);
-    if (error == -ENOSPC || error == -EDQUOT) {
-        fb_segment_seal(s, space->segment);
-        fb_tier_usage(s, tier, &u);
-        fb_tier_shrink(s, tier, u.file_bytes);
-    }
+    fb_segment_refuse(s, space->segment, error);
 }
 
 static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t crc, uint32_t expiry_s)
@@ -373,9 +392,11 @@ int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
     struct fb_found found;
     if (!s->has_row)
         return -EROFS;
-    if (fb_index_find(s, key, &found) != 0 || (FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) ||
-        is_expired(s, found.extent))
-        return -ENOENT;
+    int r = fb_index_find_locked(s, key, &found);
+    if (r == 0 && ((FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) || is_expired(s, found.extent)))
+        r = -ENOENT;
+    if (r != 0)
+        return r;
     uint32_t tier = tier_of_place(s, found.place);
     uint64_t length = FB_EXTENT_LENGTH(found.extent);
     bool before = (FB_PLACE_FLAGS(found.place) & FB_SLOT_PINNED) != 0;
@@ -383,7 +404,7 @@ int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
         return 0;
     if (pinned && !pin_fits(s, tier, length))
         return -EDQUOT;
-    int r = lock_slot(s, key, &page, &slot);
+    r = lock_slot(s, key, &page, &slot);
     if (r != 0)
         return r;
     struct fb_slot *target = &fb_page_at(s, page)->slots[slot];

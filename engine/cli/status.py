@@ -31,21 +31,26 @@ def status(session: Session, prometheus: bool) -> None:
 
 
 def _show(status: Mapping[str, Any]) -> None:
+    index, rows = status["index"], status["rows"]
+    rebuilding = ", the index is being rebuilt" if index["rebuilding"] else ""
     click.echo(f"cache     {printable(status['path'])}")
-    click.echo(f"cached    {status['blocks']} blocks, {size_text(status['committed_bytes'])}")
+    click.echo(f"live file {printable(index['live_path'])}")
+    click.echo(f"cached    {status['blocks']} blocks, {size_text(status['committed_bytes'])}{rebuilding}")
     click.echo(f"reads     {_reads_text(status['counters'])}")
-    rows = status["rows"]
     click.echo(f"processes {rows['used']} of at most {rows['max']}")
     echo_table(
-        ("tier", "medium", "quota", "cached", "held", "pinned", "state"),
+        ("tier", "medium", "quota", "effective", "used", "held", "free", "pinned", "state"),
         [_tier_row(tier) for tier in status["tiers"]],
     )
     echo_table(("dataset", "uri"), [(dataset["name"], dataset["uri"]) for dataset in status["attached"]])
-    holders = [holder for holder in status["holders"] if holder["held_bytes"]]
+    holders = [holder for holder in status["holders"] if holder["leases"] or holder["held_bytes"]]
     if holders:
         echo_table(
-            ("process holding evicted bytes", "pid", "bytes"),
-            [(holder["name"], str(holder["pid"]), size_text(holder["held_bytes"])) for holder in holders],
+            ("holder", "pid", "leases", "held"),
+            [
+                (holder["name"], str(holder["pid"]), str(holder["leases"]), size_text(holder["held_bytes"]))
+                for holder in holders
+            ],
         )
 
 
@@ -57,8 +62,6 @@ def _reads_text(counters: Mapping[str, int]) -> str:
 
 
 def _tier_row(tier: Mapping[str, Any]) -> tuple[str, ...]:
-    shrunk = tier["effective_bytes"] < tier["quota_bytes"]
-    quota = size_text(tier["quota_bytes"])
-    state = f"failed: {tier['cause']}" if tier["failed"] else "shrunk, memory is short" if shrunk else "ok"
-    sizes = (size_text(tier[name]) for name in ("committed_bytes", "held_bytes", "pinned_bytes"))
-    return (tier["path"], tier["medium"], quota, *sizes, state)
+    names = ("quota_bytes", "effective_bytes", "used_bytes", "held_bytes", "free_bytes", "pinned_bytes")
+    state = f"failed: {tier['cause']}" if tier["failed"] else "ok"
+    return (tier["path"], tier["medium"], *(size_text(tier[name]) for name in names), state)

@@ -1,5 +1,6 @@
-"""Entries: what is known of the objects in the attached datasets. A cache itself: dropped at boot, never a
-loss.
+"""Entries: what is known of the objects in the attached datasets.
+
+A cache itself: dropped at boot, and never a loss.
 
 One row for each object or directory, under its dataset, its parent and its name, so that a stat is one get
 and a directory's content one range of keys; a further row says that a directory was listed as a whole.

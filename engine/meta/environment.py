@@ -1,5 +1,4 @@
-"""LMDB environments, each opened once in a process however many caches use it, and never carried over a
-fork.
+"""LMDB environments: each opened once in a process, by however many users, and never carried over a fork.
 
 LMDB must not be opened twice in one process, for closing one handle drops the file locks of the other. Its
 handles must not be used on both sides of a fork either, and a child that closes an inherited one takes away

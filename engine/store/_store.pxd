@@ -38,6 +38,7 @@ cdef class Reservation:
 cdef class FileReservation:
     cdef BlockStore store
     cdef fb_whole whole
+    cdef uint32_t writers  # threads that write a block at the moment
     cdef bint open
     cdef readonly bint admitted
     cdef readonly object complete

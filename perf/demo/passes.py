@@ -73,7 +73,7 @@ class Stage:
             self.console.print(
                 f"new workers, the same cache directory: opened in {readers.open_seconds:.2f} s"
             )
-            yield self._measure_cached("forebay, warm after SIGKILL", readers, self._seed(4))
+            yield self._measure_cached("warm after SIGKILL", readers, self._seed(4))
 
     def _readers(self, spec: SourceSpec) -> Readers:
         return Readers(spec, self.data.samples, self.load["workers"], self.load["reads_in_flight"])

@@ -13,15 +13,15 @@ from perf import plots
 from perf.demo.passes import Pass
 
 MB = 1_000_000
-HEADINGS = ("samples/s", "x straight", "MB/s", "S3 requests", "S3 MB", "hit ratio", "MB saved", "seconds")
+HEADINGS = ("samples\n/s", "x S3", "MB/s", "S3 re-\nquests", "S3\nMB", "hit\nratio", "MB\nsaved", "s")
 
 
 def print_passes(console: Console, passes: Sequence[Pass]) -> None:
     """Print a row a pass, each speed beside its ratio to the first pass."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("pass")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns are enough
+    table.add_column("pass", no_wrap=True)
     for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in passes:
         table.add_row(
             each.name,
@@ -29,7 +29,7 @@ def print_passes(console: Console, passes: Sequence[Pass]) -> None:
             f"{each.samples_per_s / passes[0].samples_per_s:.1f}",
             f"{each.bytes_per_s / MB:,.0f}",
             f"{each.s3_requests:,}",
-            f"{each.s3_bytes / MB:,.1f}",
+            f"{each.s3_bytes / MB:,.0f}",
             "" if each.hit_ratio is None else f"{each.hit_ratio:.4f}",
             f"{each.saved_bytes / MB:,.0f}",
             f"{each.epoch.seconds:.1f}",

@@ -61,6 +61,11 @@ static void remove_live(const struct fixture *f)
     close(fd);
 }
 
+void fixture_remove_tier(const struct fixture *f, uint32_t tier)
+{
+    CHECK_EQ(nftw(f->config.tiers[tier].path, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 void fixture_end(struct fixture *f)
 {
     remove_live(f);
@@ -204,6 +209,17 @@ struct fb_found block_found(fb_store *s, uint64_t number)
 uint32_t block_segment(fb_store *s, uint64_t number)
 {
     return FB_PLACE_SEGMENT(block_found(s, number).place);
+}
+
+void block_damage(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset)
+{
+    char name[32], path[FB_PATH_MAX];
+    uint64_t place = block_found(s, number).place;
+    uint32_t segment = FB_PLACE_SEGMENT(place);
+    uint8_t wrong = 0xa5;
+    fb_segfile_name(s, segment, name);
+    fixture_tier_path(f, s->segment_tier[segment], name, path);
+    fixture_damage(path, ((uint64_t)FB_PLACE_UNIT(place) << FB_UNIT_SHIFT) + offset, &wrong, 1);
 }
 
 uint64_t fill_segment(fb_store *s, uint64_t first, uint64_t length_bytes)

@@ -22,6 +22,8 @@ struct fixture {
 void fixture_begin(struct fixture *f, uint64_t quota_bytes);
 /* One more tier; to be called before the first opening. */
 void fixture_add_tier(struct fixture *f, enum fb_medium medium, uint64_t quota_bytes);
+/* Remove a tier's directory with all that is in it. */
+void fixture_remove_tier(const struct fixture *f, uint32_t tier);
 /* Remove all files. The handles are closed by then. */
 void fixture_end(struct fixture *f);
 
@@ -56,6 +58,9 @@ struct fb_hit block_hold(fb_store *s, uint64_t number);
 /* Where a key's slot is: it must be there. */
 struct fb_found block_found(fb_store *s, uint64_t number);
 uint32_t block_segment(fb_store *s, uint64_t number);
+
+/* Spoil one byte of a block's data in its file. */
+void block_damage(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset);
 
 /* Put blocks first, first + 1, ... until the segment that the first went to is sealed; one past the last that
  * lies in it. */

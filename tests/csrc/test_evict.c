@@ -18,16 +18,6 @@ static bool file_exists(const struct fixture *f, fb_store *s, uint32_t segment)
     return access(path, F_OK) == 0;
 }
 
-static void damage_block(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset)
-{
-    char name[32], path[FB_PATH_MAX];
-    uint64_t place = block_found(s, number).place;
-    uint8_t wrong = 0xa5;
-    fb_segfile_name(s, FB_PLACE_SEGMENT(place), name);
-    fixture_tier_path(f, s->segment_tier[FB_PLACE_SEGMENT(place)], name, path);
-    fixture_damage(path, ((uint64_t)FB_PLACE_UNIT(place) << FB_UNIT_SHIFT) + offset, &wrong, 1);
-}
-
 static void delete_block(fb_store *s, uint64_t number)
 {
     struct fb_key key = key_of_number(number);
@@ -238,8 +228,8 @@ TEST(a_corrupted_survivor_is_dropped_not_laundered)
     const uint32_t longer = 200000; /* several checksums */
     uint64_t count = fill_segment(s, 0, longer);
     uint32_t segment = block_segment(s, 0);
-    damage_block(&f, s, 1, 0);
-    damage_block(&f, s, 2, longer - 1);
+    block_damage(&f, s, 1, 0);
+    block_damage(&f, s, 2, longer - 1);
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), 0);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
     for (uint64_t i = 0; i < count; i++)
@@ -263,7 +253,8 @@ TEST(a_slot_whose_table_entry_is_damaged_goes_with_its_segment)
     fb_segfile_name(s, segment, name);
     fixture_tier_path(&f, 0, name, path);
     for (uint64_t i = 0; i < 2; i++)
-        fixture_damage(path, fb_geometry_of(s, segment).file_bytes - (i + 1) * FB_RECORD_BYTES + offsets[i], &wrong, 1);
+        fixture_damage(path, fb_geometry_of(s, segment).file_bytes - (i + 1) * FB_RECORD_BYTES + offsets[i],
+                       &wrong, 1);
 
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
@@ -307,7 +298,8 @@ TEST(without_room_for_its_survivors_a_segment_stays)
     uint64_t count = 0;
     while (block_put(s, count, 0, LENGTH))
         count++;
-    uint32_t segment = block_segment(s, 0), records = FB_WORD_RECORDS(atomic_load(&s->segments[segment].word));
+    uint32_t segment = block_segment(s, 0),
+             records = FB_WORD_RECORDS(atomic_load(&s->segments[segment].word));
     fb_tier_shrink(s, 0, 0); /* nothing may be added, not even by the evictor */
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), -ENOSPC);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_SEALED);

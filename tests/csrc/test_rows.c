@@ -54,10 +54,10 @@ TEST(words_that_no_row_ever_wrote)
     fixture_begin(&f, QUOTA);
     fb_store *s = fixture_open(&f);
     CHECK(!fb_owner_is_dead(s, 0));
-    CHECK(!fb_owner_is_dead(s, 0x80000000u));              /* only the mark of waiters */
-    CHECK(fb_owner_is_dead(s, s->super->row_count + 1u));  /* beyond the table */
+    CHECK(!fb_owner_is_dead(s, 0x80000000u));             /* only the mark of waiters */
+    CHECK(fb_owner_is_dead(s, s->super->row_count + 1u)); /* beyond the table */
     CHECK(fb_owner_is_dead(s, 0x7fffffffu));
-    CHECK(fb_owner_is_dead(s, 0x00010000u));               /* an incarnation without a row */
+    CHECK(fb_owner_is_dead(s, 0x00010000u)); /* an incarnation without a row */
     fb_close(s);
     fixture_end(&f);
 }

@@ -247,8 +247,7 @@ TEST(an_entry_of_an_older_use_is_no_entry)
     CHECK_EQ(record.state, FB_RECORD_DEAD);
     uint64_t word = atomic_load(&s->segments[space.segment].word);
     fb_segment_renew(s, space.segment, FB_OPEN);
-    CHECK_EQ(FB_WORD_GENERATION(atomic_load(&s->segments[space.segment].word)),
-             FB_WORD_GENERATION(word) + 1);
+    CHECK_EQ(FB_WORD_GENERATION(atomic_load(&s->segments[space.segment].word)), FB_WORD_GENERATION(word) + 1);
     CHECK_EQ(fb_record_read(s, space.segment, space.record, &record), -EBADMSG);
     fixture_kill(s);
     fixture_end(&f);

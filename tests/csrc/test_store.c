@@ -6,18 +6,9 @@
 
 #define QUOTA (32 * MIB)
 
-static void damage_block(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset)
-{
-    char name[32], path[FB_PATH_MAX];
-    uint64_t place = block_found(s, number).place;
-    uint8_t wrong = 0xa5;
-    fb_segfile_name(s, FB_PLACE_SEGMENT(place), name);
-    fixture_tier_path(f, s->segment_tier[FB_PLACE_SEGMENT(place)], name, path);
-    fixture_damage(path, ((uint64_t)FB_PLACE_UNIT(place) << FB_UNIT_SHIFT) + offset, &wrong, 1);
-}
-
-static const uint64_t lengths[] = {0,     1,      7,      8,      63,     64,     4095,          4096,   65535,
-                                   65536, 65537, 131071, 131072, 131073, 200001, (1u << 20) - 1, 1u << 20};
+static const uint64_t lengths[] = {0,       1,     7,     8,      63,     64,     4095,   4096,
+                                   65535,   65536, 65537, 131071, 131072, 131073, 200001, (1u << 20) - 1,
+                                   1u << 20};
 enum { LENGTHS = sizeof lengths / sizeof lengths[0] };
 
 static void come_back(struct fixture *f, enum fb_checksum checksum)
@@ -234,7 +225,7 @@ static void expect_dropped(const struct fixture *f, uint64_t length, uint64_t of
         s = fixture_open(f);
     }
     uint64_t missed = store_counter(s, FB_C_MISS_CHECKSUM);
-    damage_block(f, s, 1, offset);
+    block_damage(f, s, 1, offset);
     CHECK(!block_hit(s, 1, 0, length));
     CHECK_EQ(store_counter(s, FB_C_MISS_CHECKSUM), missed + 1);
     struct fb_key key = key_of_number(1);
@@ -316,7 +307,8 @@ TEST(slots_that_lead_out_of_their_segment_are_dropped)
     fixture_end(&f);
 }
 
-/* A slot that says `whole` of a segment that is none must not make a view as long as some other field says. */
+/* A slot that says `whole` of a segment that is none must not make a view as long as some other field says.
+ */
 TEST(a_whole_slot_of_a_slotted_segment_is_no_whole_file)
 {
     struct fixture f;
@@ -328,7 +320,8 @@ TEST(a_whole_slot_of_a_slotted_segment_is_no_whole_file)
     CHECK(block_put(s, 1, 0, 1000));
     uint32_t segment = block_segment(s, 1);
     atomic_store(&s->segments[segment].whole_bytes, 1ull << 40);
-    uint64_t place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0, segment);
+    uint64_t place =
+        FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0, segment);
     CHECK_EQ(fb_index_put(s, &key, place, 0, NULL, NULL, &old), 0);
     CHECK_EQ(fb_whole_get(s, &key, &hit), -ENOENT);
     CHECK_EQ(atomic_load(&s->row_leases[segment]), 0);

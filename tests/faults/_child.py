@@ -14,6 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -30,7 +31,7 @@ _KILLED_FIRST: Final = 128 + signal.SIGKILL  # how the first process of a namesp
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class ChildFailed(AssertionError):
+class ChildError(AssertionError):
     """A child raised; its traceback is the message."""
 
 
@@ -86,6 +87,7 @@ class Child:
         results.close()
         self._pidfd = os.pidfd_open(self.pid)
         self._code: int | None = None
+        self._first_of_namespace = first_of_namespace
 
     def _run(
         self,
@@ -118,9 +120,17 @@ class Child:
         if self._code is None:
             self.kill()
             self.exit_code()
+        if self._first_of_namespace:
+            self._wait_for_inner()
         os.close(self._pidfd)
         self.link.close()
         self._results.close()
+
+    def _wait_for_inner(self) -> None:
+        """Wait for the end of the process inside the namespace, which dies just after the one between."""
+        with suppress(EOFError):
+            while self._results.poll(DEADLINE_S):
+                self._results.recv()
 
     def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
         """Wait for the end; negative is the signal that it died of."""
@@ -131,16 +141,16 @@ class Child:
         return self._code
 
     def result(self, deadline_s: float = DEADLINE_S) -> Any:
-        """Wait for the end and return what the body returned. Raises: ChildFailed."""
+        """Wait for the end and return what the body returned. Raises: ChildError."""
         if not self._results.poll(deadline_s):
             raise TimeoutError(f"process {self.pid} gave no result within {deadline_s} s")
         try:
             trace, value = self._results.recv()
         except EOFError:
-            raise ChildFailed(f"process {self.pid} ended with {self.exit_code()}") from None
+            raise ChildError(f"process {self.pid} ended with {self.exit_code()}") from None
         self.exit_code(deadline_s)
         if trace is not None:
-            raise ChildFailed(trace)
+            raise ChildError(trace)
         return value
 
     def has_ended(self) -> bool:
@@ -152,7 +162,7 @@ class Child:
         self.link.send(message)
 
     def receive(self, deadline_s: float = DEADLINE_S) -> Any:
-        """Receive from the body's link; a body that raised instead is reported. Raises: ChildFailed."""
+        """Receive from the body's link; a body that raised instead is reported. Raises: ChildError."""
         ready = select.select([self.link, self._results], [], [], deadline_s)[0]
         if self.link in ready:
             try:
@@ -161,7 +171,7 @@ class Child:
                 ready.append(self._results)
         if self._results in ready:
             self.result(deadline_s)
-            raise ChildFailed(f"process {self.pid} ended without a word")
+            raise ChildError(f"process {self.pid} ended without a word")
         raise TimeoutError(f"process {self.pid} said nothing within {deadline_s} s")
 
     def ask(self, message: object, deadline_s: float = DEADLINE_S) -> Any:

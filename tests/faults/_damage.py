@@ -12,19 +12,29 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from forebay.config import Medium
 from forebay.store import BlockStore, Tier
+from tests.faults._child import Child
 
 KIB = 1 << 10
 MIB = 1 << 20
 
 
+_POOL = hashlib.shake_128(b"blocks").digest(3 * MIB)
+
+
 def block(key: bytes, size_bytes: int) -> bytes:
-    """Give the one right content of a key at a size: neither zeros nor repeating."""
-    return hashlib.shake_128(b"%d " % size_bytes + key).digest(size_bytes)
+    """Give the one right content of a key at a size: no two keys have the same bytes at the same place."""
+    digest = hashlib.blake2b(b"%d " % size_bytes + key, digest_size=32).digest()
+    begin = int.from_bytes(digest[:8], "little") % (2 * MIB)
+    content = digest + _POOL[begin : begin + min(size_bytes, MIB)]
+    while len(content) < size_bytes:
+        content += hashlib.blake2b(content[-MIB:], digest_size=32).digest() + _POOL[begin : begin + MIB - 1]
+    return content[:size_bytes]
 
 
 @dataclass
@@ -76,6 +86,21 @@ class CacheFolder:
         """Make the store with so many blocks and close it cleanly."""
         with self.open(**options) as store:
             return self.fill(store, count, size_bytes)
+
+    def left_dead(self, count: int = 40, size_bytes: int = 20_000, **options: Any) -> list[bytes]:
+        """Make the store in a process that is killed with it open, so that no clean flag is written."""
+
+        def body(link: Connection) -> None:
+            store = self.open(**options)
+            link.send(self.fill(store, count, size_bytes))
+            link.recv()
+
+        with Child(body) as child:
+            keys: list[bytes] = child.receive()
+            child.kill()
+            child.exit_code()
+        self.sizes |= dict.fromkeys(keys, size_bytes)
+        return keys
 
     def warm(self, store: BlockStore, keys: Iterable[bytes] | None = None) -> set[bytes]:
         """Read keys (all that were put) and return which are there. Wrong bytes fail the test."""

@@ -46,7 +46,7 @@ def crc32c(data: bytes) -> int:
 class TierSaved(ctypes.Structure):
     """struct fb_tier_saved."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes' form
+    _fields_ = [
         ("path", c_char * PATH_MAX),
         ("quota_bytes", c_uint64),
         ("segment_bytes", c_uint64),
@@ -64,7 +64,7 @@ class TierSaved(ctypes.Structure):
 class IndexSuper(ctypes.Structure):
     """struct fb_index_super."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("magic", c_uint64),
         ("format", c_uint32),
         ("features", c_uint32),
@@ -105,7 +105,7 @@ class IndexSuper(ctypes.Structure):
 class SegmentSuper(ctypes.Structure):
     """struct fb_segment_super."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("magic", c_uint64),
         ("format", c_uint32),
         ("generation", c_uint32),
@@ -127,7 +127,7 @@ class SegmentSuper(ctypes.Structure):
 class Record(ctypes.Structure):
     """struct fb_record."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("hi", c_uint64),
         ("lo", c_uint64),
         ("check", c_uint64),
@@ -146,7 +146,7 @@ class Record(ctypes.Structure):
 class Slot(ctypes.Structure):
     """struct fb_slot."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("lo", c_uint64),
         ("check", c_uint64),
         ("place", c_uint64),

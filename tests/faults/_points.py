@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, get_args
 
 from forebay.config import Medium
-
 from tests.faults._place import Place
 from tests.faults._world import (
     FILE_BLOCK_BYTES,
@@ -66,7 +65,9 @@ class Workload:
         return self.high < 0.5
 
 
-def _blocks(first: int, count: int, length_bytes: int = 3000, version: int = 0, dataset: int = 0) -> list[Block]:
+def _blocks(
+    first: int, count: int, length_bytes: int = 3000, version: int = 0, dataset: int = 0
+) -> list[Block]:
     return [Block(first + i, length_bytes + i % 7, version, dataset) for i in range(count)]
 
 
@@ -118,15 +119,17 @@ def _compacting() -> Workload:
     return Workload((*_puts(KEPT), *_puts(kept)), acted, high=0.3)
 
 
+def _file(first: int) -> list[Block]:
+    """Return the blocks of a file that is just longer than a segment; all but the last are full."""
+    full = [Block(first + i, FILE_BLOCK_BYTES, dataset=WHOLE) for i in range(17)]
+    return [*full, Block(first + 17, FILE_BLOCK_BYTES - 5, dataset=WHOLE)]
+
+
 def _whole_files() -> Workload:
     """Write two whole files and free them."""
-    files = [
-        _blocks(first, 18, FILE_BLOCK_BYTES - 6, dataset=WHOLE) for first in (30000, 31000)
-    ]
-    # Every block but the last has the block size.
-    exact = [[Block(b.number, FILE_BLOCK_BYTES, 0, WHOLE) for b in blocks[:-1]] + blocks[-1:] for blocks in files]
-    acted = tuple(put_file(b"file-%d" % i, blocks) for i, blocks in enumerate(exact))
-    return Workload(_puts(KEPT), (*acted, free(exact[0] + exact[1])))
+    files = [_file(30000), _file(31000)]
+    acted = [put_file(b"file-%d" % i, blocks) for i, blocks in enumerate(files)]
+    return Workload(_puts(KEPT), (*acted, free(files[0] + files[1])))
 
 
 def _reading() -> Workload:

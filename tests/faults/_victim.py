@@ -8,7 +8,6 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from forebay.store import BlockStore
-
 from tests.faults._place import Place, assert_account, settle
 from tests.faults._points import CHURNED, Workload, arm
 from tests.faults._world import Block, Operation, Progress, World, perform_all, put, world_after
@@ -54,13 +53,13 @@ def go_on(store: BlockStore, world: World, workload: Workload) -> None:
         operation.done(world)
 
 
-def check_all(place: Place, store: BlockStore, world: World, workload: Workload, *, processes: int = 1) -> None:
+def check_all(place: Place, store: BlockStore, world: World, workload: Workload) -> None:
     """Hold the store to the model and to its own account, at once and after maintenance."""
     if not workload.index_lost:
         world.verify(store)
     go_on(store, world, workload)
     settle(store)
-    assert_account(place, store, world.verify(store), processes=processes)
+    assert_account(place, store, world.verify(store))
 
 
 def survive(link: Connection, place: Place, workload: Workload) -> None:

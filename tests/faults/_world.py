@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,11 @@ from forebay.store import BlockStore
 
 LOSS_PERCENT_MAX: Final = 1
 FILE_BLOCK_BYTES: Final = 64 << 10
+_VERSION: Final = struct.Struct("<Q")
+_SEED: Final = struct.Struct("<QQQ")
+_TABLE_STARTS: Final = 1 << 20
+_TABLE: Final = hashlib.shake_128(b"blocks").digest(_TABLE_STARTS + FILE_BLOCK_BYTES)
+_COUNT: Final = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +42,14 @@ class Block:
 
     @property
     def data(self) -> bytes:
-        """Its bytes."""
-        seed = b"%d.%d.%d" % (self.number, self.version, self.length_bytes)
-        return hashlib.shake_128(seed).digest(self.length_bytes)
+        """Its bytes: its version, then a stretch of a table of random bytes."""
+        at = zlib.crc32(_SEED.pack(self.number, self.version, self.length_bytes)) % _TABLE_STARTS
+        return (_VERSION.pack(self.version) + _TABLE[at : at + self.length_bytes])[: self.length_bytes]
+
+    @classmethod
+    def is_some_version(cls, number: int, data: bytes) -> bool:
+        """Tell whether bytes are those of a block in whichever version."""
+        return data == cls(number, len(data), _VERSION.unpack_from(data)[0]).data
 
 
 class World:
@@ -94,19 +105,28 @@ class World:
 
 
 class Progress:
-    """A count that a process keeps in memory shared with its parent, and that outlives it."""
+    """What a process has ended so far, in memory shared with its parent, which outlives it."""
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 8)
+    def __init__(self, capacity: int = 1 << 16) -> None:
+        self._memory = mmap.mmap(-1, _COUNT.size + capacity)
 
     @property
     def count(self) -> int:
-        """How often it was advanced."""
-        return int(struct.unpack("q", self._memory[:8])[0])
+        """How many operations have ended."""
+        return int(_COUNT.unpack_from(self._memory)[0])
 
-    def advance(self) -> None:
-        """Count one more."""
-        self._memory[:8] = struct.pack("q", self.count + 1)
+    def advance(self, result: object) -> None:
+        """Note that one more has ended, and whether it was refused."""
+        self._memory[_COUNT.size + self.count] = result is False
+        _COUNT.pack_into(self._memory, 0, self.count + 1)
+
+    def was_refused(self, index: int) -> bool:
+        """Tell whether an operation ended with False."""
+        return self._memory[_COUNT.size + index] != 0
+
+
+def _nothing(world: World) -> None:
+    """Change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +134,18 @@ class Operation:
     """What a process does to a store, what is known once it returned, and once it was cut short."""
 
     perform: Callable[[BlockStore], object]
-    done: Callable[[World], None] = lambda world: None
-    cut_short: Callable[[World], None] = lambda world: None
+    done: Callable[[World], None] = _nothing
+    cut_short: Callable[[World], None] = _nothing
     block: Block | None = None  # the one that it is about
 
 
 def put(block: Block, *, lasting: bool = True) -> Operation:
     """Return a put; a lasting one must be admitted and stay."""
 
-    def perform(store: BlockStore) -> None:
+    def perform(store: BlockStore) -> bool:
         admitted = store.put(block.key, block.data, dataset=block.dataset)
         assert admitted or not lasting, f"{block} was not admitted"
+        return admitted
 
     return Operation(
         perform, lambda world: world.put(block, lasting=lasting), lambda world: world.may_put(block), block
@@ -215,9 +236,9 @@ def free(blocks: Iterable[Block]) -> Operation:
 def perform_all(store: BlockStore, operations: Iterable[Operation], progress: Progress | None = None) -> None:
     """Do the operations in order, counting those that returned."""
     for operation in operations:
-        operation.perform(store)
+        result = operation.perform(store)
         if progress is not None:
-            progress.advance()
+            progress.advance(result)
 
 
 def world_after(prepared: Sequence[Operation], acted: Sequence[Operation] = (), completed: int = 0) -> World:

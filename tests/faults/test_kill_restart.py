@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from forebay.store import BlockStore
 
+from forebay.store import BlockStore
 from tests.faults._child import Child, run
 from tests.faults._place import Place, settle
 from tests.faults._victim import struck
@@ -99,8 +99,6 @@ def test_reads_while_nobody_maintains_count_as_reads(memory_path: Path) -> None:
 
     def read_then_ask(link: Connection) -> int:
         with place.open() as store:
-            store.maintain()
-            store.advance_clock(10 * IDLE_S)
             for block in KEPT:
                 with store.get(block.key) or memoryview(b"") as view:
                     assert view == block.data

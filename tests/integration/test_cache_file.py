@@ -1,4 +1,4 @@
-"""The cache over local folders, and over an under storage that fails by script."""
+"""The cache over local folders: reading, listing, attaching, other processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,30 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import forebay
+from forebay import config
 from forebay.cache import Cache
 from forebay.config import KIB, MIB
-from forebay.errors import Closed, ConfigError, NotAttached, NotFound, Stale, under_storage_error
-from forebay.testing.clock import ManualClock
-from forebay.testing.faulty import FaultyStorage
+from forebay.errors import Closed, ConfigError, NotAttached, NotFound
 
 BLOCK = 64 * KIB
 OpenCache = Callable[..., Cache]
-
-
-@pytest.fixture
-def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
-    """Open the test's cache directory, as often as wanted; closed at the end."""
-    opened: list[Cache] = []
-
-    def open_one(**options: object) -> Cache:
-        tiers = [forebay.Tier(str(memory_path), 64 * MIB, "MEM")]
-        options = {"block_bytes": BLOCK, **options}
-        opened.append(Cache(tmp_path / "cache", tiers, **options))  # type: ignore[arg-type]  # any option
-        return opened[-1]
-
-    yield open_one
-    for cache in opened:
-        cache.close()
 
 
 @pytest.fixture
@@ -228,204 +209,6 @@ def test_attaching_what_is_not_there_says_so(open_cache: OpenCache, tmp_path: Pa
     assert cache.datasets() == []
 
 
-def faulty(
-    open_cache: OpenCache, max_age: float | None = None, **objects: bytes
-) -> tuple[Cache, FaultyStorage, ManualClock]:
-    storage, clock = FaultyStorage(objects), ManualClock()
-    cache = open_cache(schemes=storage.schemes(), clock=clock)
-    cache.attach("d", "faulty://x", max_age=max_age)
-    storage.calls.clear()
-    return cache, storage, clock
-
-
-def test_an_unknown_object_takes_one_request(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, a=b"bytes")
-    assert bytes(cache.read("d/a")) == b"bytes"
-    assert storage.calls == {"read_range": 1, "readinto": 1}
-    assert bytes(cache.read("d/a")) == b"bytes"
-    assert storage.calls == {"read_range": 1, "readinto": 1}
-
-
-def test_a_listing_saves_the_stats(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, a=b"1", b=b"22")
-    assert [status.size for status in cache.scandir("d")] == [1, 2]
-    assert cache.stat("d/b").size == 2
-    assert cache.listdir("d") == ["a", "b"]
-    assert storage.calls == {"list": 1}
-
-
-def test_immutable_is_asked_once(open_cache: OpenCache) -> None:
-    cache, storage, clock = faulty(open_cache, None, a=b"old")
-    cache.read("d/a").release()
-    storage.put("a", b"new")
-    clock.advance(1e9)
-    assert bytes(cache.read("d/a")) == b"old"
-    assert storage.calls["stat"] == 0
-
-
-def test_max_age_in_seconds(open_cache: OpenCache) -> None:
-    cache, storage, clock = faulty(open_cache, 60, a=b"old")
-    assert bytes(cache.read("d/a")) == b"old"
-    storage.put("a", b"new")
-    clock.advance(60)
-    assert bytes(cache.read("d/a")) == b"old"
-    clock.advance(0.001)
-    assert bytes(cache.read("d/a")) == b"new"
-    clock.advance(61)
-    assert bytes(cache.read("d/a")) == b"new"
-    assert storage.calls == {"read_range": 2, "readinto": 2, "stat": 2}
-
-
-def test_max_age_zero_is_always_checked(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, 0, a=b"old")
-    assert bytes(cache.read("d/a")) == b"old"
-    storage.put("a", b"new")
-    assert bytes(cache.read("d/a")) == b"new"
-    storage.remove("a")
-    with pytest.raises(NotFound):
-        cache.read("d/a")
-
-
-def test_a_listing_ages_too(open_cache: OpenCache) -> None:
-    cache, storage, clock = faulty(open_cache, 60, a=b"1", b=b"2")
-    assert cache.listdir("d") == ["a", "b"]
-    storage.remove("a")
-    storage.put("c", b"3")
-    assert cache.listdir("d") == ["a", "b"]
-    clock.advance(61)
-    assert cache.listdir("d") == ["b", "c"]
-    assert cache.listdir("d") == ["b", "c"]
-    assert storage.calls["list"] == 2
-
-
-def test_a_failed_stat_is_raised_and_forgotten(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, 0, a=b"1")
-    cache.read("d/a").release()
-    storage.script(
-        "stat", under_storage_error("a", "HTTP 503"), PermissionError(13, "no", "a"), TimeoutError()
-    )
-    for kind in (OSError, PermissionError, TimeoutError):
-        with pytest.raises(kind) as caught:
-            cache.read("d/a")
-        assert not isinstance(caught.value, FileNotFoundError)
-    assert bytes(cache.read("d/a")) == b"1"
-
-
-def test_a_failed_listing_is_raised_and_forgotten(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1")
-    storage.script("list", under_storage_error("", "HTTP 500"))
-    with pytest.raises(OSError, match="HTTP 500"):
-        cache.listdir("d")
-    assert cache.listdir("d") == ["a"]
-
-
-def test_absence_is_not_remembered(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None)
-    assert not cache.exists("d/a")
-    storage.put("a", b"1")
-    assert cache.exists("d/a")
-    assert bytes(cache.read("d/a")) == b"1"
-
-
-def test_a_failed_fetch_is_raised_and_the_next_works(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1", b=b"2" * 3 * BLOCK)
-    storage.script("readinto", under_storage_error("a", "reset"))
-    with pytest.raises(OSError, match="reset"):
-        cache.read("d/a")
-    assert bytes(cache.read("d/a")) == b"1"
-    cache.listdir("d")
-    storage.script("read_range", None, under_storage_error("b", "reset"))
-    with pytest.raises(OSError, match="reset"):
-        cache.read("d/b")
-    assert bytes(cache.read("d/b")) == b"2" * 3 * BLOCK
-
-
-def test_a_change_during_a_read_gives_one_version(open_cache: OpenCache) -> None:
-    old, new = b"o" * 3 * BLOCK, b"n" * 4 * BLOCK
-    cache, storage, _ = faulty(open_cache, None, a=old)
-    storage.script("readinto", lambda: storage.put("a", new))
-    assert bytes(cache.read("d/a")) == new
-    assert storage.calls["stat"] == 1
-
-
-def test_an_object_that_keeps_changing_is_stale(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"x" * 3 * BLOCK)
-    cache.listdir("d")
-    storage.put("a", b"y" * 3 * BLOCK)
-    # Three blocks are asked for in the old version, then three in the one that has come meanwhile.
-    storage.script("read_range", None, None, None, *[lambda: storage.put("a", b"z" * 3 * BLOCK)] * 3)
-    with pytest.raises(Stale, match="changed"):
-        cache.read("d/a")
-
-
-def test_one_that_vanished_is_not_found_and_forgotten(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1")
-    cache.listdir("d")
-    storage.remove("a")
-    with pytest.raises(NotFound):
-        cache.read("d/a")
-    storage.put("a", b"22")
-    assert bytes(cache.read("d/a")) == b"22"
-
-
-def test_many_threads_that_miss_fetch_once(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1" * 100, b=b"2" * BLOCK)
-    cache.stat("d/b")
-    both_wait = threading.Barrier(2)
-    storage.script("readinto", both_wait.wait, both_wait.wait)
-    with ThreadPoolExecutor(16) as pool:
-        views = pool.map(cache.read, ["d/a", "d/b"] * 8)
-        assert [bytes(view) for view in views] == [b"1" * 100, b"2" * BLOCK] * 8
-    assert storage.calls["readinto"] == 2
-
-
-def test_a_waiter_takes_over_from_a_fetch_that_fails(open_cache: OpenCache) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1")
-    cache.stat("d/a")
-    fetching, fail = threading.Event(), threading.Event()
-
-    def first() -> None:
-        fetching.set()
-        fail.wait(10)
-        raise under_storage_error("a", "reset")
-
-    storage.script("readinto", first)
-    with ThreadPoolExecutor(2) as pool:
-        loser = pool.submit(cache.read, "d/a")
-        assert fetching.wait(10)
-        winner = pool.submit(cache.read, "d/a")
-        fail.set()
-        assert bytes(winner.result(10)) == b"1"
-        assert isinstance(loser.exception(10), OSError)
-
-
-def test_what_is_not_admitted_is_served_all_the_same(open_cache: OpenCache) -> None:
-    objects = {f"o{number}": bytes([number % 251]) * BLOCK for number in range(1_500)}
-    cache, storage, _ = faulty(open_cache, None, **objects)
-    for name, data in objects.items():
-        with cache.read(f"d/{name}") as view:
-            assert bytes(view) == data
-    assert counters(cache)["not_admitted"] > 0
-    assert storage.calls["read_range"] == len(objects)
-
-
-def test_entries_outlive_a_process_and_blocks_their_entries(open_cache: OpenCache, tmp_path: Path) -> None:
-    cache, storage, _ = faulty(open_cache, None, a=b"1" * 100)
-    cache.read("d/a").release()
-    cache.close()
-    cache = open_cache(schemes=storage.schemes())
-    assert bytes(cache.read("d/a")) == b"1" * 100
-    assert storage.calls == {"read_range": 1, "readinto": 1}
-    cache.close()
-    (entries,) = (tmp_path / "cache/v1/meta").glob("entries-*.lmdb")
-    entries.rename(entries.with_name("entries-of-an-earlier-boot.lmdb"))
-    cache = open_cache(schemes=storage.schemes())
-    assert bytes(cache.read("d/a")) == b"1" * 100
-    # The object is asked for once more, but its bytes are not taken again.
-    assert storage.calls == {"read_range": 2, "readinto": 1}
-    assert [path.name for path in entries.parent.glob("entries-*.lmdb")] == [entries.name]
-
-
 def test_closed_is_closed(open_cache: OpenCache, folder: Path) -> None:
     cache = open_cache()
     cache.attach("d", folder.as_uri())
@@ -448,6 +231,47 @@ def test_check_and_status(open_cache: OpenCache, folder: Path) -> None:
     assert status["blocks"] == 6
     assert status["attached"][0]["uri"] == folder.as_uri()
     assert status["path"] == cache.path
+
+
+def test_read_only_reads_and_keeps_nothing(open_cache: OpenCache, folder: Path) -> None:
+    cache = open_cache()
+    cache.attach("d", folder.as_uri())
+    cache.read("d/one").release()
+    with Cache(cache.path, read_only=True) as reader:
+        for name in FILES:
+            assert reader.read(f"d/{name}") == (folder / name).read_bytes()
+        assert reader.listdir("d/sub") == ["big", "deep"]
+    assert counters(cache)["admitted"] == 1
+
+
+def test_a_new_cache_without_tiers_gets_modest_ones_and_remembers_them(
+    tmp_path: Path, memory_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "_SHM", memory_path)
+    monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("FOREBAY_TIERS", raising=False)
+    with forebay.open() as cache:
+        cache.attach("d", folder.as_uri())
+        made = [(tier["path"], tier["medium"], tier["quota_bytes"]) for tier in cache.status()["tiers"]]
+    assert [medium for _, medium, _ in made] == ["MEM", "SSD"]
+    monkeypatch.setattr(config, "_MEM_TIER_BYTES_MAX", 100 * MIB)
+    with forebay.open() as cache:
+        assert cache.path == str(tmp_path / "cache")
+        assert [
+            (tier["path"], tier["medium"], tier["quota_bytes"]) for tier in cache.status()["tiers"]
+        ] == made
+        assert cache.read("d/one") == (folder / "one").read_bytes()
+
+
+def test_other_tiers_than_the_remembered_ones_are_an_error(open_cache: OpenCache, memory_path: Path) -> None:
+    cache = open_cache()
+    with pytest.raises(ConfigError, match=cache.path):
+        Cache(cache.path, [forebay.Tier(str(memory_path), 32 * MIB, "MEM")], block_bytes=BLOCK)
+
+
+def test_an_unknown_option_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'checksum'"):
+        forebay.open(tmp_path, chekcsum="read")
 
 
 def test_a_pickled_cache_opens_the_same_directory(open_cache: OpenCache, folder: Path) -> None:

@@ -156,16 +156,16 @@ def test_nothing_secret_is_kept_or_pickled(site: Site) -> None:
 
 
 def test_a_flaky_server_gives_right_bytes_all_the_same(site: Site) -> None:
-    site.proxy.set_faults(
-        [
-            Fault("reset", after_bytes=100_000, match="GET", times=3),
-            Fault("status", status=503, match="GET", times=3),
-            Fault("truncate", after_bytes=50_000, match="GET", times=3),
-        ]
-    )
     with site.open() as cache:
+        site.proxy.set_faults(
+            [
+                Fault("reset", after_bytes=5, match="shard", times=1),
+                Fault("status", status=503, match="shard", times=1),
+                Fault("truncate", after_bytes=5, match="shard", times=1),
+            ]
+        )
         assert cache.read("d/sub/shard") == site.objects["sub/shard"]
-        assert site.proxy.stats()["faults"] == 9
+        assert site.proxy.stats()["faults"] == 3
 
 
 READER = """

@@ -63,3 +63,10 @@ def test_names_are_one_family_each() -> None:
     assert all(
         metric.name.startswith("forebay_") and not metric.name.endswith("_total") for metric in METRICS
     )
+
+
+def test_the_page_lists_every_metric() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    for metric in METRICS:
+        exposed = f"{metric.name}_total" if metric.kind == "counter" else metric.name
+        assert f"| `{'.'.join(metric.source)}` | `{exposed}` |" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,10 +45,18 @@ class Handler(BaseHTTPRequestHandler):
         """Keep standard error for failures."""
 
 
+class Server(ThreadingHTTPServer):
+    """Lets its threads end with the test, and takes no offence at clients that reset."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        assert isinstance(sys.exc_info()[1], ConnectionError)
+
+
 @pytest.fixture
 def target() -> Iterator[tuple[str, int]]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_address[0:2]  # type: ignore[misc]  # a TCP server's address is a pair

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import pytest
@@ -80,7 +82,7 @@ def test_keys_of_every_length(store: BlockStore, length: int) -> None:
 
 @pytest.mark.parametrize("key", [b"", bytes(4097)])
 def test_keys_out_of_range_are_refused_by_every_call(store: BlockStore, key: bytes) -> None:
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: store.put(key, b""),
         lambda: store.get(key),
         lambda: store.get_many([key]),
@@ -171,13 +173,13 @@ def test_readinto_asks_for_a_writable_contiguous_buffer_and_a_sound_offset(store
         store.readinto(b"k", memoryview(bytearray(10))[::2])
     with pytest.raises(OverflowError):
         store.readinto(b"k", bytearray(5), -1)
-    array = numpy.zeros(5, dtype=numpy.uint8)
+    array: Any = numpy.zeros(5, dtype=numpy.uint8)
     assert store.readinto(b"k", array) == 5
     assert array.tobytes() == b"value"
 
 
 def test_put_takes_every_contiguous_buffer(store: BlockStore) -> None:
-    numbers = numpy.arange(1000, dtype=numpy.float64).reshape(10, 100)
+    numbers: Any = numpy.arange(1000, dtype=numpy.float64).reshape(10, 100)
     for data in (b"bytes", bytearray(b"array"), memoryview(b"a view")[2:], numbers, memoryview(numbers)):
         assert store.put(b"k", data)
         assert store.get(b"k") == memoryview(data).tobytes()
@@ -185,7 +187,7 @@ def test_put_takes_every_contiguous_buffer(store: BlockStore) -> None:
 
 def test_put_refuses_what_is_no_contiguous_buffer(store: BlockStore) -> None:
     store.put(b"k", b"before")
-    grid = numpy.arange(100, dtype=numpy.uint8).reshape(10, 10)
+    grid: Any = numpy.arange(100, dtype=numpy.uint8).reshape(10, 10)
     for data in (memoryview(b"0123456789")[::2], grid[:, ::2], grid.T):
         with pytest.raises((BufferError, ValueError)):
             store.put(b"k", data)
@@ -241,7 +243,7 @@ def test_a_store_without_room_says_no_and_keeps_what_it_has(stores: Stores) -> N
 def test_a_closed_store_says_so_from_every_call(store: BlockStore) -> None:
     store.close()
     store.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: store.get(b"k"),
         lambda: store.get_many([b"k"]),
         lambda: store.get_file(b"k"),

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from forebay.config import KIB, MIB
-from forebay.store import BlockStore
+from forebay.store import BlockStore, Reservation
 from tests.unit._stores import Stores, counting, maintain, noise
 
 
@@ -23,6 +23,10 @@ def store(request: pytest.FixtureRequest, stores: Stores) -> BlockStore:
         store.free_dataset(0)
         store.maintain()
     return store
+
+
+def outcome(reservation: Reservation) -> bool | None:
+    return reservation.admitted
 
 
 def leases(store: BlockStore) -> int:
@@ -54,9 +58,14 @@ def test_an_exception_gives_up(store: BlockStore) -> None:
     store.put(b"k", b"before")
     reservation = store.reserve(b"k", 5)
     changes = counting(store)
-    with pytest.raises(KeyError), reservation as buffer:
-        buffer[:] = b"wrong"
-        raise KeyError
+
+    def fail() -> None:
+        with reservation as buffer:
+            buffer[:] = b"wrong"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert reservation.admitted is False
     assert store.get(b"k") == b"before"
     assert changes().keys() == {f"hits_{medium(store)}", f"hit_bytes_{medium(store)}"}
@@ -71,11 +80,17 @@ def medium(store: BlockStore) -> str:
 
 
 def test_an_exception_is_not_hidden_by_an_array_that_still_uses_the_buffer(store: BlockStore) -> None:
-    with pytest.raises(KeyError), store.reserve(b"k", 100) as buffer:
-        array = numpy.frombuffer(buffer, dtype=numpy.uint8)
-        raise KeyError
+    arrays = []
+
+    def fail() -> None:
+        with store.reserve(b"k", 100) as buffer:
+            arrays.append(numpy.frombuffer(buffer, dtype=numpy.uint8))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert store.get(b"k") is None
-    assert array.nbytes == 100
+    assert arrays[0].nbytes == 100
 
 
 @pytest.mark.parametrize("export", ["slice", "array"])
@@ -117,7 +132,7 @@ def test_without_room_there_is_a_buffer_all_the_same(stores: Stores) -> None:
 
 def test_by_hand_it_is_committed_or_abandoned_once(store: BlockStore) -> None:
     reservation = store.reserve(b"k", 5)
-    assert reservation.admitted is None
+    assert outcome(reservation) is None
     with memoryview(reservation) as buffer:
         buffer[:] = b"value"
         with pytest.raises(BufferError, match="in use"):

@@ -126,6 +126,7 @@ int fb_get(fb_store *store, const struct fb_key *key, bool quick, struct fb_hit 
 /* Copy up to length_bytes from `offset` of a block. Returns the bytes copied in *copied. May block. */
 int fb_read(fb_store *store, const struct fb_key *key, uint64_t offset, void *destination,
             uint64_t length_bytes, uint64_t *copied);
+/* Whether a get would hit. May block for a moment. */
 bool fb_contains(fb_store *store, const struct fb_key *key);
 
 /* Give back a hit. fb_hold and fb_unhold count leases that outlive the call, for fork: to be called
@@ -197,6 +198,8 @@ struct fb_flight_ticket {
     uint32_t entry; /* FB_NO_SEGMENT: none */
     uint32_t owner;
     uint32_t progress_seen;
+    uint32_t done_seen;
+    bool leads; /* progress and end of a follower's ticket do nothing */
     int64_t since_ms;
 };
 int fb_flight_begin(fb_store *store, const struct fb_key *key, struct fb_flight_ticket *ticket);
