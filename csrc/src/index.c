@@ -4,24 +4,13 @@
 
 #include "failpoint.h"
 #include "grow.h"
+#include "page.h"
 #include "platform.h"
 #include "rows.h"
 
 #define LOCK_TIMEOUT_MS 1000u
-#define READ_SPINS 2000
 #define LOCK_TRIES 1000
 #define SWEEP_PASSES 8
-
-static inline uint64_t load(_Atomic uint64_t *word)
-{
-    return atomic_load_explicit(word, memory_order_acquire);
-}
-
-/* Release, so that the odd sequence before it is seen no later than the slot. */
-static inline void store(_Atomic uint64_t *word, uint64_t value)
-{
-    atomic_store_explicit(word, value, memory_order_release);
-}
 
 uint32_t fb_index_entry(const fb_store *s, uint64_t lo)
 {
@@ -30,34 +19,10 @@ uint32_t fb_index_entry(const fb_store *s, uint64_t lo)
     return (uint32_t)((uint64_t)product >> s->directory_shift) + (root << (64u - s->directory_shift));
 }
 
-static inline uint32_t home_slot(uint64_t lo)
-{
-    return (uint32_t)(((lo & 0xffffffffu) * FB_PAGE_SLOTS) >> 32);
-}
-
 void fb_index_prefetch(fb_store *s, uint64_t lo)
 {
     uint32_t page = atomic_load_explicit(&s->directory[fb_index_entry(s, lo)], memory_order_relaxed);
-    __builtin_prefetch(&fb_page_at(s, page)->slots[home_slot(lo)]);
-}
-
-static inline uint32_t next_slot(uint32_t slot)
-{
-    return slot + 1 == FB_PAGE_SLOTS ? 0 : slot + 1;
-}
-
-int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check)
-{
-    struct fb_slot *slots = fb_page_at(s, page)->slots;
-    uint32_t slot = home_slot(lo);
-    for (uint32_t n = 0; n < FB_PAGE_SLOTS; n++, slot = next_slot(slot)) {
-        if (FB_PLACE_STATE(load(&slots[slot].place)) == FB_SLOT_EMPTY)
-            return -1;
-        if (load(&slots[slot].lo) == lo && load(&slots[slot].check) == check &&
-            FB_PLACE_STATE(load(&slots[slot].place)) != FB_SLOT_MOVING)
-            return (int)slot;
-    }
-    return -1;
+    __builtin_prefetch(&fb_page_at(s, page)->slots[fb_home_slot(lo)]);
 }
 
 /* A reader that sees an odd sequence waits a moment; a writer that died is mended by whoever locks the
@@ -65,7 +30,7 @@ int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check)
 int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
 {
     uint32_t entry = fb_index_entry(s, key->lo);
-    for (int spins = 0; spins < READ_SPINS; spins++) {
+    for (int spins = 0; spins < FB_READ_SPINS; spins++) {
         uint32_t page = atomic_load_explicit(&s->directory[entry], memory_order_acquire);
         struct fb_page_meta *meta = &s->metas[page];
         uint32_t sequence = atomic_load_explicit(&meta->sequence, memory_order_acquire);
@@ -76,8 +41,8 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
         int slot = fb_page_find(s, page, key->lo, key->check);
         if (slot >= 0) {
             struct fb_slot *found = &fb_page_at(s, page)->slots[slot];
-            out->place = load(&found->place);
-            out->extent = load(&found->extent);
+            out->place = fb_word_load(&found->place);
+            out->extent = fb_word_load(&found->extent);
         }
         if (atomic_load_explicit(&meta->sequence, memory_order_acquire) != sequence)
             continue;
@@ -94,219 +59,6 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
     return -EBUSY;
 }
 
-static void begin_write(fb_store *s, uint32_t page)
-{
-    struct fb_page_meta *meta = &s->metas[page];
-    uint32_t sequence = atomic_load_explicit(&meta->sequence, memory_order_relaxed);
-    atomic_store_explicit(&meta->sequence, sequence | 1u, memory_order_relaxed);
-}
-
-static void end_write(fb_store *s, uint32_t page)
-{
-    struct fb_page_meta *meta = &s->metas[page];
-    uint32_t sequence = atomic_load_explicit(&meta->sequence, memory_order_relaxed);
-    atomic_store_explicit(&meta->sequence, (sequence | 1u) + 1u, memory_order_seq_cst);
-}
-
-/* Copy a slot with its touch byte; the target's place is written last. */
-static void move_slot(fb_store *s, uint32_t from_page, uint32_t from, uint32_t to_page, uint32_t to)
-{
-    struct fb_slot *a = &fb_page_at(s, from_page)->slots[from], *b = &fb_page_at(s, to_page)->slots[to];
-    store(&b->place, FB_SLOT_MOVING);
-    store(&b->lo, load(&a->lo));
-    store(&b->check, load(&a->check));
-    store(&b->extent, load(&a->extent));
-    store(&b->place, load(&a->place));
-    atomic_store_explicit(fb_touch_at(s, to_page, to),
-                          atomic_load_explicit(fb_touch_at(s, from_page, from), memory_order_relaxed),
-                          memory_order_relaxed);
-}
-
-static uint32_t free_slot(fb_store *s, uint32_t page, uint64_t lo)
-{
-    struct fb_slot *slots = fb_page_at(s, page)->slots;
-    uint32_t slot = home_slot(lo);
-    while (FB_PLACE_STATE(load(&slots[slot].place)) != FB_SLOT_EMPTY)
-        slot = next_slot(slot);
-    return slot;
-}
-
-void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint64_t extent)
-{
-    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
-    begin_write(s, page);
-    if (load(&target->extent) != extent) {
-        store(&target->place, FB_SLOT_MOVING);
-        store(&target->extent, extent);
-    }
-    FB_POINT("index.set");
-    store(&target->place, place);
-    end_write(s, page);
-}
-
-/* Knuth's deletion for linear probing: pull back what probed past the hole. The sequence is odd. */
-static void remove_slot(fb_store *s, uint32_t page, uint32_t slot)
-{
-    struct fb_slot *slots = fb_page_at(s, page)->slots;
-    uint32_t hole = slot;
-    for (uint32_t next = next_slot(hole);; next = next_slot(next)) {
-        if (FB_PLACE_STATE(load(&slots[next].place)) == FB_SLOT_EMPTY || next == slot)
-            break;
-        uint32_t home = home_slot(load(&slots[next].lo));
-        uint32_t past_home = (next + FB_PAGE_SLOTS - home) % FB_PAGE_SLOTS;
-        uint32_t past_hole = (next + FB_PAGE_SLOTS - hole) % FB_PAGE_SLOTS;
-        if (past_home >= past_hole) {
-            move_slot(s, page, next, page, hole);
-            FB_POINT("index.shift");
-            hole = next;
-        }
-    }
-    store(&slots[hole].place, 0);
-    atomic_fetch_sub(&s->metas[page].used, 1);
-}
-
-void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
-{
-    begin_write(s, page);
-    remove_slot(s, page, slot);
-    end_write(s, page);
-}
-
-static void add_slot(fb_store *s, uint32_t page, const struct fb_key *key, uint64_t place, uint64_t extent)
-{
-    uint32_t slot = free_slot(s, page, key->lo);
-    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
-    begin_write(s, page);
-    store(&target->lo, key->lo);
-    store(&target->check, key->check);
-    store(&target->extent, extent);
-    atomic_store_explicit(fb_touch_at(s, page, slot), 0, memory_order_relaxed);
-    FB_POINT("index.add");
-    store(&target->place, place);
-    atomic_fetch_add(&s->metas[page].used, 1);
-    end_write(s, page);
-}
-
-/* ---- splitting ---- */
-
-static void reset_page(fb_store *s, uint32_t number, uint32_t first, uint32_t span)
-{
-    struct fb_page *page = fb_page_at(s, number);
-    page->magic = FB_PAGE_MAGIC;
-    page->number = number;
-    atomic_store(&page->first, first);
-    atomic_store(&page->span, span);
-    for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++)
-        store(&page->slots[i].place, 0);
-    atomic_store(&s->metas[number].used, 0);
-}
-
-static bool covers(fb_store *s, uint32_t page, uint64_t lo)
-{
-    struct fb_page *p = fb_page_at(s, page);
-    return fb_index_entry(s, lo) - atomic_load(&p->first) < atomic_load(&p->span);
-}
-
-static void copy_moving(fb_store *s, uint32_t from, uint32_t to)
-{
-    struct fb_slot *slots = fb_page_at(s, from)->slots;
-    for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++) {
-        uint32_t state = FB_PLACE_STATE(load(&slots[i].place));
-        uint64_t lo = load(&slots[i].lo);
-        if ((state == FB_SLOT_PRESENT || state == FB_SLOT_TOMBSTONE) && covers(s, to, lo)) {
-            move_slot(s, from, i, to, free_slot(s, to, lo));
-            atomic_fetch_add(&s->metas[to].used, 1);
-        }
-    }
-}
-
-/* Remove what another page covers, what was being overwritten, and second copies that a cut-short
- * removal left. Each removal is safe against being killed in the middle of it. */
-static void purge(fb_store *s, uint32_t page)
-{
-    struct fb_slot *slots = fb_page_at(s, page)->slots;
-    for (uint32_t i = 0; i < FB_PAGE_SLOTS;) {
-        uint64_t place = load(&slots[i].place), lo = load(&slots[i].lo);
-        uint32_t state = FB_PLACE_STATE(place);
-        bool wrong = state == FB_SLOT_MOVING ||
-                     (state != FB_SLOT_EMPTY &&
-                      (!covers(s, page, lo) || fb_page_find(s, page, lo, load(&slots[i].check)) != (int)i));
-        if (wrong)
-            remove_slot(s, page, i);
-        else
-            i++;
-    }
-}
-
-/* From here on the new page is complete; done again after a crash it gives the same result. The old page's
- * sequence is odd from before the directory leads to the new page until the old page is without what moved:
- * otherwise
- *   1. a reader finds a slot in the old page,
- *   2. the directory leads to the new page, and a cleaner unpublishes the slot there and sees no lease,
- *   3. the reader takes its lease, finds the old page's sequence as it was, and uses bytes that are gone.
- * Only entries that still lead to the old page are changed: of those that do not, the new page may have been
- * split itself since. */
-static void finish_split(fb_store *s, uint32_t page, uint32_t fresh)
-{
-    struct fb_page *q = fb_page_at(s, fresh);
-    uint64_t entries = (uint64_t)FB_INDEX_ROOTS << s->super->directory_bits;
-    uint32_t first = atomic_load(&q->first), span = atomic_load(&q->span);
-    for (uint64_t i = first; i < (uint64_t)first + span && i < entries; i++) {
-        uint32_t old = page;
-        atomic_compare_exchange_strong(&s->directory[i], &old, fresh);
-    }
-    FB_POINT("split.directory");
-    atomic_store(&fb_page_at(s, page)->span, first - atomic_load(&fb_page_at(s, page)->first));
-    purge(s, page);
-    FB_POINT("split.purged");
-    atomic_store(&s->metas[page].split_to, 0);
-}
-
-static int split(fb_store *s, uint32_t page)
-{
-    struct fb_page *p = fb_page_at(s, page);
-    struct fb_page_meta *meta = &s->metas[page];
-    uint32_t span = atomic_load(&p->span), fresh;
-    if (span < 2)
-        return -ENOSPC;
-    int r = fb_grow_page(s, &fresh);
-    if (r != 0)
-        return r;
-    atomic_store(&meta->split_stage, 1);
-    atomic_store(&meta->split_to, fresh + 1);
-    reset_page(s, fresh, atomic_load(&p->first) + span / 2, span - span / 2);
-    FB_POINT("split.reset");
-    copy_moving(s, page, fresh);
-    FB_POINT("split.copied");
-    begin_write(s, page);
-    atomic_store(&meta->split_stage, 2);
-    finish_split(s, page, fresh);
-    end_write(s, page);
-    return 0;
-}
-
-void fb_page_repair(fb_store *s, uint32_t page)
-{
-    struct fb_page_meta *meta = &s->metas[page];
-    uint32_t fresh = atomic_load(&meta->split_to);
-    fb_count(s, FB_C_PAGE_REPAIRS, 1);
-    begin_write(s, page);
-    if (fresh != 0 && atomic_load(&meta->split_stage) == 2) {
-        finish_split(s, page, fresh - 1);
-    } else if (fresh != 0) {
-        atomic_store(&fb_page_at(s, fresh - 1)->span, 0);
-        /* In this order: another split may take the spare page at once. */
-        atomic_store(&meta->split_to, 0);
-        atomic_store(&s->shared->spare_page, fresh);
-    }
-    purge(s, page);
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++)
-        used += FB_PLACE_STATE(load(&fb_page_at(s, page)->slots[i].place)) != FB_SLOT_EMPTY;
-    atomic_store(&meta->used, used);
-    end_write(s, page);
-}
-
 /* ---- writers ---- */
 
 int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
@@ -319,7 +71,7 @@ int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
             return r;
         if (r == -EOWNERDEAD)
             fb_page_repair(s, page);
-        if (covers(s, page, lo)) {
+        if (fb_page_covers(s, page, lo)) {
             *page_out = page;
             return 0;
         }
@@ -337,13 +89,13 @@ void fb_index_unlock(fb_store *s, uint32_t page)
 static int insert(fb_store *s, uint32_t page, const struct fb_key *key, uint64_t place, uint64_t extent)
 {
     if (atomic_load(&s->metas[page].used) >= FB_PAGE_SPLIT_AT) {
-        int r = split(s, page);
+        int r = fb_page_split(s, page);
         if (r != 0 && atomic_load(&s->metas[page].used) >= FB_PAGE_FULL_AT)
             return -ENOSPC;
-        if (r == 0 && !covers(s, page, key->lo))
+        if (r == 0 && !fb_page_covers(s, page, key->lo))
             return -EAGAIN;
     }
-    add_slot(s, page, key, place, extent);
+    fb_page_add(s, page, key, place, extent);
     return 0;
 }
 
@@ -361,7 +113,7 @@ int fb_index_put(fb_store *s, const struct fb_key *key, uint64_t place, uint64_t
             return r;
         FB_POINT("index.locked");
         int slot = fb_page_find(s, page, key->lo, key->check);
-        before = slot >= 0 ? load(&fb_page_at(s, page)->slots[slot].place) : 0;
+        before = slot >= 0 ? fb_word_load(&fb_page_at(s, page)->slots[slot].place) : 0;
         if (guard != NULL && !guard(s, context, before))
             r = -ECANCELED;
         else if (slot >= 0)
@@ -380,8 +132,8 @@ int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
     return fb_index_move(s, lo, check, expected, new_place, NULL, NULL);
 }
 
-int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place, fb_guard guard,
-                  void *context)
+int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
+                  fb_guard guard, void *context)
 {
     const uint64_t flags = (uint64_t)3 << 2;
     uint32_t page;
@@ -390,7 +142,7 @@ int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
         return r;
     int slot = fb_page_find(s, page, lo, check);
     struct fb_slot *target = slot < 0 ? NULL : &fb_page_at(s, page)->slots[slot];
-    uint64_t place = target == NULL ? 0 : load(&target->place);
+    uint64_t place = target == NULL ? 0 : fb_word_load(&target->place);
     if (target == NULL || FB_PLACE_LOCATION(place) != FB_PLACE_LOCATION(expected))
         r = -ENOENT;
     else if (guard != NULL && !guard(s, context, place))
@@ -398,7 +150,8 @@ int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
     else if (new_place == 0)
         fb_page_remove(s, page, (uint32_t)slot);
     else
-        fb_page_set(s, page, (uint32_t)slot, (new_place & ~flags) | (place & flags), load(&target->extent));
+        fb_page_set(s, page, (uint32_t)slot, (new_place & ~flags) | (place & flags),
+                    fb_word_load(&target->extent));
     fb_index_unlock(s, page);
     return r;
 }
@@ -411,12 +164,12 @@ int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found 
         return r;
     int slot = fb_page_find(s, page, key->lo, key->check);
     struct fb_slot *found = slot < 0 ? NULL : &fb_page_at(s, page)->slots[slot];
-    if (found != NULL && FB_PLACE_STATE(load(&found->place)) == FB_SLOT_PRESENT)
+    if (found != NULL && FB_PLACE_STATE(fb_word_load(&found->place)) == FB_SLOT_PRESENT)
         *out = (struct fb_found){.page = page,
                                  .slot = (uint32_t)slot,
                                  .sequence = atomic_load(&s->metas[page].sequence),
-                                 .place = load(&found->place),
-                                 .extent = load(&found->extent)};
+                                 .place = fb_word_load(&found->place),
+                                 .extent = fb_word_load(&found->extent)};
     else
         r = -ENOENT;
     fb_index_unlock(s, page);
@@ -443,7 +196,7 @@ static int sweep_page(fb_store *s, uint32_t page, uint64_t mask, uint64_t bits)
     if (r == -EOWNERDEAD && complete)
         fb_page_repair(s, page);
     for (uint32_t i = 0; complete && i < FB_PAGE_SLOTS;) {
-        if ((load(&fb_page_at(s, page)->slots[i].place) & mask) == bits)
+        if ((fb_word_load(&fb_page_at(s, page)->slots[i].place) & mask) == bits)
             fb_page_remove(s, page, i);
         else
             i++;
@@ -489,7 +242,7 @@ int fb_index_format(fb_store *s)
         int r = fb_grow_page(s, &fresh);
         if (r != 0)
             return r;
-        reset_page(s, fresh, number * span, span);
+        fb_page_reset(s, fresh, number * span, span);
         for (uint32_t i = 0; i < span; i++)
             atomic_store(&s->directory[number * span + i], fresh);
     }
@@ -531,7 +284,7 @@ int fb_index_adopt(fb_store *s, uint32_t page_count)
         covered += span;
         uint32_t used = 0;
         for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++)
-            used += FB_PLACE_STATE(load(&p->slots[i].place)) != FB_SLOT_EMPTY;
+            used += FB_PLACE_STATE(fb_word_load(&p->slots[i].place)) != FB_SLOT_EMPTY;
         atomic_store(&s->metas[number].used, used);
         if (used > FB_PAGE_FULL_AT)
             return -EBADMSG;
@@ -545,13 +298,13 @@ void fb_index_forget_verified(fb_store *s)
     for (uint32_t page = 0; page < pages; page++)
         for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++) {
             _Atomic uint64_t *place = &fb_page_at(s, page)->slots[i].place;
-            store(place, load(place) & ~((uint64_t)0xff << 4));
+            fb_word_store(place, fb_word_load(place) & ~((uint64_t)0xff << 4));
         }
 }
 
 static bool copy_page(fb_store *s, uint32_t page, struct fb_slot *out)
 {
-    for (int spins = 0; spins < READ_SPINS; spins++) {
+    for (int spins = 0; spins < FB_READ_SPINS; spins++) {
         uint32_t sequence = atomic_load_explicit(&s->metas[page].sequence, memory_order_acquire);
         if (sequence & 1u) {
             fb_pause();
@@ -559,10 +312,10 @@ static bool copy_page(fb_store *s, uint32_t page, struct fb_slot *out)
         }
         struct fb_slot *slots = fb_page_at(s, page)->slots;
         for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++) {
-            atomic_store_explicit(&out[i].place, load(&slots[i].place), memory_order_relaxed);
-            atomic_store_explicit(&out[i].lo, load(&slots[i].lo), memory_order_relaxed);
-            atomic_store_explicit(&out[i].check, load(&slots[i].check), memory_order_relaxed);
-            atomic_store_explicit(&out[i].extent, load(&slots[i].extent), memory_order_relaxed);
+            atomic_store_explicit(&out[i].place, fb_word_load(&slots[i].place), memory_order_relaxed);
+            atomic_store_explicit(&out[i].lo, fb_word_load(&slots[i].lo), memory_order_relaxed);
+            atomic_store_explicit(&out[i].check, fb_word_load(&slots[i].check), memory_order_relaxed);
+            atomic_store_explicit(&out[i].extent, fb_word_load(&slots[i].extent), memory_order_relaxed);
         }
         if (atomic_load_explicit(&s->metas[page].sequence, memory_order_acquire) == sequence)
             return true;
@@ -584,11 +337,22 @@ bool fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_vi
         for (uint32_t i = 0; i < FB_PAGE_SLOTS; i++) {
             uint64_t place = atomic_load_explicit(&copy[i].place, memory_order_relaxed);
             uint64_t lo = atomic_load_explicit(&copy[i].lo, memory_order_relaxed);
-            if (FB_PLACE_STATE(place) == FB_SLOT_PRESENT && covers(s, page, lo))
+            if (FB_PLACE_STATE(place) == FB_SLOT_PRESENT && fb_page_covers(s, page, lo))
                 visit(context, lo, atomic_load_explicit(&copy[i].check, memory_order_relaxed), place,
                       atomic_load_explicit(&copy[i].extent, memory_order_relaxed));
         }
     }
     free(copy);
     return all;
+}
+
+void fb_key_for(fb_store *s, const void *key, size_t length_bytes, struct fb_key *out)
+{
+    uint64_t name[2];
+    fb_murmur3_x64_128(key, length_bytes, 0, name);
+    /* The slot is a cache miss; it comes while the second hash is made. */
+    fb_index_prefetch(s, name[0]);
+    out->lo = name[0];
+    out->hi = name[1];
+    out->check = fb_siphash13(s->secret, key, length_bytes);
 }

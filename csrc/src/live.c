@@ -11,8 +11,11 @@
 #include "geometry.h"
 #include "open.h"
 #include "platform.h"
+#include "rows.h"
 
 #define GROW_SLACK (1u << 20)
+#define HOLD_TRIES 200
+#define HOLD_STEP_US 1000
 
 static int map_file(int fd, uint64_t bytes, bool read_only, void **out)
 {
@@ -51,6 +54,23 @@ static bool live_is_this(const struct fb_live_super *live, const struct fb_index
            live->total_bytes == fb_live_bytes(super) && atomic_load(&live->ready) == 1;
 }
 
+/* Whoever has a live file open holds this lock on it, so that nobody takes it for one left behind. One who
+ * looks whether it was has the lock for a moment. */
+static int hold_live(int fd)
+{
+    int r = fb_byte_lock(fd, F_RDLCK, 0);
+    for (int tries = 0; r == -EAGAIN && tries < HOLD_TRIES; tries++) {
+        usleep(HOLD_STEP_US);
+        r = fb_byte_lock(fd, F_RDLCK, 0);
+    }
+    return r;
+}
+
+static bool is_in_use(int fd)
+{
+    return fb_byte_lock(fd, F_WRLCK, 0) != 0;
+}
+
 static uint64_t touched_bytes(const struct fb_live_super *live)
 {
     return live->total_bytes + (uint64_t)atomic_load(&live->page_count) * FB_TOUCH_PAGE_BYTES;
@@ -65,7 +85,9 @@ int fb_map_live(fb_store *s, struct fb_error *error)
                        "%s: its shared file %s cannot be opened (%s); share that mount with the processes that have "
                        "the cache open",
                        s->config.path, s->super->live_path, strerror(-fd));
-    int r = fstat(fd, &st) == 0 && (uint64_t)st.st_size >= fb_live_bytes(s->super) ? 0 : -EBADMSG;
+    int r = hold_live(fd);
+    if (r == 0)
+        r = fstat(fd, &st) == 0 && (uint64_t)st.st_size >= fb_live_bytes(s->super) ? 0 : -EBADMSG;
     s->live_map_bytes = fb_live_map_bytes(s->super);
     if (r == 0)
         r = map_file(fd, s->live_map_bytes, s->read_only, (void **)&s->live);
@@ -102,26 +124,23 @@ static bool has_room(const char *folder, uint64_t bytes)
     return free_bytes >= bytes + GROW_SLACK + bytes / 10;
 }
 
-/* A live file is stale when the cache that it names is gone or has another one. */
-static bool is_stale(int directory, const char *name, const char *path)
+/* A live file is stale when nobody has it open, and the cache that it names is gone or has another one. */
+static bool is_stale(int fd, const char *path)
 {
     char index_path[FB_PATH_MAX + 16];
     struct fb_live_super *live = malloc(sizeof *live);
     struct fb_index_super *super = malloc(sizeof *super);
-    int fd = fb_open_regular(directory, name, O_RDONLY, 0);
-    bool ours = live != NULL && super != NULL && fd >= 0 && fb_pread_all(fd, live, sizeof *live, 0) == 0 &&
+    bool ours = live != NULL && super != NULL && !is_in_use(fd) && fb_pread_all(fd, live, sizeof *live, 0) == 0 &&
                 live->magic == FB_LIVE_MAGIC && live->format == FB_FORMAT && live->cache_path[0] == '/';
-    if (fd >= 0)
-        close(fd);
     bool stale = false;
     if (ours) {
         snprintf(index_path, sizeof index_path, "%.*s/v%u/index", FB_PATH_MAX - 1, live->cache_path, FB_FORMAT);
-        fd = fb_open_regular(AT_FDCWD, index_path, O_RDONLY, 0);
-        stale = fd == -ENOENT || fd == -ENOTDIR ||
-                (fd >= 0 && fb_pread_all(fd, super, sizeof *super, 0) == 0 &&
+        int index_fd = fb_open_regular(AT_FDCWD, index_path, O_RDONLY, 0);
+        stale = index_fd == -ENOENT || index_fd == -ENOTDIR ||
+                (index_fd >= 0 && fb_pread_all(index_fd, super, sizeof *super, 0) == 0 &&
                  strncmp(super->live_path, path, sizeof super->live_path) != 0);
-        if (fd >= 0)
-            close(fd);
+        if (index_fd >= 0)
+            close(index_fd);
     }
     free(live);
     free(super);
@@ -138,8 +157,11 @@ static void sweep_stale(const char *folder)
     for (struct dirent *entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
         bool fits = strncmp(entry->d_name, "live-", 5) == 0 &&
                     snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path;
-        if (fits && is_stale(dirfd(listing), entry->d_name, path))
+        int fd = fits ? fb_open_regular(dirfd(listing), entry->d_name, O_RDWR, 0) : -1;
+        if (fd >= 0 && is_stale(fd, path))
             unlinkat(dirfd(listing), entry->d_name, 0);
+        if (fd >= 0)
+            close(fd);
     }
     closedir(listing);
 }
@@ -162,7 +184,9 @@ static int make_live_at(fb_store *s, const char *folder, bool only_tmpfs)
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, s->config.file_mode);
     if (fd < 0)
         return -errno;
-    int r = fchmod(fd, (mode_t)s->config.file_mode) == 0 ? 0 : -errno;
+    int r = hold_live(fd);
+    if (r == 0 && fchmod(fd, (mode_t)s->config.file_mode) != 0)
+        r = -errno;
     if (r == 0 && s->config.group_id >= 0 && fchown(fd, (uid_t)-1, (gid_t)s->config.group_id) != 0)
         r = -errno;
     if (r == 0)

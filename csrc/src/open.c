@@ -485,19 +485,3 @@ void fb_close(fb_store *s)
     free_store(s);
     fb_fork_allow();
 }
-
-void fb_config_read(fb_store *s, struct fb_config *out)
-{
-    *out = s->config;
-}
-
-void fb_key_for(fb_store *s, const void *key, size_t length_bytes, struct fb_key *out)
-{
-    uint64_t name[2];
-    fb_murmur3_x64_128(key, length_bytes, 0, name);
-    /* The slot is a cache miss; it comes while the second hash is made. */
-    fb_index_prefetch(s, name[0]);
-    out->lo = name[0];
-    out->hi = name[1];
-    out->check = fb_siphash13(s->secret, key, length_bytes);
-}

@@ -2,7 +2,6 @@
 
 #include <stddef.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -15,31 +14,6 @@
 #define DATASET_TIMEOUT_MS 500u
 #define MOVER_RESERVE 2u /* segments that only the evictor may take */
 #define EVICT_AHEAD 6u
-#define CHUNKS_MAX (FB_BLOCK_BYTES_MAX / FB_CHUNK_BYTES)
-
-uint32_t fb_chunk_count(uint64_t length_bytes)
-{
-    return (uint32_t)((length_bytes + FB_CHUNK_BYTES - 1) / FB_CHUNK_BYTES);
-}
-
-uint64_t fb_record_extent(uint64_t length_bytes)
-{
-    uint32_t chunks = fb_chunk_count(length_bytes);
-    uint64_t bytes = ((length_bytes + 7) & ~7ull) + (chunks > 1 ? chunks * 4ull : 0);
-    return (bytes + 63) & ~63ull;
-}
-
-uint64_t fb_chunk_sums_offset(const struct fb_geometry *g, uint64_t data_offset, uint64_t length_bytes)
-{
-    if (g->whole)
-        return g->crc_begin + data_offset / FB_CHUNK_BYTES * 4;
-    return data_offset + ((length_bytes + 7) & ~7ull);
-}
-
-uint64_t fb_space_place(const struct fb_space *space, uint32_t flags, uint32_t verified)
-{
-    return FB_PLACE(FB_SLOT_PRESENT, flags, verified, space->record, space->unit, space->segment);
-}
 
 /* ---- states ---- */
 
@@ -114,7 +88,8 @@ static void add_usage(fb_store *s, uint32_t segment, struct fb_usage *u)
 void fb_tier_usage(fb_store *s, uint32_t tier, struct fb_usage *out)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    struct fb_usage u = {.segment_bytes = t->segment_bytes, .free_first = FB_NO_SEGMENT, .absent_first = FB_NO_SEGMENT};
+    struct fb_usage u = {
+        .segment_bytes = t->segment_bytes, .free_first = FB_NO_SEGMENT, .absent_first = FB_NO_SEGMENT};
     for (uint32_t i = 0; i < t->segment_count; i++)
         add_usage(s, t->segment_base + i, &u);
     for (uint32_t i = 0; i < t->whole_count; i++)
@@ -284,7 +259,8 @@ static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uin
             fb_maintainer_wake(s);
         bool recycle = u.free_first != FB_NO_SEGMENT;
         uint32_t segment = recycle ? u.free_first : u.absent_first;
-        if (segment == FB_NO_SEGMENT || (!recycle && u.file_bytes + u.segment_bytes > fb_tier_effective(s, tier)))
+        if (segment == FB_NO_SEGMENT ||
+            (!recycle && u.file_bytes + u.segment_bytes > fb_tier_effective(s, tier)))
             return -ENOSPC;
         if (!recycle && !fb_tier_has_room(s, tier, u.segment_bytes)) {
             fb_tier_shrink(s, tier, u.file_bytes);
@@ -308,7 +284,7 @@ static int acquire(fb_store *s, uint32_t dataset, uint32_t tier, bool mover, uin
     return -ENOSPC;
 }
 
-static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, bool mover)
+int fb_segment_open(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, bool mover)
 {
     struct fb_dataset *d = &s->datasets[dataset];
     uint32_t segment = FB_NO_SEGMENT;
@@ -345,8 +321,6 @@ static int open_segment(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_qu
     return r;
 }
 
-/* ---- room for a record ---- */
-
 void fb_segment_refuse(fb_store *s, uint32_t segment, int error)
 {
     struct fb_usage u;
@@ -356,262 +330,4 @@ void fb_segment_refuse(fb_store *s, uint32_t segment, int error)
     fb_segment_seal(s, segment);
     fb_tier_usage(s, tier, &u);
     shrink_if_full(s, tier, error, u.file_bytes);
-}
-
-static uint64_t record_offset(fb_store *s, uint32_t segment, uint32_t record)
-{
-    return fb_geometry_of(s, segment).table_end - (record + 1ull) * FB_RECORD_BYTES;
-}
-
-static int put_bytes(fb_store *s, const struct fb_space *space, const void *data, size_t length_bytes, uint64_t offset)
-{
-    if (space->writable == NULL)
-        return fb_segment_write(s, space->segment, data, length_bytes, offset);
-    memcpy(space->writable + offset, data, length_bytes);
-    return 0;
-}
-
-static int put_record(fb_store *s, const struct fb_space *space, struct fb_record *record)
-{
-    record->self_crc = fb_crc32c(0, record, offsetof(struct fb_record, self_crc));
-    return put_bytes(s, space, record, sizeof *record, record_offset(s, space->segment, space->record));
-}
-
-/* 0: *out is reserved; -EAGAIN: this segment is full or no longer open; -ESTALE: it was open, closed, and is
- * open again for another dataset. The caller leases it. */
-static int reserve_leased(fb_store *s, uint32_t segment, uint32_t dataset, uint64_t length_bytes, struct fb_space *out)
-{
-    struct fb_segment *seg = &s->segments[segment];
-    uint64_t file_bytes = fb_tier_of(s, segment)->segment_bytes;
-    uint64_t seen = atomic_load(&seg->word);
-    for (;;) {
-        if (FB_WORD_STATE(seen) != FB_OPEN)
-            return -EAGAIN;
-        /* Written before the segment was opened, so of the use that the word is of. */
-        if (atomic_load(&seg->dataset) != dataset)
-            return -ESTALE;
-        uint64_t align = length_bytes >= FB_CHUNK_BYTES ? 4096 : 64;
-        uint64_t start = ((uint64_t)FB_WORD_END(seen) * 64 + align - 1) & ~(align - 1);
-        uint64_t end = start + fb_record_extent(length_bytes);
-        uint32_t records = FB_WORD_RECORDS(seen);
-        if (end + (records + 1ull) * FB_RECORD_BYTES > file_bytes || start >> FB_UNIT_SHIFT > FB_PLACE_UNIT_MAX ||
-            records >= FB_WORD_RECORDS_MAX)
-            return -EAGAIN;
-        uint64_t next = FB_WORD(FB_OPEN, FB_WORD_GENERATION(seen), records + 1, end >> FB_UNIT_SHIFT);
-        if (!atomic_compare_exchange_weak(&seg->word, &seen, next))
-            continue;
-        *out = (struct fb_space){.segment = segment,
-                                 .record = records,
-                                 .unit = (uint32_t)(start >> FB_UNIT_SHIFT),
-                                 .generation = atomic_load(&seg->generation),
-                                 .offset = start,
-                                 .length_bytes = length_bytes};
-        return 0;
-    }
-}
-
-/* A writer leases the segment from before its compare-and-swap until it has published: one that is
- * stopped before its table entry is written is seen by the cleaner through the lease alone. */
-static int reserve_in(fb_store *s, uint32_t segment, uint32_t dataset, uint64_t length_bytes, struct fb_space *out)
-{
-    atomic_fetch_add_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
-    int r = reserve_leased(s, segment, dataset, length_bytes, out);
-    if (r != 0)
-        atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
-    return r;
-}
-
-void fb_space_end(fb_store *s, const struct fb_space *space)
-{
-    atomic_fetch_sub_explicit(&s->row_leases[space->segment], 1, memory_order_seq_cst);
-}
-
-int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, const struct fb_key *key,
-                     uint64_t length_bytes, bool mover, struct fb_space *out)
-{
-    struct fb_dataset *d = &s->datasets[dataset];
-    uint64_t file_bytes = s->super->tiers[tier].segment_bytes;
-    if (s->super->tiers[tier].segment_count == 0 ||
-        fb_record_extent(length_bytes) + FB_SEGMENT_SUPER_BYTES + 4096 + FB_RECORD_BYTES > file_bytes)
-        return -ENOSPC;
-    for (int tries = 0; tries < 32; tries++) {
-        uint32_t open = atomic_load(&d->open[tier][queue]);
-        if (open == 0) {
-            int r = open_segment(s, dataset, tier, queue, mover);
-            if (r != 0)
-                return r;
-            continue;
-        }
-        int r = reserve_in(s, open - 1, dataset, length_bytes, out);
-        if (r == 0) {
-            struct fb_record record = {.hi = key->hi,
-                                       .lo = key->lo,
-                                       .check = key->check,
-                                       .unit = out->unit,
-                                       .length = (uint32_t)length_bytes,
-                                       .generation = out->generation,
-                                       .owner = s->me,
-                                       .state = FB_RECORD_RESERVED};
-            FB_POINT("put.reserved");
-            out->writable = fb_map_writable(s, out->segment);
-            r = put_record(s, out, &record);
-            if (r != 0) {
-                fb_tier_fault(s, tier, -r);
-                fb_segment_refuse(s, out->segment, r);
-                fb_space_end(s, out);
-            }
-            return r;
-        }
-        if (r == -EAGAIN)
-            fb_segment_seal(s, open - 1);
-        FB_POINT("segment.sealed");
-        atomic_compare_exchange_strong(&d->open[tier][queue], &open, 0);
-    }
-    return -ENOSPC;
-}
-
-static int write_sums(fb_store *s, const struct fb_space *space, const uint32_t *sums, uint32_t *crc)
-{
-    struct fb_geometry g = fb_geometry_of(s, space->segment);
-    uint32_t chunks = fb_chunk_count(space->length_bytes);
-    *crc = chunks == 0 ? 0 : chunks == 1 ? sums[0] : fb_crc32c(0, sums, chunks * 4);
-    if (chunks <= 1 && !g.whole)
-        return 0;
-    return put_bytes(s, space, sums, chunks * 4, fb_chunk_sums_offset(&g, space->offset, space->length_bytes));
-}
-
-static void count_written(fb_store *s, uint32_t segment, uint64_t bytes)
-{
-    fb_count(s, FB_C_WRITTEN_BYTES_MEM + fb_tier_of(s, segment)->medium, bytes);
-}
-
-int fb_space_checksum(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc)
-{
-    uint32_t sums[CHUNKS_MAX];
-    fb_crc32c_chunks(data, space->length_bytes, FB_CHUNK_BYTES, sums);
-    count_written(s, space->segment, space->length_bytes);
-    return write_sums(s, space, sums, crc);
-}
-
-/* Data, padding and checksums by one call. */
-static int write_vector(fb_store *s, const struct fb_space *space, const void *data, uint32_t *sums, uint32_t *crc)
-{
-    struct fb_geometry g = fb_geometry_of(s, space->segment);
-    uint32_t chunks = fb_chunk_count(space->length_bytes);
-    fb_crc32c_chunks(data, space->length_bytes, FB_CHUNK_BYTES, sums);
-    if (g.whole || chunks <= 1) {
-        int r = fb_segment_write(s, space->segment, data, space->length_bytes, space->offset);
-        return r != 0 ? r : write_sums(s, space, sums, crc);
-    }
-    uint64_t padding = 0, pad_bytes = ((space->length_bytes + 7) & ~7ull) - space->length_bytes;
-    struct iovec parts[3] = {{(void *)(uintptr_t)data, space->length_bytes}, {&padding, pad_bytes}, {sums, chunks * 4}};
-    uint64_t total = space->length_bytes + pad_bytes + chunks * 4;
-    int fd = fb_descriptor_get(s, space->segment);
-    if (fd < 0)
-        return fd;
-    ssize_t n = pwritev(fd, parts, 3, (off_t)space->offset);
-    int r = n < 0 && errno != EINTR ? -errno : 0;
-    fb_descriptor_put(s, space->segment, fd);
-    *crc = fb_crc32c(0, sums, chunks * 4);
-    if (r == 0 && (uint64_t)n != total) {
-        r = fb_segment_write(s, space->segment, data, space->length_bytes, space->offset);
-        if (r == 0)
-            r = write_sums(s, space, sums, crc);
-    }
-    return r;
-}
-
-int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc)
-{
-    uint32_t sums[CHUNKS_MAX];
-    int r;
-    if (space->writable != NULL) {
-        fb_copy_crc32c_chunks(space->writable + space->offset, data, space->length_bytes, FB_CHUNK_BYTES, sums);
-        r = write_sums(s, space, sums, crc);
-    } else {
-        r = write_vector(s, space, data, sums, crc);
-    }
-    if (r == 0)
-        count_written(s, space->segment, space->length_bytes);
-    else
-        fb_tier_fault(s, s->segment_tier[space->segment], -r);
-    return r;
-}
-
-int fb_space_commit(fb_store *s, const struct fb_space *space, const struct fb_key *key, uint32_t crc,
-                    uint32_t expiry_s, uint32_t state)
-{
-    struct fb_record record = {.hi = key->hi,
-                               .lo = key->lo,
-                               .check = key->check,
-                               .sequence = atomic_fetch_add(&s->shared->sequence, 1) + 1,
-                               .unit = space->unit,
-                               .length = (uint32_t)space->length_bytes,
-                               .generation = space->generation,
-                               .owner = s->me,
-                               .expiry = expiry_s,
-                               .crc = crc,
-                               .state = state};
-    FB_POINT("put.written");
-    int r = put_record(s, space, &record);
-    FB_POINT("put.committed");
-    return r;
-}
-
-void fb_space_abandon(fb_store *s, const struct fb_space *space)
-{
-    fb_record_flip(s, space->segment, space->record, FB_RECORD_DEAD);
-}
-
-/* ---- table entries ---- */
-
-int fb_record_write(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *value)
-{
-    value->self_crc = fb_crc32c(0, value, offsetof(struct fb_record, self_crc));
-    return fb_segment_write(s, segment, value, sizeof *value, record_offset(s, segment, record));
-}
-
-int fb_record_flip(fb_store *s, uint32_t segment, uint32_t record, uint32_t state)
-{
-    return fb_segment_write(s, segment, &state, sizeof state,
-                            record_offset(s, segment, record) + offsetof(struct fb_record, state));
-}
-
-bool fb_record_valid(fb_store *s, uint32_t segment, const struct fb_record *record)
-{
-    struct fb_geometry g = fb_geometry_of(s, segment);
-    uint64_t offset = (uint64_t)record->unit << g.unit_shift;
-    return record->self_crc == fb_crc32c(0, record, offsetof(struct fb_record, self_crc)) &&
-           record->generation == atomic_load(&s->segments[segment].generation) &&
-           record->length <= FB_BLOCK_BYTES_MAX && record->unit <= FB_PLACE_UNIT_MAX && offset >= g.data_begin &&
-           offset + record->length <= (g.whole ? atomic_load(&s->segments[segment].whole_bytes) : g.file_bytes);
-}
-
-int fb_record_read(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *out)
-{
-    struct fb_record value;
-    int r = fb_segment_pread(s, segment, &value, sizeof value, record_offset(s, segment, record));
-    if (r != 0)
-        return r;
-    if (!fb_record_valid(s, segment, &value))
-        return -EBADMSG;
-    *out = value;
-    return 0;
-}
-
-uint32_t fb_record_of_place(fb_store *s, uint64_t place, uint64_t lo, uint64_t check, struct fb_record *out)
-{
-    uint32_t segment = FB_PLACE_SEGMENT(place);
-    if (segment >= s->segment_count)
-        return FB_NO_SEGMENT;
-    uint32_t records = FB_WORD_RECORDS(atomic_load(&s->segments[segment].word));
-    for (uint32_t record = FB_PLACE_RECORD(place); record < records; record += 1u << 14) {
-        struct fb_record found;
-        if (fb_record_read(s, segment, record, &found) == 0 && found.unit == FB_PLACE_UNIT(place) &&
-            found.lo == lo && found.check == check) {
-            *out = found;
-            return record;
-        }
-    }
-    return FB_NO_SEGMENT;
 }

@@ -6,8 +6,8 @@
 #include "segfile.h"
 
 struct fb_usage {
-    uint64_t used_bytes;  /* open, sealed, retiring, held, unscanned */
-    uint64_t file_bytes;  /* used and free: what lies in the file system */
+    uint64_t used_bytes; /* open, sealed, retiring, held, unscanned */
+    uint64_t file_bytes; /* used and free: what lies in the file system */
     uint64_t segment_bytes;
     uint32_t free_count, free_first, absent_first; /* FB_NO_SEGMENT: none */
 };
@@ -33,8 +33,8 @@ uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create);
 /* Reserve room for one record of a dataset in a tier. The table entry (reserved, ours) is written, and
  * the segment leased until fb_space_end, which every reservation needs, published or abandoned.
  * `mover`: the evictor, which may use the room above the high watermark. 0, -ENOSPC, or an errno. */
-int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, const struct fb_key *key,
-                     uint64_t length_bytes, bool mover, struct fb_space *out);
+int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue,
+                     const struct fb_key *key, uint64_t length_bytes, bool mover, struct fb_space *out);
 /* Write the data and its checksums; *crc is the record's. */
 int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc);
 /* The data is there: write its checksums only (it was filled in place). */
@@ -51,6 +51,8 @@ uint32_t fb_chunk_count(uint64_t length_bytes);
 /* Offset of the chunk checksums behind a record's data, or in a whole-file segment. */
 uint64_t fb_chunk_sums_offset(const struct fb_geometry *g, uint64_t data_offset, uint64_t length_bytes);
 
+/* Offset of a table entry in the file. */
+uint64_t fb_record_offset(fb_store *s, uint32_t segment, uint32_t record);
 /* One table entry. -EBADMSG: not a valid entry of this use of the segment. */
 int fb_record_read(fb_store *s, uint32_t segment, uint32_t record, struct fb_record *out);
 bool fb_record_valid(fb_store *s, uint32_t segment, const struct fb_record *record);
@@ -70,6 +72,8 @@ void fb_segment_refuse(fb_store *s, uint32_t segment, int error);
 /* No room for more than this: puts above it are not admitted until the maintainer finds room again. */
 void fb_tier_shrink(fb_store *s, uint32_t tier, uint64_t bytes);
 
+/* Give a dataset an open segment in a tier, unless it has one by now. 0, -ENOSPC, or an errno. */
+int fb_segment_open(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue queue, bool mover);
 void fb_segment_seal(fb_store *s, uint32_t segment);
 /* Compare-and-swap the state, all else kept. */
 bool fb_segment_turn(fb_store *s, uint32_t segment, uint32_t from, uint32_t to);

@@ -146,3 +146,8 @@ uint64_t fb_held_leases(fb_store *s)
         held += s->held[i];
     return held;
 }
+
+void fb_config_read(fb_store *s, struct fb_config *out)
+{
+    *out = s->config;
+}

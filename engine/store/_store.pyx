@@ -21,6 +21,7 @@ from forebay.store.c_store cimport *
 import os
 
 from forebay.errors import Closed, ConfigError, PinLimit, StoreBusy
+from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
 from forebay.store.report import CheckReport, render_status
 
@@ -103,6 +104,9 @@ cdef class BlockStore:
         fb_config_read(self.c, &config)
         self.block_bytes = config.block_bytes
         self.read_only = config.read_only
+        if not self.read_only:
+            paths = [<bytes>config.tiers[i].path for i in range(config.tier_count)]
+            remove_older_formats(self.path, list(map(os.fsdecode, paths)))
 
     def __dealloc__(self):
         cdef fb_store *c = self.c

@@ -1,4 +1,5 @@
 /* Whole-file segments: filled block by block, read meanwhile, complete or given up, evicted as a whole. */
+#include <pthread.h>
 #include <unistd.h>
 
 #include "evict.h"
@@ -319,6 +320,49 @@ TEST(a_second_file_of_the_name_replaces_the_first)
     CHECK_EQ(FB_PLACE_SEGMENT(found.place), second.segment);
     CHECK_EQ(fb_maintain(a), 0); /* the first has nothing that anybody names */
     CHECK_EQ(fb_segment_state_of(a, first.segment), FB_ABSENT);
+    CHECK(whole_hit(a));
+    store_is_sound(a);
+    end();
+}
+
+/* ---- threads ---- */
+
+static _Atomic bool files_end;
+
+static void *read_files(void *argument)
+{
+    fb_store *s = argument;
+    for (uint64_t block = 0; !atomic_load(&files_end); block = (block + 1) % block_count()) {
+        block_hit(s, block, 0, length_of(block)); /* the right bytes, or a miss */
+        whole_hit(s);
+    }
+    return NULL;
+}
+
+TEST(readers_while_files_come_and_go)
+{
+    begin();
+    pthread_t readers[3];
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(pthread_create(&readers[i], NULL, read_files, i ? b : a), 0);
+    for (int round = 0; round < 8; round++) {
+        struct fb_whole whole = write_all(a);
+        if (round % 3 == 0) {
+            fb_whole_abandon(a, &whole);
+            continue;
+        }
+        CHECK_EQ(fb_whole_complete(a, &whole), 0);
+        CHECK(whole_hit(a));
+        CHECK_EQ(fb_segment_retire(a, whole.segment, FB_EVICT_ALL), 0);
+        CHECK(!whole_hit(a));
+    }
+    struct fb_whole whole = write_all(b);
+    CHECK_EQ(fb_whole_complete(b, &whole), 0);
+    CHECK(whole_hit(b));
+    atomic_store(&files_end, true);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(pthread_join(readers[i], NULL), 0);
+    CHECK_EQ(fb_maintain(a), 0);
     CHECK(whole_hit(a));
     store_is_sound(a);
     end();

@@ -21,7 +21,9 @@ class MemoryGroup:
 
     def limit(self, limit_bytes: int) -> None:
         """Set the limit, swap included."""
-        names = ["memory.max"] if self._version == 2 else ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+        names = (
+            ["memory.max"] if self._version == 2 else ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+        )
         (self.path / names[0]).write_text(str(limit_bytes))
         for name in names[1:]:
             if (self.path / name).exists():
@@ -65,7 +67,9 @@ def memory_group() -> Iterator[MemoryGroup]:
             (parent / "cgroup.subtree_control").write_text("+memory")
         path.mkdir()
     except OSError as error:
-        raise RuntimeError(f"no memory cgroup can be made below {parent}: {error}; these tests take root") from error
+        raise RuntimeError(
+            f"no memory cgroup can be made below {parent}: {error}; these tests take root"
+        ) from error
     try:
         yield MemoryGroup(path, version)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final, get_args
+
+import mmh3
 
 from forebay.config import Medium
 from tests.faults._place import Place
@@ -31,6 +34,8 @@ from tests.faults._world import (
 SOURCES: Final = Path(__file__).resolve().parents[2] / "csrc" / "src"
 POINT: Final = re.compile(r'FB_POINT\("([^"]+)"\)')
 
+NEW_PAGES: Final = 24
+SPLIT_AT: Final = 1739  # slots used in a page
 CHURNED: Final = 7  # the dataset that evicts
 WHOLE: Final = 8  # the dataset of whole files
 # Where it matters what medium the bytes lie on; the rest is index and live, the same for all.
@@ -94,9 +99,18 @@ def _deleting() -> Workload:
     return Workload(_puts(many), tuple(delete(block) for block in many[:2000]))
 
 
+def _in_first_page(count: int) -> list[Block]:
+    """Return blocks whose slots lie in the first of a new index's pages: its place goes by the key's hash."""
+    first_page = (1 << 64) // NEW_PAGES
+    blocks = (Block(number, 16) for number in itertools.count())
+    hits = (block for block in blocks if mmh3.hash64(block.key, signed=False)[0] < first_page)
+    return list(itertools.islice(hits, count))
+
+
 def _splitting() -> Workload:
-    """Add the last few blocks before the 24 pages of a new index begin to split."""
-    return Workload(_puts(_blocks(0, 39000, 16)), _puts(_blocks(100000, 4000, 16)))
+    """Fill a page up to where it splits, and go on."""
+    blocks = _in_first_page(SPLIT_AT + 60)
+    return Workload(_puts(blocks[: SPLIT_AT - 20]), _puts(blocks[SPLIT_AT - 20 :]))
 
 
 def _evicting() -> Workload:

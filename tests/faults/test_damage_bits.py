@@ -70,7 +70,10 @@ FLIPS: dict[str, tuple[bytes, Callable[[CacheFolder], tuple[Path, int]]]] = {
     "last data byte": (VICTIM, _data(VICTIM, lambda size: size - 1)),
     "first byte of a large block": (LARGE_VICTIM, _data(LARGE_VICTIM, lambda _: 0)),
     "last byte of the first chunk": (LARGE_VICTIM, _data(LARGE_VICTIM, lambda _: CHUNK_BYTES - 1)),
-    "first byte of the last chunk": (LARGE_VICTIM, _data(LARGE_VICTIM, lambda size: size // CHUNK_BYTES * CHUNK_BYTES)),
+    "first byte of the last chunk": (
+        LARGE_VICTIM,
+        _data(LARGE_VICTIM, lambda size: size // CHUNK_BYTES * CHUNK_BYTES),
+    ),
     "last byte of a large block": (LARGE_VICTIM, _data(LARGE_VICTIM, lambda size: size - 1)),
     "first chunk checksum": (LARGE_VICTIM, _sums(lambda _: 0)),
     "last chunk checksum": (LARGE_VICTIM, _sums(lambda size: size - 1)),
@@ -80,7 +83,9 @@ FLIPS: dict[str, tuple[bytes, Callable[[CacheFolder], tuple[Path, int]]]] = {
 
 @pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("what", FLIPS)
-def test_a_flip_at_rest_is_found_at_the_first_read(make_folder: MakeFolder, medium: Medium, what: str) -> None:
+def test_a_flip_at_rest_is_found_at_the_first_read(
+    make_folder: MakeFolder, medium: Medium, what: str
+) -> None:
     folder = make_folder(medium)
     _fill(folder)
     victim, place = FLIPS[what]
@@ -95,7 +100,9 @@ def test_a_flip_at_rest_is_found_at_the_first_read(make_folder: MakeFolder, medi
 
 @pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("what", FLIPS)
-def test_a_flip_while_open_is_found_at_the_next_read(make_folder: MakeFolder, medium: Medium, what: str) -> None:
+def test_a_flip_while_open_is_found_at_the_next_read(
+    make_folder: MakeFolder, medium: Medium, what: str
+) -> None:
     folder = make_folder(medium)
     _fill(folder)
     victim, place = FLIPS[what]

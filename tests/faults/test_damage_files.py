@@ -48,7 +48,9 @@ def test_a_segment_truncated_at_rest(make_folder: MakeFolder, medium: Medium, le
     folder.made(120)
     path, inside = _victim(folder)
     size = path.stat().st_size
-    os.truncate(path, {"nothing": 0, "superblock": 4 * KIB, "half": size // 2, "all but a byte": size - 1}[left])
+    os.truncate(
+        path, {"nothing": 0, "superblock": 4 * KIB, "half": size // 2, "all but a byte": size - 1}[left]
+    )
     if index == "lost":
         folder.index.unlink()
     with folder.open() as store:
@@ -219,7 +221,9 @@ def test_a_segment_truncated_while_it_is_read(make_folder: MakeFolder, left: str
     with _reading_process(folder) as child:
         assert child.ask("read", ANSWER_S) == set(folder.sizes)
         half = path.stat().st_size // 2
-        spared = {key for key in inside if folder.place_of(key)[1] + SIZE <= half} if left == "half" else set()
+        spared = (
+            {key for key in inside if folder.place_of(key)[1] + SIZE <= half} if left == "half" else set()
+        )
         os.truncate(path, half if left == "half" else 0)
         found = child.ask("read", ANSWER_S)
         assert set(folder.sizes) - inside <= found <= set(folder.sizes) - inside | spared

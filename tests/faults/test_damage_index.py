@@ -49,11 +49,15 @@ INDEX_DAMAGE: dict[str, Callable[[Path], None]] = {
     "half a superblock": lambda path: os.truncate(path, SUPER_BYTES // 2),
     "superblock only": lambda path: os.truncate(path, SUPER_BYTES),
     "half of it": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "the last page cut": lambda path: os.truncate(path, first_page_offset(load(path, IndexSuper)) + 24 * PAGE_BYTES - 1),
+    "the last page cut": lambda path: os.truncate(
+        path, first_page_offset(load(path, IndexSuper)) + 24 * PAGE_BYTES - 1
+    ),
     "random bytes": _garbage,
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "another product's file": lambda path: path.write_bytes(b"SQLite format 3\0" + os.urandom(8 * KIB)),
-    "a page of zeros": lambda path: _overwrite(path, first_page_offset(load(path, IndexSuper)), bytes(PAGE_BYTES)),
+    "a page of zeros": lambda path: _overwrite(
+        path, first_page_offset(load(path, IndexSuper)), bytes(PAGE_BYTES)
+    ),
 }
 
 
@@ -124,7 +128,11 @@ PAGE_FIELDS = {"magic": 0, "number": 4, "first": 8, "span": 12}
 def test_a_flip_in_a_pages_header(make_folder: MakeFolder, name: str, bit: int, end: str) -> None:
     folder = make_folder("SSD")
     _leave(folder, end)
-    flip(folder.index, first_page_offset(load(folder.index, IndexSuper)) + 3 * PAGE_BYTES + PAGE_FIELDS[name], bit)
+    flip(
+        folder.index,
+        first_page_offset(load(folder.index, IndexSuper)) + 3 * PAGE_BYTES + PAGE_FIELDS[name],
+        bit,
+    )
     with folder.open() as store:
         rebuilt(store)
         assert folder.warm(store) == set(folder.sizes)
@@ -172,7 +180,14 @@ def test_a_flip_in_a_slot(make_folder: MakeFolder, where: str, end: str) -> None
     _is_used_anew(folder)
 
 
-SAVED_SEGMENT_FIELDS = {"word, end": 0, "word, records": 3, "word, state": 7, "generation": 8, "dataset": 16, "flags": 20}
+SAVED_SEGMENT_FIELDS = {
+    "word, end": 0,
+    "word, records": 3,
+    "word, state": 7,
+    "generation": 8,
+    "dataset": 16,
+    "flags": 20,
+}
 
 
 @pytest.mark.parametrize("bit", [0, 4, 6])
@@ -195,8 +210,12 @@ def _identity_of(folder: CacheFolder) -> Path:
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("what", ["removed", "empty", "random bytes", "a flip in the id", "a flip in the secret"])
-def test_a_lost_identity_costs_the_blocks_and_nothing_else(make_folder: MakeFolder, what: str, end: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["removed", "empty", "random bytes", "a flip in the id", "a flip in the secret"]
+)
+def test_a_lost_identity_costs_the_blocks_and_nothing_else(
+    make_folder: MakeFolder, what: str, end: str
+) -> None:
     """Without the secret no key finds its block again; what lies there must not be in the way of new ones."""
     folder = make_folder("SSD")
     _leave(folder, end)

@@ -167,9 +167,7 @@ def test_eio_on_sync_gives_up_what_may_not_have_reached_the_disk(folder: CacheFo
         fault.enter_context(failing(process.child.pid, "fdatasync", "EIO", _files_of_tier(folder, BAD)))
         process.put("early", 400)
         on_bad = _keys_of_tier(folder, BAD)
-        wait_until(
-            lambda: len(on_bad - process.read()) > 40, "unsynced segments are given up", BACK_WITHIN_S
-        )
+        wait_until(lambda: len(on_bad - process.read()) > 40, "unsynced segments are given up", BACK_WITHIN_S)
         fault.close()
         process.wait_back(BAD)
         for key in set(folder.sizes) - process.read():
@@ -231,7 +229,9 @@ def test_a_tiers_directory_removed_under_its_users(folder: CacheFolder) -> None:
         assert process.read() == set(folder.sizes)
 
 
-def test_a_disk_that_is_missing_at_the_start_comes_back_with_its_blocks(folder: CacheFolder, tmp_path: Path) -> None:
+def test_a_disk_that_is_missing_at_the_start_comes_back_with_its_blocks(
+    folder: CacheFolder, tmp_path: Path
+) -> None:
     with folder.open() as store:
         folder.fill(store, 200, SIZE)
     on_bad = _keys_of_tier(folder, BAD)

@@ -60,7 +60,9 @@ def test_a_tenth_of_the_disk_stays_free(folder: CacheFolder, disk: FaultyTier) -
         assert count(store, "not_admitted") == 1
 
 
-def test_a_disk_that_others_fill_shrinks_the_quota_and_gives_it_back(folder: CacheFolder, disk: FaultyTier) -> None:
+def test_a_disk_that_others_fill_shrinks_the_quota_and_gives_it_back(
+    folder: CacheFolder, disk: FaultyTier
+) -> None:
     with folder.open() as store:
         folder.fill(store, 100, SIZE, "early")
         used_before = _tier(store)["used_bytes"]

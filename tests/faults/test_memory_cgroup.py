@@ -52,7 +52,9 @@ def _run(group: MemoryGroup, body: Any) -> None:
 
 
 @pytest.mark.parametrize("retention", ["epoch", "lru"])
-def test_filling_beyond_the_limit_shrinks_the_tier(group: MemoryGroup, folder: CacheFolder, retention: str) -> None:
+def test_filling_beyond_the_limit_shrinks_the_tier(
+    group: MemoryGroup, folder: CacheFolder, retention: str
+) -> None:
     def body(link: Connection) -> None:
         group.join()
         with folder.open(maintainer=True) as store:

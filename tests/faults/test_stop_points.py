@@ -19,7 +19,7 @@ from tests.faults._child import Child, run
 from tests.faults._place import Place
 from tests.faults._points import ALONE_ONLY, KEPT, Case, cases
 from tests.faults._victim import come_after, prepare, struck
-from tests.faults._world import Block, Progress, World
+from tests.faults._world import Block, Progress, World, put
 
 CASES = [case for case in cases() if case.medium == "MEM"]
 JOINED = [case for case in CASES if case.point not in ALONE_ONLY]
@@ -135,3 +135,34 @@ def test_an_opener_waits_for_one_that_is_stopped_in_recovery(case: Case, memory_
             victim.result()
             opener.result()
     run(come_after, place, case.workload, case.world(len(acted)))
+
+
+def test_writing_where_a_stopped_process_writes_is_refused_in_time(memory_path: Path) -> None:
+    place, block = Place.under(memory_path), KEPT[0]
+    run(lambda link: place.open().close())
+
+    def meet(link: Connection) -> None:
+        with place.open() as store:
+            link.send("open")
+            assert link.recv() == "stopped"
+            begun = time.monotonic()
+            with pytest.raises(StoreBusy, match="live process"):
+                store.delete(block.key)
+            assert not store.put(block.key, block.data)
+            assert store.get(block.key) is None
+            assert time.monotonic() - begun < BOUND_S
+            link.send("refused")
+            assert link.recv() == "ended"
+            with store.get(block.key) or memoryview(b"") as view:
+                assert view == block.data
+            assert store.delete(block.key)
+
+    with Child(meet) as other:
+        assert other.receive() == "open"
+        with Child(struck, place, "index.locked", "stop", [put(block)], Progress()) as victim:
+            assert victim.wait_stopped()
+            assert other.ask("stopped") == "refused"
+            victim.resume()
+            victim.result()
+        other.send("ended")
+        other.result()

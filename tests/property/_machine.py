@@ -24,7 +24,7 @@ BLOCK = 64 * KIB
 FILE_BLOCKS = 18
 
 FILES = [b"f0", b"f1"]
-KEYS = [b"%d" % number for number in range(12)] + [b"f0/0", b"f1/17", bytes(4096), b"\0"]
+KEYS = [b"%d" % number for number in range(12)] + [b"f0/0", b"f1/17", b"long" * 50, b"\0"]
 
 keys = st.sampled_from(KEYS)
 lengths = st.sampled_from([0, 1, 63, 64, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7, 200_000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -90,6 +91,9 @@ class Model:
             expected.surely = False
             expected.pin_unsure = expected.pin_unsure or expected.pinned
             expected.pinned = False
+            if expected.deadline is not None:
+                # It is over, or still that of the value before.
+                expected.deadline = (expected.deadline[0], math.inf)
             if value is not None:
                 expected.values.add(value)
             expected.leftovers |= expected.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from forebay.store import BlockStore, Tier, View
 # fork: a child is there in milliseconds, and a machine kills dozens of them in every run.
 _CONTEXT = multiprocessing.get_context("fork")
 _ANSWER_TIMEOUT_S = 60
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,13 @@ class _Servant:
         return None if view is None else digest_of(view)
 
 
+def _die_with_the_parent() -> None:
+    """Siblings hold copies of each other's pipes, so that none of them would see the end of it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _serve(pipe: Connection, path: str, tiers: Sequence[Tier], options: dict[str, Any]) -> None:
+    _die_with_the_parent()
     servant = _Servant(BlockStore(path, tiers, **options))
     pipe.send((False, None))
     name = ""

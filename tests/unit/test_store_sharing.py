@@ -234,3 +234,14 @@ def test_a_fork_without_a_free_row_reads_by_copies(stores: Stores, store: BlockS
     assert child.exitcode == 0
     assert changes()["hits_mem"] == 1
     assert store.get(b"k") == DATA
+
+
+def test_opening_one_cache_leaves_the_shared_table_of_another_that_is_in_use(stores: Stores) -> None:
+    """Even when that one's folder cannot be seen from here, as from another container."""
+    store = stores.open(stores.tier(medium="SSD"))
+    store.put(b"k", DATA)
+    out_of_sight = stores.path.with_name("out of sight")
+    stores.path.rename(out_of_sight)
+    stores.open(stores.tier(medium="SSD", name="other"), path=stores.path.with_name("other"))
+    out_of_sight.rename(stores.path)
+    assert stores.reopen().get(b"k") == DATA
