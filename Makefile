@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
-DEBIAN_PACKAGES := gcc libc6-dev python3 python3-dev python3-venv strace util-linux
+DEBIAN_PACKAGES := e2fsprogs gcc libc6-dev mount python3 python3-dev python3-venv strace util-linux
 
 C_FILES = $(shell find csrc perf tests -name '*.[ch]')
 EXTENSION_SOURCES := $(shell find csrc engine -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')

@@ -10,7 +10,8 @@ struct names {
     const char *limit, *usage, *inactive;
 };
 
-static const struct names version_1 = {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "};
+static const struct names version_1 = {"memory.limit_in_bytes", "memory.usage_in_bytes",
+                                       "total_inactive_file "};
 static const struct names version_2 = {"memory.max", "memory.current", "inactive_file "};
 
 static uint64_t read_number(const char *folder, const char *name, uint64_t otherwise)

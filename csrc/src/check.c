@@ -38,7 +38,8 @@ static bool read_and_verify(struct check *c, const struct fb_found *found, const
     void *buffer = fb_pool_take(s, length ? length : 1);
     if (buffer == NULL)
         return true;
-    int r = fb_segment_pread(s, segment, buffer, length, (uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift);
+    int r =
+        fb_segment_pread(s, segment, buffer, length, (uint64_t)FB_PLACE_UNIT(found->place) << g.unit_shift);
     if (r == 0)
         r = fb_block_verify(s, found, key, buffer);
     c->report->bytes_verified += length;
@@ -53,22 +54,12 @@ static bool still_there(fb_store *s, const struct fb_key *key, uint64_t place)
     return fb_index_find(s, key, &found) == 0 && FB_PLACE_LOCATION(found.place) == FB_PLACE_LOCATION(place);
 }
 
-static void check_slot(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
+static void check_record_of(struct check *c, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
 {
-    struct check *c = context;
     fb_store *s = c->store;
     struct fb_record record;
     struct fb_key key = {.lo = lo, .check = check};
     struct fb_found found = {.place = place, .extent = extent};
-    c->report->slots++;
-    if (FB_PLACE_SEGMENT(place) >= s->segment_count) {
-        c->report->bad_slots++;
-        note(c, "slot names a segment that does not exist:", FB_PLACE_SEGMENT(place), s->segment_count);
-        repair_slot(c, lo, check, place);
-        return;
-    }
-    if (FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE)
-        return;
     uint32_t number = fb_record_of_place(s, place, lo, check, &record);
     bool named = number != FB_NO_SEGMENT && record.length == FB_EXTENT_LENGTH(extent) &&
                  (record.state == FB_RECORD_COMMITTED || record.state == FB_RECORD_PINNED);
@@ -80,10 +71,33 @@ static void check_slot(void *context, uint64_t lo, uint64_t check, uint64_t plac
         key.hi = record.hi;
         if (!read_and_verify(c, &found, &key) && still_there(s, &key, place)) {
             c->report->bad_checksums++;
-            note(c, "data differs from its checksum in segment/unit", FB_PLACE_SEGMENT(place), FB_PLACE_UNIT(place));
+            note(c, "data differs from its checksum in segment/unit", FB_PLACE_SEGMENT(place),
+                 FB_PLACE_UNIT(place));
             repair_slot(c, lo, check, place);
         }
     }
+}
+
+static void check_slot(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
+{
+    struct check *c = context;
+    fb_store *s = c->store;
+    c->report->slots++;
+    if (FB_PLACE_SEGMENT(place) >= s->segment_count) {
+        c->report->bad_slots++;
+        note(c, "slot names a segment that does not exist:", FB_PLACE_SEGMENT(place), s->segment_count);
+        repair_slot(c, lo, check, place);
+        return;
+    }
+    if (FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE)
+        return;
+    /* Held meanwhile, so that what fails says something of the file and not of this process's limits. */
+    int fd = fb_descriptor_get(s, FB_PLACE_SEGMENT(place));
+    if (fd < 0 && fb_error_is_own(-fd))
+        return;
+    check_record_of(c, lo, check, place, extent);
+    if (fd >= 0)
+        fb_descriptor_put(s, FB_PLACE_SEGMENT(place), fd);
 }
 
 static bool check_record(fb_store *s, void *context, uint32_t segment, uint32_t number,

@@ -59,7 +59,8 @@ static uint32_t reclaim_dead(fb_store *s, uint32_t tier, bool wanted)
     for (uint32_t segment = 0; segment < s->segment_count && done < SEGMENTS_A_CALL; segment++) {
         if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED)
             continue;
-        uint64_t capacity = fb_segment_is_whole(s, segment) ? fb_geometry_of(s, segment).file_bytes : t->segment_bytes;
+        uint64_t capacity =
+            fb_segment_is_whole(s, segment) ? fb_geometry_of(s, segment).file_bytes : t->segment_bytes;
         bool half_dead = live[segment] * 2 <= capacity && !fb_segment_is_whole(s, segment);
         if (live[segment] == 0 || (wanted && half_dead))
             done += fb_segment_retire(s, segment, FB_EVICT_COMPACT) == 0;
@@ -81,8 +82,9 @@ static bool may_make_way(fb_store *s, uint32_t segment, uint64_t pinned_bytes)
 {
     if (!may_go(s, segment))
         return false;
-    return fb_segment_state_of(s, segment) == FB_OPEN ? pinned_bytes == 0
-                                                      : pinned_bytes * 2 <= fb_tier_of(s, segment)->segment_bytes;
+    return fb_segment_state_of(s, segment) == FB_OPEN
+               ? pinned_bytes == 0
+               : pinned_bytes * 2 <= fb_tier_of(s, segment)->segment_bytes;
 }
 
 /* The dataset unread longest, for ten minutes at least, gives its oldest segment to one that wants room. */
@@ -108,7 +110,8 @@ static uint32_t giving_way(fb_store *s, uint32_t tier, const uint64_t *pinned)
     return victim;
 }
 
-/* Nothing sealed is left to evict: of the datasets that let go, the one unread longest ends its open segment. */
+/* Nothing sealed is left to evict: of the datasets that let go, the one unread longest ends its open segment.
+ */
 static bool seal_idlest(fb_store *s, uint32_t tier)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
@@ -176,7 +179,8 @@ static bool yield_kept(fb_store *s, uint32_t tier)
             continue;
         uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
         uint32_t read = atomic_load(&s->datasets[dataset].read_s);
-        uint64_t age = fb_segment_state_of(s, segment) == FB_OPEN ? UINT64_MAX - 1 : atomic_load(&s->segments[segment].age);
+        uint64_t age = fb_segment_state_of(s, segment) == FB_OPEN ? UINT64_MAX - 1
+                                                                  : atomic_load(&s->segments[segment].age);
         if (read < read_first || (read == read_first && age < oldest)) {
             read_first = read;
             oldest = age;

@@ -7,7 +7,8 @@
 
 static inline int64_t fb_now_ms(fb_store *s)
 {
-    return fb_boottime_ms() + atomic_load(&s->shared->clock_offset_ms) + atomic_load(&s->shared->clock_base_ms);
+    return fb_boottime_ms() + atomic_load(&s->shared->clock_offset_ms) +
+           atomic_load(&s->shared->clock_base_ms);
 }
 
 static inline uint32_t fb_now_s(fb_store *s)

@@ -61,16 +61,16 @@ struct fb_store {
     _Atomic uint32_t *row_leases;
     _Atomic uint64_t *counters;
     _Atomic uint64_t private_counters[FB_C_COUNT]; /* of a read-only opener */
-    uint32_t *held; /* views a segment, under the interpreter lock */
+    uint32_t *held;                                /* views a segment, under the interpreter lock */
     uint8_t secret[16];
 
     struct fb_map *maps;
     uint8_t *segment_tier; /* tier of each segment number */
     pthread_mutex_t maps_lock;
     uint32_t maps_count, maps_hand, writable_count, descriptors_count, descriptors_hand;
-    uint32_t maps_max, descriptors_max; /* FB_MAPS_MAX and FB_DESCRIPTORS_MAX; tests lower them */
-    _Atomic int tier_fds[FB_TIERS_MAX]; /* directories of segments; below 0: not to be had */
-    _Atomic int tier_locks[FB_TIERS_MAX]; /* their identities, locked */
+    uint32_t maps_max, descriptors_max;          /* FB_MAPS_MAX and FB_DESCRIPTORS_MAX; tests lower them */
+    _Atomic int tier_fds[FB_TIERS_MAX];          /* directories of segments; below 0: not to be had */
+    _Atomic int tier_locks[FB_TIERS_MAX];        /* their identities, locked */
     _Atomic uint32_t tier_changes[FB_TIERS_MAX]; /* as of which change of directory */
     _Atomic bool tiers_reopening;
 
@@ -94,7 +94,7 @@ struct fb_store {
 
     int fork_rows_fd, fork_open_fd; /* a child's, between the fork handlers */
     uint32_t fork_row;
-    int orphan_fd; /* a parent's row kept alive for inherited views when the table was full */
+    int orphan_fd;    /* a parent's row kept alive for inherited views when the table was full */
     bool open_shared; /* a child holds the same lock on open.lock: nobody can tell who is the last */
     char live_made[FB_PATH_MAX + 64]; /* live file made here, not yet in the superblock */
     struct fb_store *next;            /* registry for fork */
@@ -107,9 +107,10 @@ static inline void fb_count(struct fb_store *s, enum fb_counter c, uint64_t n)
 
 static inline struct fb_page *fb_page_at(struct fb_store *s, uint32_t page)
 {
-    return (struct fb_page *)(s->index + FB_INDEX_SUPER_BYTES +
-                              (uint64_t)((s->segment_count * 64u + FB_PAGE_BYTES - 1u) & ~(FB_PAGE_BYTES - 1u)) +
-                              (uint64_t)page * FB_PAGE_BYTES);
+    return (
+        struct fb_page *)(s->index + FB_INDEX_SUPER_BYTES +
+                          (uint64_t)((s->segment_count * 64u + FB_PAGE_BYTES - 1u) & ~(FB_PAGE_BYTES - 1u)) +
+                          (uint64_t)page * FB_PAGE_BYTES);
 }
 
 static inline _Atomic uint8_t *fb_touch_at(struct fb_store *s, uint32_t page, uint32_t slot)

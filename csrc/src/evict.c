@@ -53,7 +53,8 @@ static uint64_t location_of(uint32_t segment, uint32_t number, const struct fb_r
 
 /* Copy a record's bytes into `space`, refusing bytes that are no longer what was admitted. The segment
  * is ours to retire, so its bytes stay. */
-static int copy_record(fb_store *s, uint32_t segment, const struct fb_record *record, const struct fb_space *space)
+static int copy_record(fb_store *s, uint32_t segment, const struct fb_record *record,
+                       const struct fb_space *space)
 {
     struct fb_geometry g = fb_geometry_of(s, segment);
     struct fb_key key = key_of(record);
@@ -88,8 +89,9 @@ static bool target_is_open(fb_store *s, void *context, uint64_t old_place)
 
 /* 0, -ENOENT (deleted meanwhile), -EBADMSG (bad bytes: drop it), -ENOSPC, -ETIMEDOUT, -ECANCELED (the segment
  * that it moved to is being retired itself), -EBUSY (the index is being rebuilt). */
-static int move_record(fb_store *s, const struct fb_found *found, uint32_t segment, const struct fb_record *record,
-                       uint32_t level, enum fb_queue queue, bool mover, struct fb_space *space)
+static int move_record(fb_store *s, const struct fb_found *found, uint32_t segment,
+                       const struct fb_record *record, uint32_t level, enum fb_queue queue, bool mover,
+                       struct fb_space *space)
 {
     struct fb_key key = key_of(record);
     uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
@@ -129,8 +131,8 @@ static bool writer_inside(fb_store *s, void *context, uint32_t segment, uint32_t
     return !*(bool *)context;
 }
 
-static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t segment, const struct fb_found *found,
-                            uint8_t *touch)
+static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t segment,
+                            const struct fb_found *found, uint8_t *touch)
 {
     bool pinned = (FB_PLACE_FLAGS(found->place) & FB_SLOT_PINNED) != 0;
     if (r->mode == FB_EVICT_FORCE)
@@ -195,7 +197,8 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
     uint8_t touch = atomic_load_explicit(fb_touch_at(s, found.page, found.slot), memory_order_relaxed);
     uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
     bool expired = expiry != 0 && fb_now_s(s) >= expiry;
-    enum fb_fate fate = expired || !is_live(record) ? FB_DROP : fate_of(s, retirement, segment, &found, &touch);
+    enum fb_fate fate =
+        expired || !is_live(record) ? FB_DROP : fate_of(s, retirement, segment, &found, &touch);
     uint32_t level = fb_tier_of(s, segment)->level;
     struct fb_space space;
     if (fate == FB_KEEP) {
@@ -340,8 +343,8 @@ int fb_segment_retire(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
 {
     if (!fb_segment_own(s, segment))
         return -EBUSY;
-    bool retiring = fb_segment_turn(s, segment, FB_SEALED, FB_RETIRING) ||
-                    fb_segment_state_of(s, segment) == FB_RETIRING;
+    bool retiring =
+        fb_segment_turn(s, segment, FB_SEALED, FB_RETIRING) || fb_segment_state_of(s, segment) == FB_RETIRING;
     int r = retiring ? retire_owned(s, segment, mode) : -EBUSY;
     fb_segment_disown(s, segment);
     if (r == 0)
@@ -362,7 +365,8 @@ int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes)
     /* A lease keeps the bytes while they are copied, as for any reader. */
     atomic_fetch_add(&s->row_leases[segment], 1);
     int r = atomic_load(&s->metas[found.page].sequence) == found.sequence ? 0 : -ENOENT;
-    uint32_t number = r == 0 ? fb_record_of_place(s, found.place, key->lo, key->check, &record) : FB_NO_SEGMENT;
+    uint32_t number =
+        r == 0 ? fb_record_of_place(s, found.place, key->lo, key->check, &record) : FB_NO_SEGMENT;
     if (number == FB_NO_SEGMENT || !is_live(&record))
         r = -ENOENT;
     if (r == 0)
@@ -384,8 +388,9 @@ static void free_unscanned(fb_store *s, uint32_t dataset_id)
         struct fb_segment_super super;
         if (fb_segment_state_of(s, segment) != FB_UNSCANNED || !fb_segment_own(s, segment))
             continue;
-        if (fb_segment_state_of(s, segment) == FB_UNSCANNED && fb_segfile_read_super(s, segment, &super) == 0 &&
-            super.dataset_id == dataset_id && fb_segment_turn(s, segment, FB_UNSCANNED, FB_CREATING)) {
+        if (fb_segment_state_of(s, segment) == FB_UNSCANNED &&
+            fb_segfile_read_super(s, segment, &super) == 0 && super.dataset_id == dataset_id &&
+            fb_segment_turn(s, segment, FB_UNSCANNED, FB_CREATING)) {
             fb_segfile_remove(s, segment);
             fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
         }

@@ -31,7 +31,8 @@ static int begin_locked(fb_store *s, struct fb_flight_bucket *bucket, const stru
     for (uint32_t i = 0; i < FB_FLIGHT_WAYS; i++) {
         struct fb_flight *flight = &bucket->entries[i];
         uint32_t owner = atomic_load(&flight->owner);
-        bool same = owner != 0 && atomic_load(&flight->lo) == key->lo && atomic_load(&flight->check) == key->check;
+        bool same =
+            owner != 0 && atomic_load(&flight->lo) == key->lo && atomic_load(&flight->check) == key->check;
         if (owner != 0 && fb_owner_is_dead(s, owner)) {
             if (same)
                 fb_count(s, FB_C_FLIGHT_TAKEOVERS, 1);

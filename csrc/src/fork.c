@@ -27,7 +27,8 @@ static void unlock_store(fb_store *s)
 }
 
 /* With no row for the child its views are held by the parent's row, which stays alive as long as either of
- * the two does; the child gives them back there. Lent before the fork, for the child may be the first to run. */
+ * the two does; the child gives them back there. Lent before the fork, for the child may be the first to run.
+ */
 static void lend_leases(fb_store *s)
 {
     for (uint32_t i = 0; i < s->segment_count; i++)

@@ -48,8 +48,8 @@ static int plan_tier(const struct fb_config *config, uint32_t i, struct fb_index
     const struct fb_tier_config *from = &config->tiers[i];
     struct fb_tier_saved *tier = &super->tiers[i];
     if (from->quota_bytes < TIER_SMALLEST)
-        return fb_fail(error, -EINVAL, "tier %s: quota of %llu bytes is below the smallest, 4 MiB", from->path,
-                       (unsigned long long)from->quota_bytes);
+        return fb_fail(error, -EINVAL, "tier %s: quota of %llu bytes is below the smallest, 4 MiB",
+                       from->path, (unsigned long long)from->quota_bytes);
     if (from->low_permille > from->high_permille || from->high_permille > 1000)
         return fb_fail(error, -EINVAL, "tier %s: watermarks must be low <= high <= 1", from->path);
     memcpy(tier->path, from->path, sizeof tier->path);
@@ -60,16 +60,16 @@ static int plan_tier(const struct fb_config *config, uint32_t i, struct fb_index
     tier->segment_bytes = segment_bytes_for(from->quota_bytes, super->block_bytes);
     uint64_t count = from->quota_bytes / tier->segment_bytes, whole = count < WHOLE_MAX ? count : WHOLE_MAX;
     if (*next + count + whole > SEGMENTS_MAX)
-        return fb_fail(error, -EINVAL, "tier %s: more than %u segments in all tiers; its quota is too large", from->path,
-                       SEGMENTS_MAX);
+        return fb_fail(error, -EINVAL, "tier %s: more than %u segments in all tiers; its quota is too large",
+                       from->path, SEGMENTS_MAX);
     tier->segment_base = *next;
     tier->segment_count = (uint32_t)count;
     tier->whole_base = *next + (uint32_t)count;
     tier->whole_count = (uint32_t)whole;
     *next = tier->whole_base + tier->whole_count;
-    tier->level = i == 0                                              ? 0
+    tier->level = i == 0                                        ? 0
                   : from->medium == config->tiers[i - 1].medium ? super->tiers[i - 1].level
-                                                                      : super->tiers[i - 1].level + 1;
+                                                                : super->tiers[i - 1].level + 1;
     return 0;
 }
 
@@ -78,7 +78,8 @@ int fb_geometry_plan(const struct fb_config *config, struct fb_index_super *supe
     uint64_t total = 0;
     uint32_t next = 0;
     if (config->tier_count == 0 || config->tier_count > FB_TIERS_MAX)
-        return fb_fail(error, -EINVAL, "%s: %u tiers, must be 1 to %d", config->path, config->tier_count, FB_TIERS_MAX);
+        return fb_fail(error, -EINVAL, "%s: %u tiers, must be 1 to %d", config->path, config->tier_count,
+                       FB_TIERS_MAX);
     if (config->row_count < 2 || config->row_count > 4096)
         return fb_fail(error, -EINVAL, "%s: rows must be 2 to 4096, not %u", config->path, config->row_count);
     super->magic = FB_INDEX_MAGIC;
@@ -119,7 +120,8 @@ void fb_geometry_recall(const struct fb_index_super *super, struct fb_config *co
     }
 }
 
-int fb_geometry_compare(const struct fb_index_super *super, const struct fb_config *config, struct fb_error *error)
+int fb_geometry_compare(const struct fb_index_super *super, const struct fb_config *config,
+                        struct fb_error *error)
 {
     static const char *media[] = {"MEM", "SSD", "HDD"};
     if (config->tier_count != super->tier_count)
@@ -128,16 +130,17 @@ int fb_geometry_compare(const struct fb_index_super *super, const struct fb_conf
     for (uint32_t i = 0; i < super->tier_count; i++) {
         const struct fb_tier_config *given = &config->tiers[i];
         const struct fb_tier_saved *kept = &super->tiers[i];
-        if (strncmp(given->path, kept->path, sizeof kept->path) != 0 || given->quota_bytes != kept->quota_bytes ||
-            given->medium != kept->medium || given->high_permille != kept->high_permille ||
-            given->low_permille != kept->low_permille)
-            return fb_fail(error, -EINVAL,
-                           "%s: tier %u given as %s (%llu bytes, %s, %u/%u permille), but it was made as %s (%llu "
-                           "bytes, %s, %u/%u permille); open it without tiers to use those",
-                           config->path, i, given->path, (unsigned long long)given->quota_bytes,
-                           media[given->medium % 3], given->high_permille, given->low_permille, kept->path,
-                           (unsigned long long)kept->quota_bytes, media[kept->medium % 3], kept->high_permille,
-                           kept->low_permille);
+        if (strncmp(given->path, kept->path, sizeof kept->path) != 0 ||
+            given->quota_bytes != kept->quota_bytes || given->medium != kept->medium ||
+            given->high_permille != kept->high_permille || given->low_permille != kept->low_permille)
+            return fb_fail(
+                error, -EINVAL,
+                "%s: tier %u given as %s (%llu bytes, %s, %u/%u permille), but it was made as %s (%llu "
+                "bytes, %s, %u/%u permille); open it without tiers to use those",
+                config->path, i, given->path, (unsigned long long)given->quota_bytes,
+                media[given->medium % 3], given->high_permille, given->low_permille, kept->path,
+                (unsigned long long)kept->quota_bytes, media[kept->medium % 3], kept->high_permille,
+                kept->low_permille);
     }
     return 0;
 }

@@ -10,7 +10,8 @@ int fb_geometry_plan(const struct fb_config *config, struct fb_index_super *supe
 /* The configuration that a superblock remembers, tiers only. */
 void fb_geometry_recall(const struct fb_index_super *super, struct fb_config *config);
 /* 0, or -EINVAL naming the first difference between remembered and given tiers. */
-int fb_geometry_compare(const struct fb_index_super *super, const struct fb_config *config, struct fb_error *error);
+int fb_geometry_compare(const struct fb_index_super *super, const struct fb_config *config,
+                        struct fb_error *error);
 
 uint64_t fb_live_bytes(const struct fb_index_super *super);     /* without touch bytes */
 uint64_t fb_live_map_bytes(const struct fb_index_super *super); /* with all of them */

@@ -44,8 +44,8 @@ int fb_index_put(fb_store *s, const struct fb_key *key, uint64_t place, uint64_t
  * expected's location. Pin and expiry stay as they are by then. 0, -ENOENT, -ETIMEDOUT. */
 int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place);
 /* The same; `guard` is asked under the lock, with the place that is there, and may refuse (-ECANCELED). */
-int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place, fb_guard guard,
-                  void *context);
+int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
+                  fb_guard guard, void *context);
 /* A key's slot as it is under the page's lock: what a writer decided under that lock before is seen. 0,
  * -ENOENT, -ETIMEDOUT. */
 int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out);

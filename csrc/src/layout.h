@@ -40,10 +40,10 @@ _Static_assert(sizeof(struct fb_slot) == 32, "two slots a cache line");
  * overwritten is MOVING: it never ends a probe, so a writer killed there hides no other slot. */
 enum { FB_SLOT_EMPTY = 0, FB_SLOT_PRESENT = 1, FB_SLOT_TOMBSTONE = 2, FB_SLOT_MOVING = 3 };
 enum { FB_SLOT_PINNED = 1, FB_SLOT_WHOLE = 2 };
-#define FB_PLACE(state, flags, verified, record, unit, segment)                                 \
-    ((uint64_t)(state) | (uint64_t)(flags) << 2 | (uint64_t)(verified) << 4 |                   \
-     ((uint64_t)(record)&0x3fffu) << 12 | (uint64_t)(unit) << 26 | (uint64_t)(segment) << 48)
-#define FB_PLACE_STATE(p) ((uint32_t)((p)&3u))
+#define FB_PLACE(state, flags, verified, record, unit, segment)                                              \
+    ((uint64_t)(state) | (uint64_t)(flags) << 2 | (uint64_t)(verified) << 4 |                                \
+     ((uint64_t)(record) & 0x3fffu) << 12 | (uint64_t)(unit) << 26 | (uint64_t)(segment) << 48)
+#define FB_PLACE_STATE(p) ((uint32_t)((p) & 3u))
 #define FB_PLACE_FLAGS(p) ((uint32_t)((p) >> 2) & 3u)
 #define FB_PLACE_VERIFIED(p) ((uint32_t)((p) >> 4) & 0xffu)
 #define FB_PLACE_RECORD(p) ((uint32_t)((p) >> 12) & 0x3fffu)
@@ -54,7 +54,7 @@ enum { FB_SLOT_PINNED = 1, FB_SLOT_WHOLE = 2 };
 #define FB_PLACE_LOCATION(p) ((p) & ~((uint64_t)0xffcu))
 /* extent: length 27 | expiry 32, seconds of the store's clock, 0 = never */
 #define FB_EXTENT(length, expiry) ((uint64_t)(length) | (uint64_t)(expiry) << 27)
-#define FB_EXTENT_LENGTH(e) ((uint32_t)((e)&0x7ffffffu))
+#define FB_EXTENT_LENGTH(e) ((uint32_t)((e) & 0x7ffffffu))
 #define FB_EXTENT_EXPIRY(e) ((uint32_t)((e) >> 27))
 _Static_assert(FB_BLOCK_BYTES_MAX < 1u << 27, "a block's length fits its field");
 
@@ -148,10 +148,10 @@ enum fb_segment_state {
 };
 
 /* word: end 23 (64-byte units) | records 21 | generation 16 | state 4: one compare-and-swap reserves. */
-#define FB_WORD(state, generation, records, end)                                                \
-    ((uint64_t)(end) | (uint64_t)(records) << 23 | ((uint64_t)(generation)&0xffffu) << 44 |     \
+#define FB_WORD(state, generation, records, end)                                                             \
+    ((uint64_t)(end) | (uint64_t)(records) << 23 | ((uint64_t)(generation) & 0xffffu) << 44 |                \
      (uint64_t)(state) << 60)
-#define FB_WORD_END(w) ((uint32_t)((w)&0x7fffffu))
+#define FB_WORD_END(w) ((uint32_t)((w) & 0x7fffffu))
 #define FB_WORD_RECORDS(w) ((uint32_t)((w) >> 23) & 0x1fffffu)
 #define FB_WORD_GENERATION(w) ((uint32_t)((w) >> 44) & 0xffffu)
 #define FB_WORD_STATE(w) ((uint32_t)((w) >> 60))
@@ -224,7 +224,7 @@ struct fb_live_super {
     uint32_t format, reserved0;
     uint64_t live_id;
     char cache_path[FB_PATH_MAX]; /* whose it is */
-    uint64_t total_bytes; /* without touch bytes */
+    uint64_t total_bytes;         /* without touch bytes */
     _Atomic uint32_t ready;
     _Atomic uint32_t page_count;
     _Atomic uint32_t verify_generation; /* 1..255 */
@@ -237,7 +237,7 @@ struct fb_live_super {
     _Atomic uint32_t any_expiry;
     _Atomic uint32_t rebuilding;
     _Atomic uint32_t spare_page; /* page + 1 of one left by a split that was cut short */
-    _Atomic uint32_t deletes; /* counts deletions, for compaction */
+    _Atomic uint32_t deletes;    /* counts deletions, for compaction */
     fb_lockword grow_lock;
     fb_lockword tier_lock; /* creating and removing segment files */
     fb_lockword dataset_lock;

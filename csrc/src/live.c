@@ -81,10 +81,11 @@ int fb_map_live(fb_store *s, struct fb_error *error)
     struct stat st;
     int fd = fb_open_regular(AT_FDCWD, s->super->live_path, s->read_only ? O_RDONLY : O_RDWR, 0);
     if (fd < 0)
-        return fb_fail(error, fd,
-                       "%s: its shared file %s cannot be opened (%s); share that mount with the processes that have "
-                       "the cache open",
-                       s->config.path, s->super->live_path, strerror(-fd));
+        return fb_fail(
+            error, fd,
+            "%s: its shared file %s cannot be opened (%s); share that mount with the processes that have "
+            "the cache open",
+            s->config.path, s->super->live_path, strerror(-fd));
     int r = hold_live(fd);
     if (r == 0)
         r = fstat(fd, &st) == 0 && (uint64_t)st.st_size >= fb_live_bytes(s->super) ? 0 : -EBADMSG;
@@ -99,10 +100,11 @@ int fb_map_live(fb_store *s, struct fb_error *error)
     }
     if (r != 0) {
         close(fd);
-        return fb_fail(error, r,
-                       "%s: the file %s is not the one that this cache has open; share that mount with the processes "
-                       "that have the cache open",
-                       s->config.path, s->super->live_path);
+        return fb_fail(
+            error, r,
+            "%s: the file %s is not the one that this cache has open; share that mount with the processes "
+            "that have the cache open",
+            s->config.path, s->super->live_path);
     }
     s->live_fd = fd;
     fb_live_lay_out(s);
@@ -130,11 +132,13 @@ static bool is_stale(int fd, const char *path)
     char index_path[FB_PATH_MAX + 16];
     struct fb_live_super *live = malloc(sizeof *live);
     struct fb_index_super *super = malloc(sizeof *super);
-    bool ours = live != NULL && super != NULL && !is_in_use(fd) && fb_pread_all(fd, live, sizeof *live, 0) == 0 &&
-                live->magic == FB_LIVE_MAGIC && live->format == FB_FORMAT && live->cache_path[0] == '/';
+    bool ours = live != NULL && super != NULL && !is_in_use(fd) &&
+                fb_pread_all(fd, live, sizeof *live, 0) == 0 && live->magic == FB_LIVE_MAGIC &&
+                live->format == FB_FORMAT && live->cache_path[0] == '/';
     bool stale = false;
     if (ours) {
-        snprintf(index_path, sizeof index_path, "%.*s/v%u/index", FB_PATH_MAX - 1, live->cache_path, FB_FORMAT);
+        snprintf(index_path, sizeof index_path, "%.*s/v%u/index", FB_PATH_MAX - 1, live->cache_path,
+                 FB_FORMAT);
         int index_fd = fb_open_regular(AT_FDCWD, index_path, O_RDONLY, 0);
         stale = index_fd == -ENOENT || index_fd == -ENOTDIR ||
                 (index_fd >= 0 && fb_pread_all(index_fd, super, sizeof *super, 0) == 0 &&

@@ -53,9 +53,11 @@ static void adopt_orphan(fb_store *s, uint32_t segment)
 {
     uint32_t state = fb_segment_state_of(s, segment);
     uint32_t owner = atomic_load(&s->segments[segment].owner);
-    bool between = state == FB_CREATING || state == FB_RETIRING ||
-                   (state == FB_OPEN && (fb_segment_is_whole(s, segment) || !fb_segment_is_current(s, segment)));
-    if (!between || owner == 0 || owner == s->me || !fb_owner_is_dead(s, owner) || !fb_segment_own(s, segment))
+    bool between =
+        state == FB_CREATING || state == FB_RETIRING ||
+        (state == FB_OPEN && (fb_segment_is_whole(s, segment) || !fb_segment_is_current(s, segment)));
+    if (!between || owner == 0 || owner == s->me || !fb_owner_is_dead(s, owner) ||
+        !fb_segment_own(s, segment))
         return;
     switch (fb_segment_state_of(s, segment)) {
     case FB_CREATING:
@@ -152,7 +154,8 @@ static void promote_some(fb_store *s)
     if (s->promote_tokens > rate)
         s->promote_tokens = rate;
     s->promote_refill_ms = now;
-    for (uint32_t n = 0; n < PROMOTIONS_A_ROUND && s->promote_tokens > 0 && fb_promote_take(s, &key) == 0; n++) {
+    for (uint32_t n = 0; n < PROMOTIONS_A_ROUND && s->promote_tokens > 0 && fb_promote_take(s, &key) == 0;
+         n++) {
         uint64_t moved = 0;
         int r = fb_promote(s, &key, &moved);
         s->promote_tokens -= moved < s->promote_tokens ? moved : s->promote_tokens;
@@ -302,7 +305,8 @@ void fb_maintainer_start(fb_store *s)
 /* The beat of a process that was killed stays fresh for a while; who wants room does not wait for that. */
 static void replace_dead_maintainer(fb_store *s)
 {
-    if (s->maintainer_running || s->config.no_maintainer || fb_byte_is_locked(s->probe_fd, FB_MAINTAINER_BYTE(s)))
+    if (s->maintainer_running || s->config.no_maintainer ||
+        fb_byte_is_locked(s->probe_fd, FB_MAINTAINER_BYTE(s)))
         return;
     atomic_store(&s->shared->maintainer_beat_ms, 0);
     fb_maintainer_start(s);

@@ -31,8 +31,8 @@
 
 /* ---- alone ---- */
 
-static int plan_super(fb_store *s, const struct fb_identity *identity, const struct fb_index_super *before, bool known,
-                      struct fb_index_super *plan, struct fb_error *error)
+static int plan_super(fb_store *s, const struct fb_identity *identity, const struct fb_index_super *before,
+                      bool known, struct fb_index_super *plan, struct fb_error *error)
 {
     if (s->config.tier_count == 0 && !known)
         return fb_fail(error, -EINVAL, "%s: no tiers given and none remembered", s->config.path);
@@ -74,8 +74,8 @@ static void fresh_tiers(fb_store *s)
     }
 }
 
-static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_index_super *before, bool known,
-                      struct fb_error *error)
+static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_index_super *before,
+                      bool known, struct fb_error *error)
 {
     if (known && before->dynamic_crc == fb_super_dynamic_crc(before)) {
         memcpy(plan->counters, before->counters, sizeof plan->counters);
@@ -91,7 +91,8 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
     fb_super_remember(s, plan);
     memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
     atomic_store(&s->shared->verify_generation, 1);
-    /* Above all that a segment can hold from before: not even a second rebuild takes the older for the newer. */
+    /* Above all that a segment can hold from before: not even a second rebuild takes the older for the newer.
+     */
     atomic_store(&s->shared->sequence, (uint64_t)fb_realtime_ms() << SEQUENCES_A_MS_BITS);
     atomic_store(&s->shared->clock_base_ms, fb_realtime_ms() - fb_boottime_ms());
     fresh_tiers(s);
@@ -172,7 +173,8 @@ static int open_alone_with(fb_store *s, const struct fb_identity *identity, stru
         return fb_fail(error, r, "%s: cannot read the kernel's boot id", s->config.path);
     bool whole = fb_super_read(s, identity, before), known = whole || fb_super_recall(s, identity, before);
     struct fb_error mismatch;
-    bool same = known && (s->config.tier_count == 0 || fb_geometry_compare(before, &s->config, &mismatch) == 0);
+    bool same =
+        known && (s->config.tier_count == 0 || fb_geometry_compare(before, &s->config, &mismatch) == 0);
     if (known && !same && !s->config.reshape)
         return fb_fail(error, -EINVAL, "%s", mismatch.message);
     if (same)
@@ -225,20 +227,21 @@ int fb_open_joined(fb_store *s, struct fb_error *error)
     struct fb_index_super super;
     int r = fb_identity_read(s, &identity);
     if (r != 0)
-        return fb_fail(error, r == -ENOENT ? -EBADMSG : r, "%s: its identity is gone or damaged (%s)", s->config.path,
-                       strerror(-r));
+        return fb_fail(error, r == -ENOENT ? -EBADMSG : r, "%s: its identity is gone or damaged (%s)",
+                       s->config.path, strerror(-r));
     r = fb_boot_id(boot_id);
     if (r != 0)
         return fb_fail(error, r, "%s: cannot read the kernel's boot id", s->config.path);
     memcpy(s->secret, identity.secret, sizeof s->secret);
     s->index_fd = fb_open_regular(s->root_fd, "index", s->read_only ? O_RDONLY : O_RDWR, 0);
     if (s->index_fd < 0)
-        return fb_fail(error, s->index_fd == -ENOENT ? -EBADMSG : s->index_fd, "%s: cannot open the index: %s",
-                       s->config.path, strerror(-s->index_fd));
+        return fb_fail(error, s->index_fd == -ENOENT ? -EBADMSG : s->index_fd,
+                       "%s: cannot open the index: %s", s->config.path, strerror(-s->index_fd));
     if (!fb_super_read(s, &identity, &super))
         return fb_fail(error, -EBADMSG, "%s: its index is damaged", s->config.path);
     if (s->config.reshape)
-        return fb_fail(error, -EBUSY, "%s: tiers cannot change while others have the cache open", s->config.path);
+        return fb_fail(error, -EBUSY, "%s: tiers cannot change while others have the cache open",
+                       s->config.path);
     if (s->config.tier_count != 0) {
         r = fb_geometry_compare(&super, &s->config, error);
         if (r != 0)
@@ -246,10 +249,12 @@ int fb_open_joined(fb_store *s, struct fb_error *error)
     }
     fb_geometry_recall(&super, &s->config);
     if (super.boot_id[0] != 0 && strncmp(super.boot_id, boot_id, sizeof super.boot_id) != 0)
-        return fb_fail(error, -EBUSY, "%s: in use by another kernel; a cache directory belongs to one host at a time",
+        return fb_fail(error, -EBUSY,
+                       "%s: in use by another kernel; a cache directory belongs to one host at a time",
                        s->config.path);
     if (s->read_only && super.clean)
-        return fb_fail(error, -ENODATA, "%s: nobody has it open, and opening it anew takes the right to write",
+        return fb_fail(error, -ENODATA,
+                       "%s: nobody has it open, and opening it anew takes the right to write",
                        s->config.path);
     if (super.boot_id[0] == 0 || super.clean)
         return -EAGAIN;
@@ -265,7 +270,8 @@ int fb_open_joined(fb_store *s, struct fb_error *error)
     for (uint32_t tier = 0; r == 0 && tier < s->super->tier_count; tier++)
         if (s->tier_fds[tier] < 0 && !fb_tier_failed(s, tier))
             r = fb_fail(error, s->tier_fds[tier],
-                        "%s: the directory that it has open as tier %s is not there for this process; share that mount",
+                        "%s: the directory that it has open as tier %s is not there for this process; share "
+                        "that mount",
                         s->config.path, s->super->tiers[tier].path);
     return r == 0 ? fb_attach_process(s, error) : r;
 }
@@ -381,11 +387,13 @@ static int open_locked(fb_store *s, struct fb_error *error)
         if (s->index_fd >= 0)
             close(s->index_fd);
         s->index_fd = -1;
-        /* A new descriptor for the next attempt: a child forked meanwhile would share the lock of this one. */
+        /* A new descriptor for the next attempt: a child forked meanwhile would share the lock of this one.
+         */
         close(s->open_fd);
         s->open_fd = -1;
         if (fb_boottime_ms() - begun > OPEN_TIMEOUT_MS)
-            return fb_fail(error, -ETIMEDOUT, "%s: another process holds it in recovery for too long", s->config.path);
+            return fb_fail(error, -ETIMEDOUT, "%s: another process holds it in recovery for too long",
+                           s->config.path);
         fb_fork_allow();
         usleep(OPEN_STEP_US);
         fb_fork_hold();
@@ -404,7 +412,6 @@ static int follow_group(fb_store *s, struct fb_error *error)
     }
     return 0;
 }
-
 
 static void free_store(fb_store *s)
 {

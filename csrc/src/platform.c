@@ -134,10 +134,10 @@ const char *fb_refused_file_system(int fd)
         uint32_t magic;
         const char *name;
     } refused[] = {
-        {0x6969, "NFS"},          {0xff534d42u, "CIFS"}, {0xfe534d42u, "SMB"},
-        {0x517b, "SMB"},          {0x01021997, "9p"},    {0x65735546, "FUSE or virtiofs"},
-        {0x00c36400, "Ceph"},     {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"},
-        {0x7461636f, "OCFS2"},    {0x01161970, "GFS2"},  {0x5346414f, "AFS"},
+        {0x6969, "NFS"},       {0xff534d42u, "CIFS"},  {0xfe534d42u, "SMB"},
+        {0x517b, "SMB"},       {0x01021997, "9p"},     {0x65735546, "FUSE or virtiofs"},
+        {0x00c36400, "Ceph"},  {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"},
+        {0x7461636f, "OCFS2"}, {0x01161970, "GFS2"},   {0x5346414f, "AFS"},
     };
     struct statfs fs;
     if (fstatfs(fd, &fs) != 0)

@@ -23,8 +23,7 @@ int fb_pread_all(int fd, void *data, size_t length_bytes, uint64_t offset);
 int fb_pwrite_all(int fd, const void *data, size_t length_bytes, uint64_t offset);
 
 /* Set *error (which may be NULL) and return code. */
-int fb_fail(struct fb_error *error, int code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+int fb_fail(struct fb_error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Open below a directory descriptor, never through a symbolic link; -ELOOP, -ENOTSUP for what is no
  * regular file. */

@@ -62,7 +62,8 @@ static bool sums_agree(fb_store *s, uint32_t segment, const struct fb_record *re
     uint32_t *sums = fb_pool_take(s, chunks * 8ull);
     if (sums == NULL)
         return false;
-    bool good = fb_segment_pread(s, segment, sums, chunks * 4, fb_chunk_sums_offset(&g, offset, record->length)) == 0 &&
+    bool good = fb_segment_pread(s, segment, sums, chunks * 4,
+                                 fb_chunk_sums_offset(&g, offset, record->length)) == 0 &&
                 fb_crc32c(0, sums, chunks * 4) == record->crc;
     if (good) {
         fb_crc32c_chunks(data, record->length, FB_CHUNK_BYTES, sums + chunks);
@@ -72,7 +73,8 @@ static bool sums_agree(fb_store *s, uint32_t segment, const struct fb_record *re
     return good;
 }
 
-static bool is_what_was_put(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data)
+static bool is_what_was_put(fb_store *s, const struct fb_found *found, const struct fb_key *key,
+                            const uint8_t *data)
 {
     struct fb_record record;
     if (fb_record_of_place(s, found->place, key->lo, key->check, &record) == FB_NO_SEGMENT)
@@ -132,7 +134,8 @@ static bool may_be_punched(fb_store *s, const struct fb_found *found, const uint
         return false;
     for (uint64_t at = 0; at < length_bytes; at += next) {
         next = PAGE_BYTES - (begin + at) % PAGE_BYTES;
-        uint64_t looked_at = length_bytes - at < sizeof(uint64_t) ? length_bytes - at : sizeof(uint64_t), word = 0;
+        uint64_t looked_at = length_bytes - at < sizeof(uint64_t) ? length_bytes - at : sizeof(uint64_t),
+                 word = 0;
         memcpy(&word, data + at, looked_at < next ? looked_at : next);
         if (word == 0)
             return true;
@@ -218,7 +221,8 @@ static bool lease(fb_store *s, const struct fb_found *found)
 {
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     atomic_fetch_add_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
-    if (fb_likely(atomic_load_explicit(&s->metas[found->page].sequence, memory_order_seq_cst) == found->sequence))
+    if (fb_likely(atomic_load_explicit(&s->metas[found->page].sequence, memory_order_seq_cst) ==
+                  found->sequence))
         return true;
     atomic_fetch_sub_explicit(&s->row_leases[segment], 1, memory_order_seq_cst);
     return false;
@@ -345,7 +349,8 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
             FB_POINT("get.leased");
             const uint8_t *base = fb_map_current(s, segment);
             if (fb_likely(base != NULL)) {
-                uint32_t shift = segment >= fb_tier_of(s, segment)->whole_base ? FB_WHOLE_UNIT_SHIFT : FB_UNIT_SHIFT;
+                uint32_t shift =
+                    segment >= fb_tier_of(s, segment)->whole_base ? FB_WHOLE_UNIT_SHIFT : FB_UNIT_SHIFT;
                 hit->data = base + ((uint64_t)FB_PLACE_UNIT(found.place) << shift);
                 hit->length_bytes = FB_EXTENT_LENGTH(found.extent);
                 hit->owned = NULL;

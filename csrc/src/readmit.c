@@ -128,13 +128,15 @@ static int abandon(fb_store *s, uint32_t tier)
 bool fb_tier_find_directory(fb_store *s, uint32_t tier)
 {
     int lock_fd = -1, fd = fb_tier_open(s, tier, FB_TIER_JOIN, &lock_fd, NULL);
-    bool mounted_alike = is_mount_point(s->super->tiers[tier].path) == atomic_load(&s->shared->tiers[tier].on_mount_point);
+    bool mounted_alike =
+        is_mount_point(s->super->tiers[tier].path) == atomic_load(&s->shared->tiers[tier].on_mount_point);
     bool joined = fd >= 0;
     if (!joined && mounted_alike)
         fd = fb_tier_open(s, tier, FB_TIER_CLAIM, &lock_fd, NULL);
     if (fd < 0)
         return false;
-    bool same = s->tier_fds[tier] >= 0 && is_the_noted_one(s, tier, fd) && is_the_noted_one(s, tier, s->tier_fds[tier]);
+    bool same = s->tier_fds[tier] >= 0 && is_the_noted_one(s, tier, fd) &&
+                is_the_noted_one(s, tier, s->tier_fds[tier]);
     /* A disk that was not there when the store was opened has all that it had. */
     bool untouched = joined && atomic_load(&s->shared->tiers[tier].directory_changes) == 0;
     if (same || (!untouched && abandon(s, tier) != 0)) {

@@ -104,7 +104,8 @@ static bool scan_record(fb_store *s, void *context, uint32_t segment, uint32_t n
                           .key = {.hi = record->hi, .lo = record->lo, .check = record->check},
                           .place = FB_PLACE(FB_SLOT_PRESENT, 0, 0, number, record->unit, segment)};
     uint64_t old = 0, pinned = record->state == FB_RECORD_PINNED ? (uint64_t)FB_SLOT_PINNED << 2 : 0;
-    int r = fb_index_put(s, &rival.key, rival.place | pinned, FB_EXTENT(record->length, 0), is_newer, &rival, &old);
+    int r = fb_index_put(s, &rival.key, rival.place | pinned, FB_EXTENT(record->length, 0), is_newer, &rival,
+                         &old);
     if (r == -ETIMEDOUT)
         scan->error = r;
     if (r == -ECANCELED && !rival.same)
@@ -184,7 +185,8 @@ static bool discard(fb_store *s, uint32_t segment)
     struct fb_segment *seg = &s->segments[segment];
     uint32_t generation = atomic_load(&seg->generation);
     if (FB_WORD_RECORDS(atomic_load(&seg->word)) != 0) {
-        if (fb_index_sweep(s, FB_PLACE(3, 0, 0, 0, 0, 0xffff), FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment)) != 0)
+        if (fb_index_sweep(s, FB_PLACE(3, 0, 0, 0, 0, 0xffff),
+                           FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 0, segment)) != 0)
             return false;
         atomic_store(&seg->word, FB_WORD(FB_HELD, generation, 0, 0));
         return true;
@@ -218,8 +220,8 @@ static bool scan_segment(fb_store *s, uint32_t segment)
     if (whole && r == 0 && whole_is_complete(s, segment, &scan)) {
         struct fb_key key = {.lo = atomic_load(&seg->whole_lo), .check = atomic_load(&seg->whole_check)};
         uint64_t old;
-        fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, 0, 0, 0, segment), FB_EXTENT(0, 0), NULL, NULL,
-                     &old);
+        fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, 0, 0, 0, segment), FB_EXTENT(0, 0),
+                     NULL, NULL, &old);
     }
     fb_count(s, FB_C_REBUILT_SEGMENTS, 1);
     return true;
@@ -268,7 +270,8 @@ void fb_drop_lost_segments(fb_store *s)
         if (state == FB_ABSENT || state == FB_UNSCANNED || s->tier_fds[s->segment_tier[segment]] < 0)
             continue;
         bool whole = fb_segment_is_whole(s, segment);
-        uint64_t bytes = whole ? fb_geometry_of(s, segment).file_bytes : fb_tier_of(s, segment)->segment_bytes;
+        uint64_t bytes =
+            whole ? fb_geometry_of(s, segment).file_bytes : fb_tier_of(s, segment)->segment_bytes;
         if (stat_segment(s, segment, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == bytes)
             continue;
         fb_segfile_remove(s, segment);

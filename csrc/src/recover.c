@@ -141,7 +141,8 @@ void fb_save_clean(fb_store *s)
     s->super->verify_generation = atomic_load(&s->shared->verify_generation);
     sum_counters(s, s->super->counters);
     s->super->contents_crc = fb_contents_crc(s, s->super->page_count);
-    s->super->clock_base_ms = atomic_load(&s->shared->clock_base_ms) + atomic_load(&s->shared->clock_offset_ms);
+    s->super->clock_base_ms =
+        atomic_load(&s->shared->clock_base_ms) + atomic_load(&s->shared->clock_offset_ms);
     s->super->closed_boot_ms = fb_boottime_ms();
     s->super->closed_real_ms = fb_realtime_ms();
     s->super->clean = 1;

@@ -19,7 +19,8 @@ static uint8_t tick(fb_store *s, uint32_t segment)
     return (uint8_t)(age * TICKS_A_TURNOVER / (count ? count : 1) % 255 + 1);
 }
 
-void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t retention)
+void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_found *found,
+                        uint32_t retention)
 {
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     _Atomic uint8_t *byte = fb_touch_at(s, found->page, found->slot);
@@ -57,14 +58,16 @@ struct queue_end {
 uint32_t fb_retention_victim(fb_store *s, uint32_t tier)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    struct queue_end ends[3] = {{0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}};
+    struct queue_end ends[3] = {
+        {0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}};
     uint32_t last = t->whole_base + t->whole_count;
     for (uint32_t segment = t->segment_base; segment < last; segment++) {
         if (segment == t->segment_base + t->segment_count)
             segment = t->whole_base;
         struct fb_segment *seg = &s->segments[segment];
         uint32_t state = fb_segment_state_of(s, segment);
-        uint32_t retention = atomic_load(&s->datasets[atomic_load(&seg->dataset) % FB_DATASETS_MAX].retention);
+        uint32_t retention =
+            atomic_load(&s->datasets[atomic_load(&seg->dataset) % FB_DATASETS_MAX].retention);
         if (segment >= last || retention == FB_EPOCH || (state != FB_SEALED && state != FB_OPEN))
             continue;
         bool main_queue = retention == FB_S3FIFO && (atomic_load(&seg->flags) & FB_SEG_MAIN_QUEUE);
@@ -87,7 +90,8 @@ uint32_t fb_retention_victim(fb_store *s, uint32_t tier)
 
 void fb_promote_later(fb_store *s, const struct fb_key *key)
 {
-    uint64_t at = atomic_fetch_add_explicit(&s->shared->promotion_head, 1, memory_order_relaxed) % FB_PROMOTIONS;
+    uint64_t at =
+        atomic_fetch_add_explicit(&s->shared->promotion_head, 1, memory_order_relaxed) % FB_PROMOTIONS;
     atomic_store_explicit(&s->promotions[at].lo, key->lo, memory_order_relaxed);
     atomic_store_explicit(&s->promotions[at].check, key->check, memory_order_release);
 }

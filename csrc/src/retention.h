@@ -6,7 +6,8 @@
 #include "index.h"
 
 /* Note a hit of a dataset kept by s3fifo or lru. */
-void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t retention);
+void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_found *found,
+                        uint32_t retention);
 
 enum fb_fate { FB_DROP, FB_KEEP, FB_DEMOTE };
 

@@ -100,7 +100,8 @@ bool fb_owner_is_dead(fb_store *s, uint32_t word)
 bool fb_owner_leases(fb_store *s, uint32_t word, uint32_t segment)
 {
     uint32_t row = (word & 0xffffu) - 1;
-    return row < s->super->row_count && atomic_load(&s->leases[(uint64_t)row * s->segment_count + segment]) != 0 &&
+    return row < s->super->row_count &&
+           atomic_load(&s->leases[(uint64_t)row * s->segment_count + segment]) != 0 &&
            !fb_owner_is_dead(s, word);
 }
 
@@ -111,6 +112,10 @@ static bool clear_if_dead(fb_store *s, uint32_t row)
     pthread_mutex_lock(&s->maps_lock);
     int fd = fb_open_regular(s->root_fd, "rows.lock", O_RDWR, 0);
     bool dead = fd >= 0 && fb_byte_lock(fd, F_WRLCK, row) == 0;
+    /* A word with the old incarnation is a dead owner's, whoever holds the row's lock meanwhile. */
+    if (dead)
+        atomic_fetch_add(&s->rows[row].incarnation, 1);
+    FB_POINT("row.reclaimed");
     if (dead)
         clear_leases(s, row);
     if (fd >= 0)

@@ -13,7 +13,7 @@
 
 /* Mapping a segment costs as much as its copies save in ten uses; until then it is written by pwrite. */
 #define MAP_AFTER_REUSES 2u
-#define ALIGN_UP(n, to) (((n) + (to)-1) & ~((uint64_t)(to)-1))
+#define ALIGN_UP(n, to) (((n) + (to) - 1) & ~((uint64_t)(to) - 1))
 
 bool fb_segment_is_whole(fb_store *s, uint32_t segment)
 {
@@ -66,7 +66,6 @@ void fb_segfile_name(fb_store *s, uint32_t segment, char out[32])
     else
         snprintf(out, 32, "seg-%06u", segment - tier->segment_base);
 }
-
 
 static int open_segment(fb_store *s, uint32_t segment, int flags)
 {
@@ -161,7 +160,8 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
      * same reason as in fb_map_current. */
     uint32_t epoch = atomic_load(&seg->file_epoch);
     uint8_t *present = atomic_load(&map->writable);
-    if (present != NULL && atomic_load(&map->writable_epoch) == epoch && present == atomic_load(&map->writable))
+    if (present != NULL && atomic_load(&map->writable_epoch) == epoch &&
+        present == atomic_load(&map->writable))
         return present;
     pthread_mutex_lock(&s->maps_lock);
     present = atomic_load(&map->writable);
@@ -173,7 +173,8 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
     uint32_t generation = atomic_load(&seg->generation);
     map->reuses += map->reuse_generation != generation;
     map->reuse_generation = generation;
-    if (atomic_load(&map->writable) == NULL && map->reuses > MAP_AFTER_REUSES && s->writable_count < s->maps_max) {
+    if (atomic_load(&map->writable) == NULL && map->reuses > MAP_AFTER_REUSES &&
+        s->writable_count < s->maps_max) {
         struct fb_geometry g = fb_geometry_of(s, segment);
         int fd = open_segment(s, segment, O_RDWR);
         struct stat st;
@@ -203,7 +204,8 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
 
 static void close_idle_descriptors(fb_store *s)
 {
-    for (uint32_t tried = 0; s->descriptors_count >= s->descriptors_max && tried < s->segment_count; tried++) {
+    for (uint32_t tried = 0; s->descriptors_count >= s->descriptors_max && tried < s->segment_count;
+         tried++) {
         struct fb_map *map = &s->maps[s->descriptors_hand];
         s->descriptors_hand = (s->descriptors_hand + 1) % s->segment_count;
         if (map->descriptor >= 0 && map->descriptor_users == 0) {
@@ -376,8 +378,8 @@ int fb_segfile_read_super(fb_store *s, uint32_t segment, struct fb_segment_super
         return r;
     uint32_t local = whole ? segment - tier->whole_base : segment - tier->segment_base;
     if (super.magic != FB_SEGMENT_MAGIC || super.format != FB_FORMAT || super.file_bytes != bytes ||
-        super.crc != fb_crc32c(0, &super, offsetof(struct fb_segment_super, crc)) || super.local_number != local ||
-        super.tier_number != s->segment_tier[segment] ||
+        super.crc != fb_crc32c(0, &super, offsetof(struct fb_segment_super, crc)) ||
+        super.local_number != local || super.tier_number != s->segment_tier[segment] ||
         memcmp(super.store_id, s->super->store_id, sizeof super.store_id) != 0)
         return -EBADMSG;
     *out = super;

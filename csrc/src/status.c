@@ -79,7 +79,8 @@ static void describe_tier(fb_store *s, uint32_t number, struct fb_tier_status *t
     if (error != 0)
         snprintf(tier->cause, sizeof tier->cause, "%s", strerror((int)error));
     else if (atomic_load(&live->shrunk))
-        snprintf(tier->cause, sizeof tier->cause, "quota in force shrunk: no room in the file system or memory cgroup");
+        snprintf(tier->cause, sizeof tier->cause,
+                 "quota in force shrunk: no room in the file system or memory cgroup");
 }
 
 int fb_status_read(fb_store *s, struct fb_status *out)
@@ -126,7 +127,8 @@ uint32_t fb_holders(fb_store *s, struct fb_holder *out, uint32_t capacity)
     for (uint32_t row = 0; row < rows && count < capacity; row++) {
         uint64_t leases = 0;
         for (uint32_t i = 0; i < s->segment_count; i++)
-            leases += atomic_load_explicit(&s->leases[(uint64_t)row * s->segment_count + i], memory_order_relaxed);
+            leases +=
+                atomic_load_explicit(&s->leases[(uint64_t)row * s->segment_count + i], memory_order_relaxed);
         if (leases == 0 || !fb_byte_is_locked(s->probe_fd, row))
             continue;
         out[count] = (struct fb_holder){.row = row,

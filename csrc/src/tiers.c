@@ -62,7 +62,8 @@ int fb_open_versioned(const fb_store *s, const char *path, bool make, struct fb_
     if (refused != NULL) {
         close(fd);
         return fb_fail(error, -EOPNOTSUPP,
-                       "%s: lies on %s, whose locks or maps are not shared safely; choose a local directory", path, refused);
+                       "%s: lies on %s, whose locks or maps are not shared safely; choose a local directory",
+                       path, refused);
     }
     r = make ? make_directory(fd, version, mode, s->config.group_id) : 0;
     int inner = r == 0 ? openat(fd, version, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
@@ -158,11 +159,13 @@ static int take_over(fb_store *s, uint32_t tier, int directory, int fd, const st
     const char *path = s->super->tiers[tier].path;
     bool others = found != NULL && memcmp(found->store_id, s->super->store_id, sizeof found->store_id) != 0;
     if (others && owner_still_there(found))
-        return fb_fail(error, -EINVAL, "tier %s: belongs to the cache at %s; give each cache its own tier directories",
-                       path, found->cache_path);
+        return fb_fail(error, -EINVAL,
+                       "tier %s: belongs to the cache at %s; give each cache its own tier directories", path,
+                       found->cache_path);
     if (fb_byte_lock(fd, F_WRLCK, 0) != 0)
         return fb_fail(error, -EBUSY, "tier %s: in use by a process that has another cache open, at %s", path,
-                       found != NULL ? found->cache_path : "a place that its damaged file tier does not tell");
+                       found != NULL ? found->cache_path
+                                     : "a place that its damaged file tier does not tell");
     remove_segments(directory);
     int r = write_identity(s, tier, fd);
     return r == 0 ? 0 : fb_fail(error, r, "tier %s: cannot be written: %s", path, strerror(-r));
@@ -173,7 +176,8 @@ static int claim(fb_store *s, uint32_t tier, int directory, int *lock_fd, struct
     struct tier_identity identity;
     int fd = fb_open_regular(directory, TIER_FILE, O_RDWR | O_CREAT, (mode_t)s->config.file_mode);
     if (fd < 0)
-        return fb_fail(error, fd, "tier %s: cannot open its file tier: %s", s->super->tiers[tier].path, strerror(-fd));
+        return fb_fail(error, fd, "tier %s: cannot open its file tier: %s", s->super->tiers[tier].path,
+                       strerror(-fd));
     int r = read_identity(fd, &identity);
     bool known = r == 0;
     if (known && is_of(s, tier, &identity))
@@ -208,7 +212,8 @@ static int join(fb_store *s, uint32_t tier, int directory, int *lock_fd, struct 
 int fb_tier_open(fb_store *s, uint32_t tier, enum fb_tier_opening how, int *lock_fd, struct fb_error *error)
 {
     int fd = -ENOENT;
-    /* Only a store that is opened anew makes the directory itself; one that is gone may be an unmounted disk. */
+    /* Only a store that is opened anew makes the directory itself; one that is gone may be an unmounted disk.
+     */
     if (how != FB_TIER_CLAIM || faccessat(AT_FDCWD, s->super->tiers[tier].path, F_OK, 0) == 0)
         fd = fb_open_versioned(s, s->super->tiers[tier].path, how != FB_TIER_JOIN, error);
     if (fd < 0)

@@ -78,11 +78,13 @@ int fb_identity_open(fb_store *s, struct fb_identity *out, struct fb_error *erro
     if (r != -ENOENT && r != -EBADMSG)
         return fb_fail(error, r, "%s: cannot read the cache's identity: %s", s->config.path, strerror(-r));
     if (r == -ENOENT && foreign_index(s))
-        return fb_fail(error, -EPROTO,
-                       "%s/v%u: the file index there is not forebay's, and no identity says that the folder is; "
-                       "choose another cache directory or move that file away",
-                       s->config.path, FB_FORMAT);
-    if (getrandom(&identity, offsetof(struct fb_identity, crc), 0) != (ssize_t)offsetof(struct fb_identity, crc))
+        return fb_fail(
+            error, -EPROTO,
+            "%s/v%u: the file index there is not forebay's, and no identity says that the folder is; "
+            "choose another cache directory or move that file away",
+            s->config.path, FB_FORMAT);
+    if (getrandom(&identity, offsetof(struct fb_identity, crc), 0) !=
+        (ssize_t)offsetof(struct fb_identity, crc))
         return fb_fail(error, -EIO, "%s: no random numbers", s->config.path);
     r = write_identity(s, &identity);
     if (r != 0)

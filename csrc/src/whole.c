@@ -18,13 +18,15 @@ static bool is_within(fb_store *s, uint32_t tier, uint64_t more_bytes)
 {
     struct fb_usage u;
     fb_tier_usage(s, tier, &u);
-    return u.used_bytes + more_bytes <= fb_tier_effective(s, tier) / 1000 * s->super->tiers[tier].high_permille;
+    return u.used_bytes + more_bytes <=
+           fb_tier_effective(s, tier) / 1000 * s->super->tiers[tier].high_permille;
 }
 
 static bool fits(fb_store *s, uint32_t tier, uint64_t size_bytes, uint64_t file_bytes)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    if (size_bytes < t->segment_bytes || file_bytes > t->quota_bytes / WHOLE_QUOTA_SHARE || fb_tier_failed(s, tier))
+    if (size_bytes < t->segment_bytes || file_bytes > t->quota_bytes / WHOLE_QUOTA_SHARE ||
+        fb_tier_failed(s, tier))
         return false;
     return is_within(s, tier, file_bytes) && fb_tier_has_room(s, tier, file_bytes);
 }
@@ -47,7 +49,8 @@ static void trade_free_files(fb_store *s, uint32_t tier, uint64_t file_bytes)
 static int write_super(fb_store *s, uint32_t segment, uint32_t whole_sum)
 {
     uint32_t dataset = atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX;
-    return fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1), whole_sum);
+    return fb_segfile_write_super(s, segment, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1),
+                                  whole_sum);
 }
 
 /* Its size is known before it is taken, for from then on it counts. */
@@ -69,8 +72,8 @@ static uint32_t take_number(fb_store *s, uint32_t tier, uint64_t size_bytes, uin
     return FB_NO_SEGMENT;
 }
 
-static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32_t dataset, uint64_t size_bytes,
-                    uint32_t block_bytes, uint32_t *out)
+static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32_t dataset,
+                    uint64_t size_bytes, uint32_t block_bytes, uint32_t *out)
 {
     uint64_t file_bytes = fb_whole_file_bytes(size_bytes, block_bytes);
     if (!fits(s, tier, size_bytes, file_bytes))
@@ -136,7 +139,8 @@ static bool is_filling(fb_store *s, const struct fb_whole *whole)
 {
     struct fb_segment *seg = &s->segments[whole->segment];
     return whole->owner == s->me && atomic_load(&seg->owner) == s->me &&
-           atomic_load(&seg->generation) == whole->generation && fb_segment_state_of(s, whole->segment) == FB_OPEN;
+           atomic_load(&seg->generation) == whole->generation &&
+           fb_segment_state_of(s, whole->segment) == FB_OPEN;
 }
 
 /* Record numbers are block numbers; the word's count is the highest written + 1. */
@@ -201,7 +205,8 @@ int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, co
                              .length_bytes = length_bytes};
     uint32_t crc;
     uint64_t old;
-    struct filling filling = {whole, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)), false};
+    struct filling filling = {whole, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)),
+                              false};
     if (is_written(s, key, filling.place))
         return 0;
     if (is_anothers(s, whole, (uint32_t)block, key))
@@ -326,7 +331,8 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
         bool same = atomic_load(&s->metas[found.page].sequence) == found.sequence;
         const uint8_t *base = same ? fb_map_base(s, segment) : NULL;
         bool stale = FB_PLACE_VERIFIED(found.place) != atomic_load(&s->shared->verify_generation);
-        bool verify = s->config.checksum == FB_CHECKSUM_READ || (s->config.checksum == FB_CHECKSUM_LOAD && stale);
+        bool verify =
+            s->config.checksum == FB_CHECKSUM_READ || (s->config.checksum == FB_CHECKSUM_LOAD && stale);
         int verdict = base != NULL && verify ? verify_whole(s, segment, key, base) : 0;
         if (verdict != 0) {
             if (verdict == -EBADMSG)
@@ -339,8 +345,9 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
             fb_index_swap(s, key->lo, key->check, found.place, place);
         }
         if (base != NULL) {
-            *hit = (struct fb_hit){
-                .data = base, .length_bytes = atomic_load(&s->segments[segment].whole_bytes), .segment = segment};
+            *hit = (struct fb_hit){.data = base,
+                                   .length_bytes = atomic_load(&s->segments[segment].whole_bytes),
+                                   .segment = segment};
             fb_count(s, FB_C_HIT_MEM + fb_tier_of(s, segment)->medium, 1);
             fb_count(s, FB_C_HIT_BYTES_MEM + fb_tier_of(s, segment)->medium, hit->length_bytes);
             fb_dataset_is_read(s, segment);

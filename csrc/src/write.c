@@ -18,8 +18,8 @@ uint32_t fb_level_count(fb_store *s)
 
 /* Directories of one level share in proportion to what they may hold: a key's hash picks where to try
  * first. */
-int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_queue queue, const struct fb_key *key,
-                      uint64_t length_bytes, bool mover, struct fb_space *out)
+int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_queue queue,
+                      const struct fb_key *key, uint64_t length_bytes, bool mover, struct fb_space *out)
 {
     uint32_t members[FB_TIERS_MAX], count = 0;
     uint64_t total = 0;
@@ -35,12 +35,14 @@ int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_que
     while (first + 1 < count && point >= fb_tier_effective(s, members[first]))
         point -= fb_tier_effective(s, members[first++]);
     for (uint32_t n = 0; n < count; n++)
-        if (fb_space_reserve(s, dataset, members[(first + n) % count], queue, key, length_bytes, mover, out) == 0)
+        if (fb_space_reserve(s, dataset, members[(first + n) % count], queue, key, length_bytes, mover,
+                             out) == 0)
             return 0;
     return -ENOSPC;
 }
 
-int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
+int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes,
+                 struct fb_space *out)
 {
     uint32_t retention = atomic_load(&s->datasets[dataset].retention);
     enum fb_queue queue =
@@ -114,13 +116,14 @@ static bool still_open(fb_store *s, void *context, uint64_t old_place)
     return open;
 }
 
-int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s, uint32_t flags)
+int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s,
+               uint32_t flags)
 {
     struct fb_space wanted = *space;
     uint64_t old;
     uint32_t verified = atomic_load(&s->shared->verify_generation);
-    int r = fb_index_put(s, key, fb_space_place(space, flags, verified), FB_EXTENT(space->length_bytes, expiry_s),
-                         still_open, &wanted, &old);
+    int r = fb_index_put(s, key, fb_space_place(space, flags, verified),
+                         FB_EXTENT(space->length_bytes, expiry_s), still_open, &wanted, &old);
     FB_POINT("put.published");
     if (r != 0) {
         fb_space_abandon(s, space);
@@ -134,7 +137,8 @@ int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *spa
     return 0;
 }
 
-static int admit(fb_store *s, uint32_t dataset_id, const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
+static int admit(fb_store *s, uint32_t dataset_id, const struct fb_key *key, uint64_t length_bytes,
+                 struct fb_space *out)
 {
     if (!s->has_row || length_bytes > FB_BLOCK_BYTES_MAX)
         return -ENOSPC;
@@ -160,7 +164,8 @@ static void write_failed(fb_store *s, const struct fb_space *space, int error)
     fb_segment_refuse(s, space->segment, error);
 }
 
-static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t crc, uint32_t expiry_s)
+static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t crc,
+                  uint32_t expiry_s)
 {
     int r = fb_space_commit(s, space, key, crc, expiry_s, FB_RECORD_COMMITTED);
     if (r != 0) {
@@ -170,8 +175,8 @@ static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *
     return fb_publish(s, key, space, expiry_s, 0);
 }
 
-int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const void *data, uint64_t length_bytes,
-           double ttl_s)
+int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const void *data,
+           uint64_t length_bytes, double ttl_s)
 {
     struct fb_space space;
     uint32_t crc;
@@ -189,8 +194,8 @@ int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const voi
     return count_put(s, r, length_bytes);
 }
 
-int fb_reserve(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t length_bytes, double ttl_s,
-               struct fb_fill *fill)
+int fb_reserve(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t length_bytes,
+               double ttl_s, struct fb_fill *fill)
 {
     struct fb_space space = {.segment = FB_NO_SEGMENT};
     struct fb_fill f = {.length_bytes = length_bytes,
@@ -284,7 +289,8 @@ static int lock_slot(fb_store *s, const struct fb_key *key, uint32_t *page, uint
     if (r != 0)
         return r;
     int found = fb_page_find(s, *page, key->lo, key->check);
-    if (found < 0 || FB_PLACE_STATE(atomic_load(&fb_page_at(s, *page)->slots[found].place)) != FB_SLOT_PRESENT) {
+    if (found < 0 ||
+        FB_PLACE_STATE(atomic_load(&fb_page_at(s, *page)->slots[found].place)) != FB_SLOT_PRESENT) {
         fb_index_unlock(s, *page);
         return -ENOENT;
     }

@@ -5,20 +5,23 @@
 #include "segment.h"
 
 /* Room for a record in the fastest level that has it. 0 or -ENOSPC. */
-int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes, struct fb_space *out);
+int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes,
+                 struct fb_space *out);
 /* Same, in one level only. */
-int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_queue queue, const struct fb_key *key,
-                      uint64_t length_bytes, bool mover, struct fb_space *out);
+int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_queue queue,
+                      const struct fb_key *key, uint64_t length_bytes, bool mover, struct fb_space *out);
 uint32_t fb_level_count(fb_store *s);
 
 /* Make a committed record visible, unless its segment is being retired. 0 or -ENOSPC. */
 /* Asked under the page's lock by whoever publishes. The cleaner sets RETIRING before it looks for a slot, and
  * takes that lock where it sees none: either RETIRING is seen here, or the cleaner finds the slot. */
 bool fb_space_is_open(fb_store *s, const struct fb_space *space);
-int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s, uint32_t flags);
+int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s,
+               uint32_t flags);
 
 /* What is unpublished under the page's lock is leased under it too, so that its segment is not written anew
- * before its record is marked dead; fb_bury does that and ends the lease. Of places that name no record: nothing. */
+ * before its record is marked dead; fb_bury does that and ends the lease. Of places that name no record:
+ * nothing. */
 void fb_hold_old(fb_store *s, uint64_t place);
 void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place);
 /* A pinned block that is replaced stays pinned, if its pin still fits. */

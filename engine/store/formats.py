@@ -38,7 +38,7 @@ def _older_formats(folder: str) -> list[str]:
 
 @contextmanager
 def _held_alone(folder: str) -> Iterator[bool]:
-    """Hold a format's open.lock alone; False where it is in use, or is no lock file. Nothing is waited for."""
+    """Hold a format's open.lock alone, without waiting; False where it is in use, or is no lock file."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         # O_NONBLOCK: what lies there may be a FIFO.

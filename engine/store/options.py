@@ -84,9 +84,7 @@ def _number(name: str, value: object, least: float, most: float) -> float:
 def _check(options: StoreOptions) -> CheckedOptions:
     block_bytes = parse_bytes(options.block_bytes, "block_bytes")
     if not BLOCK_BYTES_MIN <= block_bytes <= BLOCK_BYTES_MAX or block_bytes & (block_bytes - 1):
-        raise ConfigError(
-            f"block_bytes: {options.block_bytes!r} is not a power of two from 64 KiB to 64 MiB"
-        )
+        raise ConfigError(f"block_bytes: {options.block_bytes!r} is not a power of two from 64 KiB to 64 MiB")
     held = 0 if options.max_held_bytes is None else parse_bytes(options.max_held_bytes, "max_held_bytes")
     return CheckedOptions(
         checksum=_one_of("checksum", options.checksum, CHECKSUMS),
@@ -116,6 +114,8 @@ def store_options(
     known = [field.name for field in fields(StoreOptions)]
     for name in options:
         if name not in known:
-            raise ConfigError(f"unknown option {name!r}{nearest(name, known)}; options are {', '.join(known)}")
+            raise ConfigError(
+                f"unknown option {name!r}{nearest(name, known)}; options are {', '.join(known)}"
+            )
     folder = os.path.abspath(os.path.expanduser(os.fspath(path)))
     return folder, None if tiers is None else validate_tiers(tiers), _check(StoreOptions(**options))

@@ -1,5 +1,5 @@
-/* What several processes do at the same moment, each moment staged: a guard is asked under a page's lock, so a
- * test that stands in one knows what the others see. */
+/* What several processes do at the same moment, each moment staged: a guard is asked under a page's lock, so
+ * a test that stands in one knows what the others see. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -69,8 +69,8 @@ TEST(what_is_published_while_its_segment_is_retired_does_not_outlive_it)
     fb_segment_seal(writer, space.segment);
 
     struct cleaner cleaner = {.store = other, .segment = space.segment};
-    CHECK_EQ(fb_index_put(writer, &key, fb_space_place(&space, 0, 1), FB_EXTENT(sizeof data, 0), cleaner_comes, &cleaner,
-                          &old),
+    CHECK_EQ(fb_index_put(writer, &key, fb_space_place(&space, 0, 1), FB_EXTENT(sizeof data, 0),
+                          cleaner_comes, &cleaner, &old),
              0);
     CHECK_EQ(pthread_join(cleaner.thread, NULL), 0);
     fb_space_end(writer, &space);
@@ -135,9 +135,11 @@ TEST(nothing_moves_into_a_segment_that_is_being_retired)
     struct fb_key key = key_of_number(0);
     struct fb_found found = block_found(s, 0);
     struct fb_space space;
-    CHECK_EQ(fb_space_reserve(s, fb_dataset_slot(s, 0, true), 0, FB_QUEUE_SMALL, &key, LENGTH, true, &space), 0);
-    CHECK_EQ(fb_index_move(s, key.lo, key.check, found.place, fb_space_place(&space, 0, 1), retire_target, &space),
-             -ECANCELED);
+    CHECK_EQ(fb_space_reserve(s, fb_dataset_slot(s, 0, true), 0, FB_QUEUE_SMALL, &key, LENGTH, true, &space),
+             0);
+    CHECK_EQ(
+        fb_index_move(s, key.lo, key.check, found.place, fb_space_place(&space, 0, 1), retire_target, &space),
+        -ECANCELED);
     CHECK_EQ(FB_PLACE_LOCATION(block_found(s, 0).place), FB_PLACE_LOCATION(found.place));
     CHECK(fb_segment_turn(s, space.segment, FB_RETIRING, FB_SEALED));
     fb_space_abandon(s, &space);
@@ -171,7 +173,8 @@ TEST(after_a_split_the_guard_is_asked_again_under_the_lock_of_the_page_that_is_w
     uint64_t old;
     while (atomic_load(&s->metas[page].used) < FB_PAGE_SPLIT_AT) {
         struct fb_key key = key_at(puts << 8, puts << 20, puts);
-        CHECK_EQ(fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, 0, 1, puts, puts, 1), 1, NULL, NULL, &old), 0);
+        CHECK_EQ(fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, 0, 1, puts, puts, 1), 1, NULL, NULL, &old),
+                 0);
         puts++;
     }
     /* Of the entries that lead to the page this key has the last: it goes to the new one. */
@@ -179,7 +182,8 @@ TEST(after_a_split_the_guard_is_asked_again_under_the_lock_of_the_page_that_is_w
     struct fb_key key = key_at(0, 0, 1u << 20);
     while (fb_index_entry(s, key.lo) != last)
         key.lo += (uint64_t)1 << 40;
-    CHECK_EQ(fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, 0, 1, 0, 0, 2), 1, count_asked, &count, &old), 0);
+    CHECK_EQ(fb_index_put(s, &key, FB_PLACE(FB_SLOT_PRESENT, 0, 1, 0, 0, 2), 1, count_asked, &count, &old),
+             0);
     CHECK_EQ(atomic_load(&s->shared->page_count), pages + 1);
     CHECK_EQ(count.asked, 2);
     fixture_kill(s);

@@ -186,7 +186,7 @@ def nothing_left(folder: CacheFolder) -> Iterator[None]:
     maps = Path("/proc/self/maps").read_text()
     for place in (folder.path, *(tier.path for tier in folder.tiers)):
         assert str(place) not in maps, f"still mapped: {place}"
-    # Only who is alone writes the clean flag and removes `live`: had a lock been left, it would still be there.
+    # Only who is alone removes `live` when it closes: had a lock been left, it would still be there.
     strays = [
         path.name
         for home in (folder.home, *(folder.tier_home(n) for n in range(len(folder.tiers))))

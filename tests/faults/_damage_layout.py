@@ -43,6 +43,11 @@ def crc32c(data: bytes) -> int:
     return value ^ 0xFFFFFFFF
 
 
+def offset_of(kind: type[ctypes.Structure], name: str) -> int:
+    """Where a field begins."""
+    return int(getattr(kind, name).offset)
+
+
 class TierSaved(ctypes.Structure):
     """struct fb_tier_saved."""
 
@@ -85,7 +90,7 @@ class IndexSuper(ctypes.Structure):
         ("clean", c_uint32),
         ("page_count", c_uint32),
         ("verify_generation", c_uint32),
-        ("table_crc", c_uint32),
+        ("contents_crc", c_uint32),
         ("clock_base_ms", c_int64),
         ("closed_boot_ms", c_int64),
         ("closed_real_ms", c_int64),
@@ -96,10 +101,9 @@ class IndexSuper(ctypes.Structure):
 
     def sum_up(self) -> None:
         """Make both sums right again after an edit that is not meant as damage."""
-        raw = bytes(self)
-        self.static_crc = crc32c(raw[: IndexSuper.static_crc.offset])
-        raw = bytes(self)
-        self.dynamic_crc = crc32c(raw[IndexSuper.boot_id.offset : IndexSuper.dynamic_crc.offset])
+        self.static_crc = crc32c(bytes(self)[: offset_of(IndexSuper, "static_crc")])
+        dynamic = slice(offset_of(IndexSuper, "boot_id"), offset_of(IndexSuper, "dynamic_crc"))
+        self.dynamic_crc = crc32c(bytes(self)[dynamic])
 
 
 class SegmentSuper(ctypes.Structure):
@@ -194,7 +198,7 @@ def record_offset(path: Path, data_offset: int) -> int:
 
 def first_page_offset(value: IndexSuper) -> int:
     """Where the pages of slots begin in the index."""
-    table_bytes = value.segment_count * 64
+    table_bytes = int(value.segment_count) * 64
     return SUPER_BYTES + (table_bytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
 
 
@@ -203,9 +207,9 @@ def slot_offsets(index: Path) -> list[int]:
     value = load(index, IndexSuper)
     raw = index.read_bytes()
     begin = first_page_offset(value)
-    found = []
-    for page in range(begin, len(raw), PAGE_BYTES):
-        for offset in range(page + PAGE_HEADER_BYTES, page + PAGE_BYTES - SLOT_BYTES + 1, SLOT_BYTES):
-            if Slot.from_buffer_copy(raw, offset).place & 3 == SLOT_PRESENT:
-                found.append(offset)
-    return found
+    return [
+        offset
+        for page in range(begin, len(raw), PAGE_BYTES)
+        for offset in range(page + PAGE_HEADER_BYTES, page + PAGE_BYTES - SLOT_BYTES + 1, SLOT_BYTES)
+        if Slot.from_buffer_copy(raw, offset).place & 3 == SLOT_PRESENT
+    ]

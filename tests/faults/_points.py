@@ -21,6 +21,7 @@ from tests.faults._world import (
     Operation,
     World,
     delete,
+    die_holding,
     fetch_alone,
     free,
     get,
@@ -83,6 +84,11 @@ def _puts(blocks: list[Block], *, lasting: bool = True) -> tuple[Operation, ...]
 KEPT: Final = _blocks(0, 200)
 
 
+def _reclaiming() -> Workload:
+    """Evict under the views of a process that was killed."""
+    return Workload(_puts(KEPT), (die_holding(KEPT[0]), free(KEPT)))
+
+
 def _admitting() -> Workload:
     """Fill segments from the first to the last byte, several times over."""
     return Workload(_puts(KEPT), _puts(_blocks(1000, 500, 5000)))
@@ -99,7 +105,7 @@ def _deleting() -> Workload:
     return Workload(_puts(many), tuple(delete(block) for block in many[:2000]))
 
 
-def _in_first_page(count: int) -> list[Block]:
+def in_first_page(count: int) -> list[Block]:
     """Return blocks whose slots lie in the first of a new index's pages: its place goes by the key's hash."""
     first_page = (1 << 64) // NEW_PAGES
     blocks = (Block(number, 16) for number in itertools.count())
@@ -109,7 +115,7 @@ def _in_first_page(count: int) -> list[Block]:
 
 def _splitting() -> Workload:
     """Fill a page up to where it splits, and go on."""
-    blocks = _in_first_page(SPLIT_AT + 60)
+    blocks = in_first_page(SPLIT_AT + 60)
     return Workload(_puts(blocks[: SPLIT_AT - 20]), _puts(blocks[SPLIT_AT - 20 :]))
 
 
@@ -192,6 +198,7 @@ REACHED_BY: Final[dict[str, tuple[Callable[[], Workload], ...]]] = {
     "put.written": (_admitting,),
     "rebuild.scanned": (_rebuilding,),
     "row.claimed": (_opening,),
+    "row.reclaimed": (_reclaiming,),
     "segment.acquired": (_admitting,),
     "segment.created": (_admitting,),
     "segment.creating": (_admitting,),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
+import signal
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -189,6 +191,22 @@ def fetch_alone(block: Block) -> Operation:
         assert claim.leader
         claim.progress()
         claim.done()
+
+    return Operation(perform, block=block)
+
+
+def die_holding(block: Block) -> Operation:
+    """Return the death of a forked child that holds a view of a block."""
+
+    def perform(store: BlockStore) -> None:
+        # The first read verifies, and may copy.
+        store.get(block.key)
+        pid = os.fork()
+        if pid == 0:
+            view = store.get(block.key)
+            os.kill(os.getpid(), signal.SIGKILL if view is not None else signal.SIGTERM)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
     return Operation(perform, block=block)
 

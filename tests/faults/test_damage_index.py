@@ -43,7 +43,7 @@ def _garbage(path: Path, length_bytes: int | None = None) -> None:
     path.write_bytes(os.urandom(path.stat().st_size if length_bytes is None else length_bytes))
 
 
-INDEX_DAMAGE: dict[str, Callable[[Path], None]] = {
+INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
     "empty": lambda path: os.truncate(path, 0),
     "half a superblock": lambda path: os.truncate(path, SUPER_BYTES // 2),
@@ -209,10 +209,17 @@ def _identity_of(folder: CacheFolder) -> Path:
     return folder.home / "identity"
 
 
+IDENTITY_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "removed": Path.unlink,
+    "empty": lambda path: os.truncate(path, 0),
+    "random bytes": _garbage,
+    "a flip in the id": lambda path: flip(path, 0),
+    "a flip in the secret": lambda path: flip(path, 16),
+}
+
+
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize(
-    "what", ["removed", "empty", "random bytes", "a flip in the id", "a flip in the secret"]
-)
+@pytest.mark.parametrize("what", IDENTITY_DAMAGE)
 def test_a_lost_identity_costs_the_blocks_and_nothing_else(
     make_folder: MakeFolder, what: str, end: str
 ) -> None:
@@ -220,13 +227,7 @@ def test_a_lost_identity_costs_the_blocks_and_nothing_else(
     folder = make_folder("SSD")
     _leave(folder, end)
     path = _identity_of(folder)
-    {
-        "removed": path.unlink,
-        "empty": lambda: os.truncate(path, 0),
-        "random bytes": lambda: _garbage(path),
-        "a flip in the id": lambda: flip(path, 0),
-        "a flip in the secret": lambda: flip(path, 16),
-    }[what]()
+    IDENTITY_DAMAGE[what](path)
     with folder.open() as store:
         rebuilt(store)
         assert folder.warm(store) == set()

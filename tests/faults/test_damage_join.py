@@ -19,7 +19,7 @@ from forebay.config import Medium
 from tests.faults._child import Child, run
 from tests.faults._damage import CacheFolder, flip
 from tests.faults._damage_layout import edited_super
-from tests.faults._damage_mounts import cover, private_mounts
+from tests.faults._damage_mounts import cover, mount, private_mounts
 from tests.faults.conftest import MakeFolder
 
 REFUSED_WITHIN_S = 5.0
@@ -150,8 +150,6 @@ def test_a_joiner_with_another_directory_in_a_tiers_place_refuses_it(make_folder
     other.made(3)
 
     def body(link: Connection) -> None:
-        from tests.faults._damage_mounts import mount
-
         private_mounts()
         mount("--bind", other.tiers[0].path, folder.tiers[0].path)
         with _refused(re.escape(folder.tiers[0].path)):
@@ -195,7 +193,7 @@ def test_a_cache_in_use_by_another_kernel_is_refused(make_folder: MakeFolder) ->
 
 
 def test_the_cache_directory_is_deleted_under_its_users(make_folder: MakeFolder) -> None:
-    """Who has it open goes on; whoever comes next finds a new, empty cache, and neither sees the other's blocks."""
+    """Who has it open goes on; whoever comes later finds an empty cache, and neither sees the other's."""
     folder = make_folder("SSD")
     with folder.open() as before:
         folder.fill(before, 40, 20_000)

@@ -1,4 +1,4 @@
-"""Records in the wrong place: swapped, copied under another key, damaged before their segment is used anew."""
+"""Records in the wrong place: swapped, copied under another key, damaged before their place is used anew."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ def _left(folder: CacheFolder, act: Callable[[BlockStore], None]) -> None:
 
 @pytest.mark.parametrize("crash", CRASHES)
 @pytest.mark.parametrize("medium", ["MEM", "SSD"])
-def test_everything_in_the_segments_is_there_again(make_folder: MakeFolder, medium: Medium, crash: str) -> None:
+def test_everything_in_the_segments_is_there_again(
+    make_folder: MakeFolder, medium: Medium, crash: str
+) -> None:
     folder = make_folder(medium)
     folder.left_dead(300, SIZE)
     CRASHES[crash](folder)
@@ -145,7 +147,9 @@ def test_a_block_deleted_during_a_rebuild_stays_deleted_over_the_next_crash(make
     folder.open().close()
 
 
-def test_a_segment_used_anew_during_a_rebuild_is_newer_than_what_is_scanned_later(make_folder: MakeFolder) -> None:
+def test_a_segment_used_anew_during_a_rebuild_is_newer_than_what_is_scanned_later(
+    make_folder: MakeFolder,
+) -> None:
     folder = make_folder("SSD")
 
     def act(store: BlockStore) -> None:

@@ -18,7 +18,7 @@ import pytest
 from forebay.store import Tier
 from forebay.testing.tier import FaultyTier
 from tests.faults._child import Child, wait_until
-from tests.faults._damage import MIB, CacheFolder, nothing_left
+from tests.faults._damage import MIB, CacheFolder, block, nothing_left
 from tests.faults._damage_inject import failing
 
 SIZE = 20_000
@@ -98,8 +98,6 @@ def opened(folder: CacheFolder) -> Iterator[Process]:
 
 def _keys_of_tier(folder: CacheFolder, number: int) -> set[bytes]:
     contents = [path.read_bytes() for path in folder.segments(number)]
-    from tests.faults._damage import block
-
     return {key for key in folder.sizes if any(block(key, SIZE) in content for content in contents)}
 
 

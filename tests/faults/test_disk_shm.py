@@ -1,6 +1,7 @@
 """A /dev/shm of 64 MiB, as containers have it, and a memory tier of 4 GiB on it.
 
-tmpfs pages come with the first write; one that cannot be had is an error of write(2), and a SIGBUS through a map.
+tmpfs pages come with the first write. One that cannot be had is an error of write(2), but a SIGBUS through a
+map.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.faults._child import Child, run
 from tests.faults._place import Place
-from tests.faults._points import ALONE_ONLY, REACHED_BY, Case, cases, names_in_sources
+from tests.faults._points import ALONE_ONLY, DISK_POINTS, REACHED_BY, Case, cases, names_in_sources
 from tests.faults._victim import come_after, prepare, struck, survive
 from tests.faults._world import Progress
 
@@ -46,3 +47,13 @@ def test_who_opens_the_store_next_finds_it_right(case: Case, memory_path: Path) 
     place = case.place(memory_path)
     run(prepare, place, case.workload)
     run(come_after, place, case.workload, case.world(kill_at(case, place)))
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.point.startswith(DISK_POINTS)], ids=str)
+def test_a_rebuild_after_the_kill_finds_it_right(case: Case, memory_path: Path) -> None:
+    """The record tables say what was committed; what was reserved is no hole that a scan cannot cross."""
+    place = case.place(memory_path)
+    run(prepare, place, case.workload)
+    world = case.world(kill_at(case, place))
+    place.lose_index()
+    run(come_after, place, replace(case.workload, index_lost=True), world)

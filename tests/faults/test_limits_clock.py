@@ -52,7 +52,9 @@ def test_a_ttl_goes_on_over_a_clean_restart(make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S, 365 * DAY_S])
-def test_a_wall_clock_set_while_the_store_was_closed_expires_nothing(make_folder: MakeFolder, jump_s: int) -> None:
+def test_a_wall_clock_set_while_the_store_was_closed_expires_nothing(
+    make_folder: MakeFolder, jump_s: int
+) -> None:
     """As seen from the file: it was closed at another wall-clock time than it was."""
     folder = make_folder("SSD")
     with folder.open() as store:

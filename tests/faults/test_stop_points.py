@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,8 +18,8 @@ from forebay.errors import StoreBusy
 from forebay.store import BlockStore
 from tests.faults._child import Child, run
 from tests.faults._place import Place
-from tests.faults._points import ALONE_ONLY, KEPT, Case, cases
-from tests.faults._victim import come_after, prepare, struck
+from tests.faults._points import ALONE_ONLY, KEPT, Case, Workload, arm, cases, in_first_page
+from tests.faults._victim import AT_ONCE_S, come_after, prepare, struck
 from tests.faults._world import Block, Progress, World, put
 
 CASES = [case for case in cases() if case.medium == "MEM"]
@@ -166,3 +167,44 @@ def test_writing_where_a_stopped_process_writes_is_refused_in_time(memory_path: 
             victim.result()
         other.send("ended")
         other.result()
+
+
+def test_a_dead_owner_counts_as_dead_while_its_row_is_cleared(memory_path: Path) -> None:
+    """Who clears it holds the very lock that says whether its owner lives, and may be stopped meanwhile."""
+    place, held = Place.under(memory_path), Block(10**6, 30_000)
+    contested = in_first_page(1)[0]
+    run(prepare, place, Workload((put(held),), ()))
+
+    def hold_and_die(link: Connection) -> None:
+        arm("index.locked", "kill")
+        with place.open() as store:
+            # The first read verifies, the second holds.
+            views = [store.get(held.key) for _ in range(2)]
+            assert views[1] is not None
+            store.put(contested.key, contested.data)
+
+    def take_over(link: Connection) -> None:
+        with place.open() as store:
+            link.send("open")
+            assert link.recv() == "stopped"
+            begun = time.monotonic()
+            assert store.put(contested.key, contested.data)
+            assert time.monotonic() - begun < AT_ONCE_S
+
+    def evict(link: Connection) -> None:
+        arm("row.reclaimed", "stop")
+        with place.open() as store:
+            link.send("open")
+            assert link.recv() == "dead"
+            store.free_dataset(held.dataset)
+
+    with Child(take_over) as other, Child(evict) as victim:
+        assert other.receive() == victim.receive() == "open"
+        with Child(hold_and_die) as holder:
+            assert holder.exit_code() == -signal.SIGKILL
+        victim.send("dead")
+        assert victim.wait_stopped()
+        other.send("stopped")
+        other.result()
+        victim.resume()
+        victim.result()

@@ -22,7 +22,9 @@ def status(tmp_path: Path, memory_path: Path) -> Iterator[dict[str, Any]]:
     with BlockStore(tmp_path / "cache", tiers) as store:
         store.put(b"a", b"x" * 1000)
         assert store.get(b"b") is None
-        with store.get(b"a"):
+        view = store.get(b"a")
+        assert view is not None
+        with view:
             yield store.status()
 
 

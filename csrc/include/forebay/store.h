@@ -75,14 +75,14 @@ struct fb_tier_config {
 struct fb_config {
     char path[FB_PATH_MAX]; /* the cache directory */
     struct fb_tier_config tiers[FB_TIERS_MAX];
-    uint32_t tier_count; /* 0: the tiers remembered by the cache directory */
-    uint32_t row_count;  /* processes at once, 2 to 4096; more still read, by copies */
-    uint32_t block_bytes; /* the largest block that every tier with room for 16 of them must take */
-    uint32_t checksum;   /* enum fb_checksum */
-    bool map_disk;       /* zero-copy views of disk tiers, exposed to SIGBUS */
-    bool read_only;      /* no row: copied, sequence-checked reads, nothing is written */
-    bool reshape;        /* given tiers replace remembered ones; refused while others have it open */
-    bool no_maintainer;  /* never start the maintainer's thread in this process */
+    uint32_t tier_count;     /* 0: the tiers remembered by the cache directory */
+    uint32_t row_count;      /* processes at once, 2 to 4096; more still read, by copies */
+    uint32_t block_bytes;    /* the largest block that every tier with room for 16 of them must take */
+    uint32_t checksum;       /* enum fb_checksum */
+    bool map_disk;           /* zero-copy views of disk tiers, exposed to SIGBUS */
+    bool read_only;          /* no row: copied, sequence-checked reads, nothing is written */
+    bool reshape;            /* given tiers replace remembered ones; refused while others have it open */
+    bool no_maintainer;      /* never start the maintainer's thread in this process */
     uint64_t max_held_bytes; /* 0: 5 % of the MEM quota, at least 4 segments */
     uint32_t stall_timeout_ms;
     uint32_t file_mode; /* 0600, or 0660 for a shared group */
@@ -140,9 +140,9 @@ struct fb_fill {
     uint8_t *data;
     uint64_t length_bytes;
     struct fb_key key;
-    void *owned;        /* private buffer, written out at commit */
-    uint8_t *writable;  /* map of the segment, or NULL */
-    uint32_t segment;   /* FB_NO_SEGMENT: not admitted; the buffer is still there */
+    void *owned;       /* private buffer, written out at commit */
+    uint8_t *writable; /* map of the segment, or NULL */
+    uint32_t segment;  /* FB_NO_SEGMENT: not admitted; the buffer is still there */
     uint32_t record;
     uint32_t unit;
     uint32_t generation;
@@ -183,8 +183,8 @@ struct fb_whole {
     uint64_t size_bytes;
     struct fb_key key;
 };
-int fb_whole_begin(fb_store *store, const struct fb_key *file_key, uint32_t dataset,
-                   uint64_t size_bytes, uint32_t block_bytes, struct fb_whole *out);
+int fb_whole_begin(fb_store *store, const struct fb_key *file_key, uint32_t dataset, uint64_t size_bytes,
+                   uint32_t block_bytes, struct fb_whole *out);
 int fb_whole_write(fb_store *store, const struct fb_whole *whole, uint64_t block,
                    const struct fb_key *block_key, const void *data, uint64_t length_bytes);
 int fb_whole_complete(fb_store *store, const struct fb_whole *whole);
