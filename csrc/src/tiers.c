@@ -151,6 +151,20 @@ static bool owner_still_there(const struct tier_identity *identity)
     return same;
 }
 
+/* A copy of a cache directory has the same identity; two stores in one tier would overwrite each other. A
+ * directory that was moved, or is mounted elsewhere, is one and the same. */
+static bool is_a_copy(fb_store *s, const struct tier_identity *identity)
+{
+    char path[FB_PATH_MAX + 32];
+    struct stat there, here;
+    if (strncmp(identity->cache_path, s->config.path, sizeof identity->cache_path) == 0 ||
+        !owner_still_there(identity))
+        return false;
+    snprintf(path, sizeof path, "%.*s/v%u/identity", FB_PATH_MAX - 1, identity->cache_path, FB_FORMAT);
+    return stat(path, &there) == 0 && fstatat(s->root_fd, "identity", &here, 0) == 0 &&
+           (there.st_dev != here.st_dev || there.st_ino != here.st_ino);
+}
+
 /* Ours from now on. Whoever uses a tier holds a shared lock on its identity, so that one whose cache
  * directory is gone, and with it the claim, is not robbed while it is in use. */
 static int take_over(fb_store *s, uint32_t tier, int directory, int fd, const struct tier_identity *found,
@@ -180,7 +194,11 @@ static int claim(fb_store *s, uint32_t tier, int directory, int *lock_fd, struct
                        strerror(-fd));
     int r = read_identity(fd, &identity);
     bool known = r == 0;
-    if (known && is_of(s, tier, &identity))
+    if (known && is_of(s, tier, &identity) && is_a_copy(s, &identity))
+        r = fb_fail(error, -EINVAL,
+                    "tier %s: belongs to the cache at %s, of which %s is a copy; remove the copy",
+                    s->super->tiers[tier].path, identity.cache_path, s->config.path);
+    else if (known && is_of(s, tier, &identity))
         remove_surplus(directory, &s->super->tiers[tier]);
     else if (known || r == -EBADMSG)
         r = take_over(s, tier, directory, fd, known ? &identity : NULL, error);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from forebay.config import KIB
+from forebay.config import KIB, Tier
+from forebay.errors import ConfigError
 from forebay.store import BlockStore
 from tests.unit._stores import Stores, counting, noise
 
@@ -245,3 +247,17 @@ def test_opening_one_cache_leaves_the_shared_table_of_another_that_is_in_use(sto
     stores.open(stores.tier(medium="SSD", name="other"), path=stores.path.with_name("other"))
     out_of_sight.rename(stores.path)
     assert stores.reopen().get(b"k") == DATA
+
+
+def test_a_copied_cache_directory_does_not_get_the_tiers_of_the_first(
+    tmp_path: Path, memory_path: Path
+) -> None:
+    tiers = [Tier(str(memory_path), "16MiB", "MEM")]
+    with BlockStore(tmp_path / "first", tiers) as store:
+        assert store.put(b"key", b"value")
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    with pytest.raises(ConfigError, match="is a copy"):
+        BlockStore(tmp_path / "copy")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    with BlockStore(tmp_path / "moved") as store:
+        assert store.get(b"key") == b"value"
