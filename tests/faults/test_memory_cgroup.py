@@ -100,4 +100,5 @@ def test_a_process_that_grows_is_given_the_tiers_memory(group: MemoryGroup, fold
 def _charged(group: MemoryGroup) -> int:
     """What the kernel cannot take back by dropping file pages."""
     fields = dict(line.split() for line in (group.path / "memory.stat").read_text().splitlines())
-    return group.usage_bytes() - int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+    prefix = "total_" if "total_inactive_file" in fields else ""
+    return group.usage_bytes() - sum(int(fields[f"{prefix}{kind}_file"]) for kind in ("inactive", "active"))
