@@ -5,7 +5,6 @@
 #include "failpoint.h"
 #include "grow.h"
 #include "page.h"
-#include "platform.h"
 #include "rows.h"
 
 #define LOCK_TIMEOUT_MS 1000u

@@ -12,7 +12,6 @@
 
 #include "evict.h"
 #include "health.h"
-#include "platform.h"
 #include "segment.h"
 #include "tiers.h"
 

@@ -4,7 +4,6 @@
 #include "health.h"
 #include "index.h"
 #include "maintain.h"
-#include "platform.h"
 #include "read.h"
 #include "retention.h"
 #include "rows.h"
