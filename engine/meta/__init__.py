@@ -14,15 +14,12 @@ from forebay.errors import ConfigError
 from forebay.meta.catalog import Catalog, Dataset
 from forebay.meta.entries import Entries, Entry
 from forebay.meta.environment import Environment
-from forebay.meta.namespace import NamespaceLock
 
 __all__ = ["Catalog", "Dataset", "Entries", "Entry", "Metadata"]
 
 _CATALOG: Final = "catalog.lmdb"
 _CATALOG_MAP_BYTES: Final = GIB
 _ENTRIES_MAP_BYTES: Final = 256 * GIB
-_FILE_MODE: Final = 0o600
-_SHARED_FILE_MODE: Final = 0o660
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
 
@@ -47,7 +44,7 @@ class Metadata:
         open_environment = partial(Environment, shared_group=shared_group, read_only=read_only)
         with ExitStack() as opened:
             if not read_only:
-                opened.callback(_prepare(place, entries_name, shared_group).close)
+                _prepare(place, entries_name, shared_group)
             catalog = opened.enter_context(
                 open_environment(str(place / _CATALOG), map_bytes=_CATALOG_MAP_BYTES, durable=True)
             )
@@ -71,15 +68,13 @@ class Metadata:
         self.close()
 
 
-def _prepare(folder: Path, entries_name: str, shared_group: int | None) -> NamespaceLock:
-    """Make the folder if need be, claim it for this PID namespace, and clear what earlier boots left."""
+def _prepare(folder: Path, entries_name: str, shared_group: int | None) -> None:
+    """Make the folder if need be, and clear what earlier boots left."""
     try:
         _make_folder(folder, shared_group)
-        lock = NamespaceLock(folder, _FILE_MODE if shared_group is None else _SHARED_FILE_MODE)
         _remove_earlier_boots(folder, entries_name)
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror}") from error
-    return lock
 
 
 def _make_folder(folder: Path, shared_group: int | None) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import lmdb
 
+from forebay.errors import StoreBusy
 from forebay.meta.environment import Environment
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ _NAME_BYTES_MAX: Final = 400
 _NAME_BYTES_KEPT: Final = 384
 _NAME_HASH_BYTES: Final = 16
 _BATCH: Final = 10_000
+
+# Reads go on without what is not written, so they wait little for it, and less when the last wait was in
+# vain.
+_PATIENCE_S: Final = 1.0
+_PATIENCE_AFTER_FAILURE_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +177,11 @@ class Entries:
         """Run one write transaction; False if it could not be written."""
         if self._read_only:
             return False
+        patience_s = _PATIENCE_AFTER_FAILURE_S if self._write_failed else _PATIENCE_S
         try:
-            with self._environment.writing() as transaction:
+            with self._environment.writing(patience_s) as transaction:
                 action(transaction)
-        except lmdb.Error as error:
+        except (lmdb.Error, StoreBusy) as error:
             if not self._write_failed:
                 _log.warning("metadata is not kept, reads go on without: %s", error)
             self._write_failed = True

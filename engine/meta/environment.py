@@ -1,26 +1,29 @@
 """LMDB environments: each opened once in a process, by however many users, and never carried over a fork.
 
-LMDB must not be opened twice in one process, for closing one handle drops the file locks of the other. Its
-handles must not be used on both sides of a fork either, and a child that closes an inherited one takes away
-its parent's places in the table of readers. So a fork waits for the transactions under way, closes every
-handle, and both sides open theirs anew at the next use.
+LMDB's handles must not be opened twice in one process, nor be used on both sides of a fork; and locks on a
+description that a child had inherited would outlive their holder. So a fork waits for the transactions
+under way, closes every handle, and both sides open theirs anew at the next use.
 
-LMDB's own locking goes by process ids, so all processes of a cache have to be in one PID namespace: a
-second one is refused.
+LMDB's own locks are off; what takes their place, in all PID namespaces, is in guard.py.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import lmdb
 
-from forebay.errors import Closed, ConfigError
+from forebay.errors import Closed, ConfigError, StoreBusy
+from forebay.meta.guard import Guard
 
-_READERS_MAX: Final = 1_024
+_PATIENCE_S: Final = 10.0
+_STEP_S: Final = 0.001
 _FILE_MODE: Final = 0o600
 _SHARED_FILE_MODE: Final = 0o660
 
@@ -39,62 +42,68 @@ class _Handle:
     def __init__(self, path: str, settings: _Settings) -> None:
         self.path = path
         self.users = 0
-        self.env: lmdb.Environment | None = None
+        self.opened: tuple[lmdb.Environment, Guard] | None = None
         self._settings = settings
 
-    def open(self) -> lmdb.Environment:
-        """Return the environment, opening it; the caller holds the gate's lock."""
-        if self.env is None:
-            self.env = _open(self.path, self._settings)
-        return self.env
+    def open(self) -> tuple[lmdb.Environment, Guard]:
+        """Return the environment and its guard, opening them; the caller holds the gate's lock."""
+        if self.opened is None:
+            self.opened = _open(self.path, self._settings)
+        return self.opened
 
     def close(self) -> None:
-        env, self.env = self.env, None
-        if env is not None:
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            env, guard = opened
             env.close()
+            guard.close()
 
 
 class _Gate:
     """Keeps transactions and forks apart, and knows the handles of this process."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self._renew_lock()
         self.handles: dict[str, _Handle] = {}
         self._active = 0
         self._forks = 0
 
-    def enter(self, handle: _Handle) -> lmdb.Environment:
+    def enter(self, handle: _Handle) -> tuple[lmdb.Environment, Guard]:
         """Begin to use a handle, after any fork that is about to happen."""
-        with self.changed:
+        with self.lock:
             while self._forks:
-                self.changed.wait()
-            env = handle.env or handle.open()
+                self._changed.wait()
+            opened = handle.opened or handle.open()
             self._active += 1
-            return env
+            return opened
 
     def leave(self) -> None:
-        with self.changed:
+        with self.lock:
             self._active -= 1
             if self._forks:
-                self.changed.notify_all()
+                self._changed.notify_all()
 
     def before_fork(self) -> None:
-        with self.changed:
+        with self.lock:
             self._forks += 1
             while self._active:
-                self.changed.wait()
+                self._changed.wait()
             for handle in self.handles.values():
                 handle.close()
 
     def after_fork(self) -> None:
-        with self.changed:
+        with self.lock:
             self._forks -= 1
-            self.changed.notify_all()
+            self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:
         # Threads that waited at the lock are not in the child, though it may have been handed to one of them.
-        self.changed = threading.Condition()
+        self._renew_lock()
         self._forks = 0
+
+    def _renew_lock(self) -> None:
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
 
 
 _gate: Final = _Gate()
@@ -111,21 +120,25 @@ class Transaction:
     It commits on a clean exit and aborts on an exception.
     """
 
-    __slots__ = ("_handle", "_transaction", "_write")
+    __slots__ = ("_guard", "_handle", "_patience_s", "_pin", "_transaction")
 
-    def __init__(self, handle: _Handle, write: bool) -> None:
-        """Begin nothing yet."""
+    def __init__(self, handle: _Handle, patience_s: float | None) -> None:
+        """Begin nothing yet; patience_s is for one that writes, None makes it one that reads."""
         self._handle = handle
-        self._write = write
+        self._patience_s = patience_s
 
     def __enter__(self) -> Any:
-        """Begin. Raises: ConfigError (the file cannot be opened again); lmdb.Error."""
-        env = _gate.enter(self._handle)
+        """Begin. Raises: ConfigError (the file cannot be opened again); StoreBusy; lmdb.Error."""
+        _, guard = _gate.enter(self._handle)
         try:
-            self._transaction = env.begin(write=self._write)
+            if self._patience_s is None:
+                self._transaction, self._pin = guard.begin_read()
+            else:
+                self._transaction = guard.begin_write(self._patience_s)
         except BaseException:
             _gate.leave()
             raise
+        self._guard = guard
         return self._transaction
 
     def __exit__(self, kind: object, *exception: object) -> None:
@@ -136,7 +149,13 @@ class Transaction:
             else:
                 self._transaction.abort()
         finally:
-            _gate.leave()
+            try:
+                if self._patience_s is None:
+                    self._guard.end_read(self._pin)
+                else:
+                    self._guard.end_write()
+            finally:
+                _gate.leave()
 
 
 class Environment:
@@ -160,7 +179,7 @@ class Environment:
         """Open the file, or join this process's users of it, whose settings are the same."""
         settings = _Settings(map_bytes, durable, shared_group, read_only)
         real_path = os.path.realpath(path)
-        with _gate.changed:
+        with _gate.lock:
             handle = _gate.handles.get(real_path) or _Handle(real_path, settings)
             handle.open()
             handle.users += 1
@@ -170,15 +189,19 @@ class Environment:
 
     def reading(self) -> Transaction:
         """Return a transaction that reads."""
-        return Transaction(self._open_handle(), write=False)
+        return Transaction(self._open_handle(), None)
 
-    def writing(self) -> Transaction:
-        """Return a transaction that writes. Beginning it waits for other writers, in any process."""
-        return Transaction(self._open_handle(), write=True)
+    def writing(self, patience_s: float = _PATIENCE_S) -> Transaction:
+        """Return a transaction that writes.
+
+        Beginning it waits for other writers, in any process, and for readers that began before the last
+        commit; after patience_s it raises StoreBusy. The thread must not be reading.
+        """
+        return Transaction(self._open_handle(), patience_s)
 
     def last_commit(self) -> int:
         """Return the number of the last commit by any process; while it stays, nothing has changed."""
-        env = _gate.enter(self._open_handle())
+        env, _ = _gate.enter(self._open_handle())
         try:
             return int(env.info()["last_txnid"])
         finally:
@@ -189,7 +212,7 @@ class Environment:
 
         No transaction may be open.
         """
-        with _gate.changed:
+        with _gate.lock:
             handle, self._handle = self._handle, None
             if handle is None:
                 return
@@ -212,30 +235,77 @@ class Environment:
         self.close()
 
 
-def _open(path: str, settings: _Settings) -> lmdb.Environment:
+def _open(path: str, settings: _Settings) -> tuple[lmdb.Environment, Guard]:
     try:
-        env = lmdb.open(
-            path,
-            subdir=False,
-            map_size=settings.map_bytes,
-            max_readers=_READERS_MAX,
-            sync=settings.durable,
-            metasync=settings.durable,
-            readonly=settings.read_only,
-            mode=_FILE_MODE if settings.shared_group is None else _SHARED_FILE_MODE,
-        )
-        # Readers that were killed keep their places, and pages with them, until somebody looks.
-        env.reader_check()
-    except lmdb.Error as error:
+        if not settings.read_only:
+            _make(path, settings)
+        # An empty one LMDB would fill, and two that do so would overwrite each other.
+        if os.path.getsize(path) == 0:
+            raise ConfigError(f"{path}: cannot be opened: the file is empty")
+        env = _open_unlocked(path, settings)
+        try:
+            return env, Guard(path, env, read_only=settings.read_only)
+        except BaseException:
+            env.close()
+            raise
+    except (lmdb.Error, OSError) as error:
         raise ConfigError(f"{path}: cannot be opened: {error}") from error
+
+
+def _open_unlocked(path: str, settings: _Settings) -> lmdb.Environment:
+    return lmdb.open(
+        path,
+        subdir=False,
+        lock=False,
+        map_size=settings.map_bytes,
+        sync=settings.durable,
+        metasync=settings.durable,
+        readonly=settings.read_only,
+        mode=_FILE_MODE if settings.shared_group is None else _SHARED_FILE_MODE,
+    )
+
+
+def _make(path: str, settings: _Settings) -> None:
+    """Make the file if it is missing: as a whole or not at all, and by one process at a time."""
+    if not os.path.exists(path):
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock_folder(folder, path)
+            if not os.path.exists(path):
+                _make_alone(path, settings)
+        finally:
+            os.close(folder)
     if settings.shared_group is not None:
         _share(path, settings.shared_group)
-    return env
+
+
+def _lock_folder(folder: int, path: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StoreBusy(f"another process has been making it for {_PATIENCE_S} s") from None
+            time.sleep(_STEP_S)
+        else:
+            return
+
+
+def _make_alone(path: str, settings: _Settings) -> None:
+    new = Path(f"{path}.new")
+    new.unlink(missing_ok=True)
+    try:
+        _open_unlocked(str(new), settings).close()
+        if settings.shared_group is not None:
+            _share(str(new), settings.shared_group)
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _share(path: str, group: int) -> None:
-    """Give the group the file and its lock file; whoever did not make them leaves them as they are."""
-    for name in (path, f"{path}-lock"):
-        if os.stat(name).st_uid == os.geteuid():
-            os.chown(name, -1, group)
-            os.chmod(name, _SHARED_FILE_MODE)
+    """Give the group the file; whoever did not make it leaves it as it is."""
+    if os.stat(path).st_uid == os.geteuid():
+        os.chown(path, -1, group)
+        os.chmod(path, _SHARED_FILE_MODE)

@@ -1,4 +1,4 @@
-"""System calls of a running process that fail: strace, attached for as long as the fault is to last."""
+"""System calls of a process that fail, or that kill it: strace, attached for as long as the fault lasts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,26 @@ def failing(pid: int, calls: str, error: str, paths: Iterable[Path]) -> Iterator
 
     A file may be made later. Raises: RuntimeError (strace is missing or may not attach).
     """
+    with _injected(pid, calls, f"error={error}", paths):
+        yield
+
+
+@contextmanager
+def killing(pid: int, calls: str, nth: int, paths: Iterable[Path]) -> Iterator[None]:
+    """Kill a process as it begins the nth of these calls, counted from here, that go to one of these files.
+
+    Raises: RuntimeError (strace is missing or may not attach).
+    """
+    with _injected(pid, calls, f"signal=SIGKILL:when={nth}", paths):
+        yield
+
+
+@contextmanager
+def _injected(pid: int, calls: str, fault: str, paths: Iterable[Path]) -> Iterator[None]:
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid)]
     for path in paths:
         command += ["-P", str(path)]
-    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"]
+    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"]
     try:
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import pytest
 
 from forebay.config import Medium
 from tests.faults._damage import CacheFolder, nothing_left, one_tier
+from tests.faults._meta import prepare
 
 MakeFolder = Callable[..., CacheFolder]
 
@@ -29,3 +30,11 @@ def make_folder(tmp_path: Path, memory_path: Path) -> Iterator[MakeFolder]:
             return folder
 
         yield make
+
+
+@pytest.fixture(params=["disk", "tmpfs"])
+def meta_folder(request: pytest.FixtureRequest, tmp_path: Path, memory_path: Path) -> Path:
+    """A folder with an LMDB file of a few commits."""
+    folder = tmp_path if request.param == "disk" else memory_path
+    prepare(folder)
+    return folder

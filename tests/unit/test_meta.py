@@ -154,6 +154,20 @@ def test_a_write_that_fails_is_no_error(metadata: Metadata, caplog: pytest.LogCa
     assert metadata.entries.put(1, [entry("a")])
 
 
+def test_entries_are_not_remembered_while_a_reader_goes_on(
+    metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.meta.entries._PATIENCE_S", 0.02)
+    entries = metadata.entries
+    assert entries.put(1, [entry("a")])
+    with entries._environment.reading():
+        assert entries.put(1, [entry("b")])
+        assert [entries.put(1, [entry("c")]) for _ in range(2)] == [False, False]
+        assert entries.get(1, "b") == entry("b")
+    assert entries.get(1, "c") is None
+    assert entries.put(1, [entry("c")])
+
+
 def test_read_only_reads(tmp_path: Path) -> None:
     with Metadata(tmp_path) as metadata:
         metadata.catalog.attach(Dataset("a", "file:///a"))
@@ -281,27 +295,28 @@ def test_killed_writers_leave_it_usable(tmp_path: Path) -> None:
 
 OPENER = """
 import sys
-from forebay.meta import Metadata
-try:
-    with Metadata(sys.argv[1]):
-        print("open", flush=True)
-        sys.stdin.readline()
-except ValueError as error:
-    print(error, flush=True)
+from forebay.meta import Entry, Metadata
+with Metadata(sys.argv[1]) as metadata:
+    assert metadata.entries.put(1, [Entry("inside", 7, -5, "v", False, 1)])
+    print(metadata.entries.get(1, "outside").path, flush=True)
 """
 
 
-def test_a_second_pid_namespace_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+def test_a_second_pid_namespace_reads_and_writes_beside_the_first(tmp_path: Path) -> None:
     # A user namespace where we are not root, so that none is needed.
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"] + (
         [] if os.geteuid() == 0 else ["--map-root-user"]
     )
-    command = [*unshare, sys.executable, "-c", OPENER, str(tmp_path)]
-    with Metadata(tmp_path):
-        refused = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=60)
-        assert "another PID namespace" in refused.stdout
-        assert "--pid" in refused.stdout
-    opened = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=60)
-    assert opened.stdout == "open\n", opened.stderr
     with Metadata(tmp_path) as metadata:
-        assert metadata.catalog.datasets() == {}
+        assert metadata.entries.put(1, [entry("outside")])
+        command = [*unshare, sys.executable, "-c", OPENER, str(tmp_path)]
+        inside = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert inside.stdout == "outside\n", inside.stderr
+        assert metadata.entries.get(1, "inside") == entry("inside")
+
+
+def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "catalog.lmdb").touch()
+    with pytest.raises(ConfigError, match=r"catalog\.lmdb: cannot be opened: the file is empty"):
+        Metadata(tmp_path)
+    assert not list(tmp_path.glob("*.new"))
