@@ -22,23 +22,6 @@ class Policy(Protocol):
     def access(self, item: int) -> bool: ...
 
 
-class Lru:
-    """Evicts what was used longest ago."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._items: OrderedDict[int, None] = OrderedDict()
-
-    def access(self, item: int) -> bool:
-        if item in self._items:
-            self._items.move_to_end(item)
-            return True
-        if len(self._items) >= self._capacity:
-            self._items.popitem(last=False)
-        self._items[item] = None
-        return False
-
-
 class Fifo:
     """Evicts what was admitted longest ago."""
 
@@ -53,6 +36,16 @@ class Fifo:
             self._items.popitem(last=False)
         self._items[item] = None
         return False
+
+
+class Lru(Fifo):
+    """Evicts what was used longest ago."""
+
+    def access(self, item: int) -> bool:
+        hit = super().access(item)
+        if hit:
+            self._items.move_to_end(item)
+        return hit
 
 
 class Keep:

@@ -22,6 +22,7 @@
 
 #include "crc32c_impl.h"
 #include "forebay/crc32c.h"
+#include "forebay/store.h"
 
 #define NEAR_BYTES ((size_t)384 << 10)
 #define FAR_BYTES ((size_t)256 << 20)
@@ -86,11 +87,11 @@ static uint32_t copy_block(enum way way, uint8_t *destination, const uint8_t *so
         memcpy(destination, source, block_bytes);
         break;
     case FUSED:
-        fb_copy_crc32c_chunks(destination, source, block_bytes, FB_CRC32C_CHUNK_BYTES, sums);
+        fb_copy_crc32c_chunks(destination, source, block_bytes, FB_CHUNK_BYTES, sums);
         break;
     case THEN_CRC:
         memcpy(destination, source, block_bytes);
-        fb_crc32c_chunks(source, block_bytes, FB_CRC32C_CHUNK_BYTES, sums);
+        fb_crc32c_chunks(source, block_bytes, FB_CHUNK_BYTES, sums);
         break;
     case THEN_STREAMS:
         memcpy(destination, source, block_bytes);

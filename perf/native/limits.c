@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "forebay/crc32c.h"
+#include "forebay/store.h"
 
 static uint64_t now_ns(void)
 {
@@ -36,8 +37,8 @@ uint64_t limit_copy_crc(uint8_t *region, uint64_t region_blocks, const uint8_t *
     uint64_t started = now_ns();
     for (uint64_t index = 0; index < count; index++)
         fb_copy_crc32c_chunks(region + index % region_blocks * block_bytes,
-                              source + index % source_blocks * block_bytes, block_bytes,
-                              FB_CRC32C_CHUNK_BYTES, sums);
+                              source + index % source_blocks * block_bytes, block_bytes, FB_CHUNK_BYTES,
+                              sums);
     return now_ns() - started;
 }
 
