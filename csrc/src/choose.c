@@ -26,15 +26,54 @@ static void add_live(void *context, uint64_t lo, uint64_t check, uint64_t place,
         live->bytes[FB_PLACE_SEGMENT(place)] += fb_record_extent(FB_EXTENT_LENGTH(extent));
 }
 
-/* Bytes a segment that slots name, to be freed; NULL when they could not all be counted. */
-static uint64_t *count_live(fb_store *s, bool pinned_only)
+/* Bytes a segment that pinned slots name, to be freed; NULL when they could not all be counted. */
+static uint64_t *count_pinned(fb_store *s)
 {
-    struct live_bytes live = {s, calloc(s->segment_count, sizeof(uint64_t)), pinned_only};
+    struct live_bytes live = {s, calloc(s->segment_count, sizeof(uint64_t)), true};
     if (live.bytes != NULL && !fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_live, &live)) {
         free(live.bytes);
         return NULL;
     }
     return live.bytes;
+}
+
+static bool begin_count(fb_store *s)
+{
+    struct fb_live_count *count = &s->live_count;
+    if (count->bytes == NULL)
+        count->bytes = malloc(s->segment_count * sizeof *count->bytes);
+    if (count->bytes == NULL)
+        return false;
+    memset(count->bytes, 0, s->segment_count * sizeof *count->bytes);
+    count->page = 0;
+    count->deletes = atomic_load(&s->shared->deletes);
+    count->age = atomic_load(&s->shared->age);
+    count->used_by = 0;
+    count->complete = false;
+    return true;
+}
+
+/* Go on with the count of what is live, or begin one where this tier has used the last. True when it is
+ * complete. It can err: a slot that moves meanwhile is counted twice or not at all. Whoever retires a segment
+ * by it keeps what is live all the same. */
+static bool live_is_counted(fb_store *s, uint32_t tier)
+{
+    struct fb_live_count *count = &s->live_count;
+    struct live_bytes live = {s, NULL, false};
+    if ((count->bytes == NULL || (count->used_by & 1u << tier)) && !begin_count(s))
+        return false;
+    if (count->complete)
+        return true;
+    uint32_t pages = atomic_load(&s->shared->page_count);
+    uint32_t n = pages - count->page < count->pages_a_round ? pages - count->page : count->pages_a_round;
+    live.bytes = count->bytes;
+    if (!fb_index_visit(s, count->page, n, add_live, &live)) {
+        begin_count(s);
+        return false;
+    }
+    count->page += n;
+    count->complete = count->page == pages;
+    return count->complete;
 }
 
 /* One that cannot go now (a stopped writer is in it, pins find no room) goes behind the others, or nothing
@@ -47,17 +86,15 @@ static int retire_or_defer(fb_store *s, uint32_t segment, enum fb_evict_mode mod
     return r;
 }
 
-/* Segments whose records are dead, wholly or, when room is wanted, by half at least. The index is
- * counted only after something was deleted, expired or replaced. */
+/* Segments whose records are dead, wholly or, when room is wanted, by half at least. */
 static uint32_t reclaim_dead(fb_store *s, uint32_t tier, bool wanted)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
-    uint64_t *live = count_live(s, false);
+    const uint64_t *live = s->live_count.bytes;
     uint32_t done = 0;
-    if (live == NULL)
-        return SEGMENTS_A_CALL;
     for (uint32_t segment = 0; segment < s->segment_count && done < SEGMENTS_A_CALL; segment++) {
-        if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED)
+        if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED ||
+            atomic_load(&s->segments[segment].age) > s->live_count.age)
             continue;
         uint64_t capacity =
             fb_segment_is_whole(s, segment) ? fb_geometry_of(s, segment).file_bytes : t->segment_bytes;
@@ -65,8 +102,17 @@ static uint32_t reclaim_dead(fb_store *s, uint32_t tier, bool wanted)
         if (live[segment] == 0 || (wanted && half_dead))
             done += fb_segment_retire(s, segment, FB_EVICT_COMPACT) == 0;
     }
-    free(live);
     return done;
+}
+
+/* The index is counted only after something was deleted, expired or replaced. */
+static void reclaim_some(fb_store *s, uint32_t tier, bool wanted)
+{
+    if (atomic_load(&s->shared->deletes) == s->compacted_deletes[tier][wanted] || !live_is_counted(s, tier) ||
+        reclaim_dead(s, tier, wanted) == SEGMENTS_A_CALL)
+        return;
+    s->compacted_deletes[tier][wanted] = s->live_count.deletes;
+    s->live_count.used_by |= 1u << tier;
 }
 
 /* Sealed, or open for more puts, which the cleaner then seals first. */
@@ -87,13 +133,15 @@ static bool may_make_way(fb_store *s, uint32_t segment, uint64_t pinned_bytes)
                : pinned_bytes * 2 <= fb_tier_of(s, segment)->segment_bytes;
 }
 
-/* The dataset unread longest, for ten minutes at least, gives its oldest segment to one that wants room. */
+/* The dataset unread longest, for ten minutes at least, gives its oldest segment to one that wants room.
+ * `pinned`: bytes a segment; NULL: none. */
 static uint32_t giving_way(fb_store *s, uint32_t tier, const uint64_t *pinned)
 {
     uint32_t now = fb_now_s(s), idle_longest = 0, victim = FB_NO_SEGMENT;
     uint64_t oldest = UINT64_MAX;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
-        if (s->segment_tier[segment] != tier || !may_make_way(s, segment, pinned[segment]))
+        if (s->segment_tier[segment] != tier ||
+            !may_make_way(s, segment, pinned != NULL ? pinned[segment] : 0))
             continue;
         struct fb_dataset *d = &s->datasets[atomic_load(&s->segments[segment].dataset) % FB_DATASETS_MAX];
         uint32_t wanted = atomic_load(&d->wanted_s), read = atomic_load(&d->read_s);
@@ -158,7 +206,10 @@ static void give_back_files(fb_store *s, uint32_t tier, struct fb_usage *u)
 
 static bool make_way(fb_store *s, uint32_t tier)
 {
-    uint64_t *pinned = count_live(s, true);
+    /* Pins are counted only where something is idle, which is rare. */
+    if (giving_way(s, tier, NULL) == FB_NO_SEGMENT)
+        return false;
+    uint64_t *pinned = count_pinned(s);
     uint32_t victim = pinned == NULL ? FB_NO_SEGMENT : giving_way(s, tier, pinned);
     free(pinned);
     if (victim == FB_NO_SEGMENT)
@@ -208,12 +259,8 @@ bool fb_tier_evict(fb_store *s, uint32_t tier)
     bool asked = room_is_wanted(s), wanted = asked && u.used_bytes + u.segment_bytes > limit;
     if (u.used_bytes > high)
         atomic_store(&live->evicting, 1);
-    if (atomic_load(&s->shared->deletes) != s->compacted_deletes[tier][wanted]) {
-        uint32_t seen = atomic_load(&s->shared->deletes);
-        if (reclaim_dead(s, tier, wanted) < SEGMENTS_A_CALL)
-            s->compacted_deletes[tier][wanted] = seen;
-        fb_tier_usage(s, tier, &u);
-    }
+    reclaim_some(s, tier, wanted);
+    fb_tier_usage(s, tier, &u);
     uint32_t done = 0;
     for (; atomic_load(&live->evicting) && done < SEGMENTS_A_CALL; done++) {
         if (u.used_bytes <= low) {

@@ -15,7 +15,8 @@
 #define HWCAP_CRC32 (1 << 7)
 #endif
 
-#define FB_CRC32C_TARGET __attribute__((target("+crc+crypto"), always_inline))
+#define FB_CRC32C_FEATURES "+crc+crypto"
+#define FB_CRC32C_TARGET __attribute__((target(FB_CRC32C_FEATURES), always_inline))
 
 FB_CRC32C_TARGET static inline uint32_t crc_word(uint32_t state, uint64_t word)
 {
@@ -33,19 +34,6 @@ FB_CRC32C_TARGET static inline uint64_t multiply(uint32_t a, uint32_t b)
 }
 
 #include "crc32c_streams.h"
-
-__attribute__((target("+crc+crypto"))) static uint32_t streams_extend(uint32_t state, const uint8_t *data,
-                                                                      size_t length_bytes)
-{
-    return extend_by_streams(state, data, length_bytes);
-}
-
-static uint32_t streams_copy(uint32_t state, uint8_t *destination, const uint8_t *source, size_t length_bytes,
-                             bool past_caches)
-{
-    (void)past_caches;
-    return fb_crc32c_copy_by_piece(state, destination, source, length_bytes, streams_extend);
-}
 
 static bool is_supported(void)
 {

@@ -6,7 +6,8 @@
  * are added.
  *
  * The includer defines, for always-inlined use in functions of its target:
- *   FB_CRC32C_TARGET              the function attribute that admits the instructions
+ *   FB_CRC32C_FEATURES            the instructions, as the target attribute names them
+ *   FB_CRC32C_TARGET              the attribute of inlined functions that admits them
  *   crc_word(state, uint64_t)     the register after eight more bytes
  *   crc_byte(state, uint8_t)      the register after one more byte
  *   multiply(uint32_t, uint32_t)  the carry-less product
@@ -69,6 +70,21 @@ FB_CRC32C_TARGET static inline uint32_t extend_by_streams(uint32_t state, const 
     for (; length_bytes > 0; length_bytes--, data++)
         state = crc_byte(state, *data);
     return state;
+}
+
+/* ---- what the includer's struct fb_crc32c_impl takes ---- */
+
+__attribute__((target(FB_CRC32C_FEATURES))) static uint32_t
+streams_extend(uint32_t state, const uint8_t *data, size_t length_bytes)
+{
+    return extend_by_streams(state, data, length_bytes);
+}
+
+static uint32_t streams_copy(uint32_t state, uint8_t *destination, const uint8_t *source, size_t length_bytes,
+                             bool past_caches)
+{
+    (void)past_caches;
+    return fb_crc32c_copy_by_piece(state, destination, source, length_bytes, streams_extend);
 }
 
 #endif

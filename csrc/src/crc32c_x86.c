@@ -14,7 +14,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define FB_CRC32C_TARGET __attribute__((target("sse4.2,pclmul"), always_inline))
+#define FB_CRC32C_FEATURES "sse4.2,pclmul"
+#define FB_CRC32C_TARGET __attribute__((target(FB_CRC32C_FEATURES), always_inline))
 #define FOLDING_TARGET __attribute__((target("sse4.2,pclmul,avx512f,vpclmulqdq"), always_inline))
 
 FB_CRC32C_TARGET static inline uint32_t crc_word(uint32_t state, uint64_t word)
@@ -36,19 +37,6 @@ FB_CRC32C_TARGET static inline uint64_t multiply(uint32_t a, uint32_t b)
 #include "crc32c_streams.h"
 
 /* ---- three streams ---- */
-
-__attribute__((target("sse4.2,pclmul"))) static uint32_t streams_extend(uint32_t state, const uint8_t *data,
-                                                                        size_t length_bytes)
-{
-    return extend_by_streams(state, data, length_bytes);
-}
-
-static uint32_t streams_copy(uint32_t state, uint8_t *destination, const uint8_t *source, size_t length_bytes,
-                             bool past_caches)
-{
-    (void)past_caches;
-    return fb_crc32c_copy_by_piece(state, destination, source, length_bytes, streams_extend);
-}
 
 static bool streams_are_supported(void)
 {

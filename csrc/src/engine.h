@@ -13,6 +13,7 @@
 
 #define FB_MAPS_MAX 1024u
 #define FB_DESCRIPTORS_MAX 256u
+#define FB_COUNT_PAGES_A_ROUND 256u
 #define FB_POOL_BYTES_MAX (32u << 20)
 
 #define fb_likely(x) __builtin_expect(!!(x), 1)
@@ -31,6 +32,18 @@ struct fb_map {
     int descriptor; /* -1: none */
     uint32_t descriptor_epoch;
     uint32_t descriptor_users;
+};
+
+/* A count of the bytes that slots name, by segment, some pages a round; it holds for segments that were
+ * sealed before it began. */
+struct fb_live_count {
+    uint64_t *bytes;        /* NULL: none yet */
+    uint32_t page;          /* to be visited next */
+    uint32_t pages_a_round; /* tests lower it */
+    uint32_t used_by;       /* tiers, a bit each, that are through with it */
+    uint32_t deletes;       /* as of when it began, like age */
+    uint64_t age;
+    bool complete;
 };
 
 struct fb_store {
@@ -60,7 +73,7 @@ struct fb_store {
     uint32_t me; /* own lock word */
     _Atomic uint32_t *row_leases;
     _Atomic uint64_t *counters;
-    _Atomic uint64_t private_counters[FB_C_COUNT]; /* of a read-only opener */
+    _Atomic uint64_t private_counters[FB_C_WORDS]; /* of a read-only opener */
     uint32_t *held;                                /* views a segment, under the interpreter lock */
     uint8_t secret[16];
 
@@ -90,6 +103,7 @@ struct fb_store {
     uint64_t promote_tokens;
     uint32_t expire_page;
     uint64_t expire_left;
+    struct fb_live_count live_count;
     uint32_t compacted_deletes[FB_TIERS_MAX][2]; /* by whether room was wanted */
 
     int fork_rows_fd, fork_open_fd; /* a child's, between the fork handlers */
@@ -103,6 +117,14 @@ struct fb_store {
 static inline void fb_count(struct fb_store *s, enum fb_counter c, uint64_t n)
 {
     atomic_fetch_add_explicit(&s->counters[c], n, memory_order_relaxed);
+}
+
+/* What a row counted, by all calls. */
+static inline uint64_t fb_counted(_Atomic uint64_t counters[FB_C_WORDS], int c)
+{
+    uint64_t quick =
+        c < FB_C_QUICK ? atomic_load_explicit(&counters[FB_C_COUNT + c], memory_order_relaxed) : 0;
+    return atomic_load_explicit(&counters[c], memory_order_relaxed) + quick;
 }
 
 static inline struct fb_page *fb_page_at(struct fb_store *s, uint32_t page)

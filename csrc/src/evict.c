@@ -6,6 +6,7 @@
 #include "health.h"
 #include "index.h"
 #include "read.h"
+#include "rebuild.h"
 #include "retention.h"
 #include "rows.h"
 #include "write.h"
@@ -219,9 +220,11 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
             r = drop_record(s, &key, &found, true);
         }
     } else {
-        r = drop_record(s, &key, &found, !expired && retirement->mode != FB_EVICT_FORCE);
-        if (expired)
-            fb_count(s, FB_C_EXPIRED, 1);
+        bool forced = retirement->mode == FB_EVICT_FORCE;
+        r = expired ? fb_drop_expired(s, &key) : drop_record(s, &key, &found, !forced);
+        /* Given more time meanwhile, it stays until its segment's turn comes again; unless all has to go. */
+        if (r == -EAGAIN && forced)
+            r = drop_record(s, &key, &found, false);
     }
     if (r == -EBADMSG || r == -EIO)
         r = drop_record(s, &key, &found, false);
@@ -381,33 +384,32 @@ int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes)
     return r;
 }
 
-/* Segments that a rebuild has not come to yet. */
-static void free_unscanned(fb_store *s, uint32_t dataset_id)
+/* Segments that a rebuild has not come to yet, or not to the end of. 0 or -ETIMEDOUT. */
+static int free_unscanned(fb_store *s, uint32_t dataset_id)
 {
+    int worst = 0;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
         struct fb_segment_super super;
         if (fb_segment_state_of(s, segment) != FB_UNSCANNED || !fb_segment_own(s, segment))
             continue;
         if (fb_segment_state_of(s, segment) == FB_UNSCANNED &&
             fb_segfile_read_super(s, segment, &super) == 0 && super.dataset_id == dataset_id &&
-            fb_segment_turn(s, segment, FB_UNSCANNED, FB_CREATING)) {
-            fb_segfile_remove(s, segment);
-            fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
-        }
+            !fb_segment_discard(s, segment))
+            worst = -ETIMEDOUT;
         fb_segment_disown(s, segment);
+        fb_segment_unhold(s, segment);
     }
+    return worst;
 }
 
 int fb_free_dataset(fb_store *s, uint32_t dataset_id)
 {
     if (!s->has_row)
         return -EROFS;
-    if (atomic_load(&s->shared->rebuilding))
-        free_unscanned(s, dataset_id);
+    int worst = atomic_load(&s->shared->rebuilding) ? free_unscanned(s, dataset_id) : 0;
     uint32_t dataset = fb_dataset_slot(s, dataset_id, false);
-    int worst = 0;
     if (dataset == FB_DATASETS_MAX)
-        return 0;
+        return worst;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
         struct fb_segment *seg = &s->segments[segment];
         uint32_t state = fb_segment_state_of(s, segment);

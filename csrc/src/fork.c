@@ -11,6 +11,7 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct fb_store *registry;
 static pthread_once_t handlers_once = PTHREAD_ONCE_INIT;
+static _Atomic uint32_t generation;
 
 static void lock_store(fb_store *s)
 {
@@ -124,8 +125,14 @@ static void become_child(fb_store *s)
     fb_row_describe(s, s->row);
 }
 
+uint32_t fb_fork_generation(void)
+{
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
 static void after_fork_in_child(void)
 {
+    atomic_fetch_add(&generation, 1);
     for (fb_store *s = registry; s != NULL; s = s->next) {
         become_child(s);
         unlock_store(s);

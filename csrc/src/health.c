@@ -52,7 +52,8 @@ static bool is_of_one_file(int error)
 static bool directory_is_gone(fb_store *s, uint32_t tier)
 {
     struct stat st;
-    return s->tier_fds[tier] < 0 || fstat(s->tier_fds[tier], &st) != 0 || st.st_nlink == 0;
+    return !fb_tier_is_outdated(s, tier) &&
+           (s->tier_fds[tier] < 0 || fstat(s->tier_fds[tier], &st) != 0 || st.st_nlink == 0);
 }
 
 void fb_tier_fault(fb_store *s, uint32_t tier, int error)

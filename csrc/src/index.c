@@ -21,7 +21,10 @@ uint32_t fb_index_entry(const fb_store *s, uint64_t lo)
 void fb_index_prefetch(fb_store *s, uint64_t lo)
 {
     uint32_t page = atomic_load_explicit(&s->directory[fb_index_entry(s, lo)], memory_order_relaxed);
-    __builtin_prefetch(&fb_page_at(s, page)->slots[fb_home_slot(lo)]);
+    /* Two lines, of two slots each: half of all probes go on into the second. */
+    const struct fb_slot *home = &fb_page_at(s, page)->slots[fb_home_slot(lo)];
+    __builtin_prefetch(home);
+    __builtin_prefetch(home + 2);
 }
 
 /* A reader that sees an odd sequence waits a moment; a writer that died is mended by whoever locks the
@@ -31,6 +34,8 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
     uint32_t entry = fb_index_entry(s, key->lo);
     for (int spins = 0; spins < FB_READ_SPINS; spins++) {
         uint32_t page = atomic_load_explicit(&s->directory[entry], memory_order_acquire);
+        if (!fb_page_exists(s, page))
+            return -ENOENT;
         struct fb_page_meta *meta = &s->metas[page];
         uint32_t sequence = atomic_load_explicit(&meta->sequence, memory_order_acquire);
         if (fb_unlikely(sequence & 1u)) {
@@ -60,12 +65,14 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
 
 /* ---- writers ---- */
 
-int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
+static int lock_within(fb_store *s, uint64_t lo, uint32_t timeout_ms, uint32_t *page_out)
 {
     uint32_t entry = fb_index_entry(s, lo);
     for (int tries = 0; tries < LOCK_TRIES; tries++) {
         uint32_t page = atomic_load_explicit(&s->directory[entry], memory_order_acquire);
-        int r = fb_lock(s, &s->metas[page].lock, LOCK_TIMEOUT_MS);
+        if (!fb_page_exists(s, page))
+            break;
+        int r = fb_lock(s, &s->metas[page].lock, timeout_ms);
         if (r == -ETIMEDOUT)
             return r;
         if (r == -EOWNERDEAD)
@@ -76,7 +83,17 @@ int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
         }
         fb_unlock(&s->metas[page].lock);
     }
-    return -ETIMEDOUT; /* a damaged page covers nothing: no reason to hang */
+    return -ETIMEDOUT; /* a damaged directory or page leads nowhere: no reason to hang */
+}
+
+int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
+{
+    return lock_within(s, lo, LOCK_TIMEOUT_MS, page_out);
+}
+
+int fb_index_try_lock(fb_store *s, uint64_t lo, uint32_t *page_out)
+{
+    return lock_within(s, lo, 0, page_out);
 }
 
 void fb_index_unlock(fb_store *s, uint32_t page)
@@ -131,15 +148,12 @@ int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
     return fb_index_move(s, lo, check, expected, new_place, NULL, NULL);
 }
 
-int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
-                  fb_guard guard, void *context)
+/* The page is locked by the caller; it is unlocked here. */
+static int move_and_unlock(fb_store *s, uint32_t page, uint64_t lo, uint64_t check, uint64_t expected,
+                           uint64_t new_place, fb_guard guard, void *context)
 {
     const uint64_t flags = (uint64_t)3 << 2;
-    uint32_t page;
-    int r = fb_index_lock(s, lo, &page);
-    if (r != 0)
-        return r;
-    int slot = fb_page_find(s, page, lo, check);
+    int r = 0, slot = fb_page_find(s, page, lo, check);
     struct fb_slot *target = slot < 0 ? NULL : &fb_page_at(s, page)->slots[slot];
     uint64_t place = target == NULL ? 0 : fb_word_load(&target->place);
     if (target == NULL || FB_PLACE_LOCATION(place) != FB_PLACE_LOCATION(expected))
@@ -153,6 +167,21 @@ int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
                     fb_word_load(&target->extent));
     fb_index_unlock(s, page);
     return r;
+}
+
+int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
+                  fb_guard guard, void *context)
+{
+    uint32_t page;
+    int r = fb_index_lock(s, lo, &page);
+    return r != 0 ? r : move_and_unlock(s, page, lo, check, expected, new_place, guard, context);
+}
+
+void fb_index_mark(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place)
+{
+    uint32_t page;
+    if (fb_index_try_lock(s, lo, &page) == 0)
+        move_and_unlock(s, page, lo, check, expected, new_place, NULL, NULL);
 }
 
 int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out)

@@ -16,6 +16,12 @@ struct fb_found {
 };
 
 uint32_t fb_index_entry(const fb_store *s, uint64_t lo);
+/* Whether a directory entry names a page that is there; it is not when `live` is damaged. A page is counted
+ * before the directory names it. */
+static inline bool fb_page_exists(fb_store *s, uint32_t page)
+{
+    return fb_likely(page < atomic_load_explicit(&s->shared->page_count, memory_order_relaxed));
+}
 
 /* Bring the slot that a key hashes to into the cache. */
 void fb_index_prefetch(fb_store *s, uint64_t lo);
@@ -27,10 +33,11 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out);
 /* The page that holds (or would hold) a key, locked; mended first if its last holder died.
  * 0 or -ETIMEDOUT. Unlock with fb_index_unlock. */
 int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out);
+/* The same for a reader, who waits for nobody: -ETIMEDOUT at once where the holder lives. */
+int fb_index_try_lock(fb_store *s, uint64_t lo, uint32_t *page_out);
 void fb_index_unlock(fb_store *s, uint32_t page);
 
-/* Under the page's lock. find: slot number or -1. */
-int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check);
+/* Under the page's lock. */
 void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint64_t extent);
 void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot);
 
@@ -46,6 +53,8 @@ int fb_index_swap(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, u
 /* The same; `guard` is asked under the lock, with the place that is there, and may refuse (-ECANCELED). */
 int fb_index_move(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place,
                   fb_guard guard, void *context);
+/* As fb_index_swap, for a reader who tells that it has verified the bytes: only if it need not wait. */
+void fb_index_mark(fb_store *s, uint64_t lo, uint64_t check, uint64_t expected, uint64_t new_place);
 /* A key's slot as it is under the page's lock: what a writer decided under that lock before is seen. 0,
  * -ENOENT, -ETIMEDOUT. */
 int fb_index_find_locked(fb_store *s, const struct fb_key *key, struct fb_found *out);

@@ -122,7 +122,7 @@ struct fb_row {
     _Atomic int32_t pid; /* of its own PID namespace: for people, never for liveness */
     char name[16];
     _Atomic uint64_t held_bytes; /* retired segments that this row still leases; by the maintainer */
-    _Atomic uint64_t counters[FB_C_COUNT]; /* outlive the owner: the next one counts on */
+    _Atomic uint64_t counters[FB_C_WORDS]; /* outlive the owner: the next one counts on */
 };
 
 struct fb_page_meta {
@@ -221,7 +221,8 @@ struct fb_promotion {
 
 struct fb_live_super {
     uint64_t magic;
-    uint32_t format, reserved0;
+    uint32_t format;
+    uint32_t mount_namespace; /* in which cache_path is meant; 0: not known */
     uint64_t live_id;
     char cache_path[FB_PATH_MAX]; /* whose it is */
     uint64_t total_bytes;         /* without touch bytes */

@@ -88,7 +88,10 @@ int fb_map_live(fb_store *s, struct fb_error *error)
             s->config.path, s->super->live_path, strerror(-fd));
     int r = hold_live(fd);
     if (r == 0)
-        r = fstat(fd, &st) == 0 && (uint64_t)st.st_size >= fb_live_bytes(s->super) ? 0 : -EBADMSG;
+        /* Whoever removed it as stale had it locked until then. */
+        r = fstat(fd, &st) == 0 && st.st_nlink > 0 && (uint64_t)st.st_size >= fb_live_bytes(s->super)
+                ? 0
+                : -EBADMSG;
     s->live_map_bytes = fb_live_map_bytes(s->super);
     if (r == 0)
         r = map_file(fd, s->live_map_bytes, s->read_only, (void **)&s->live);
@@ -126,7 +129,16 @@ static bool has_room(const char *folder, uint64_t bytes)
     return free_bytes >= bytes + GROW_SLACK + bytes / 10;
 }
 
-/* A live file is stale when nobody has it open, and the cache that it names is gone or has another one. */
+/* Two containers may share /dev/shm, and have different caches under one path. */
+static uint32_t mount_namespace(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/mnt", &st) == 0 ? (uint32_t)st.st_ino : 0;
+}
+
+/* A live file is stale when nobody has it open, and the cache that it names is gone or has another one; which
+ * only those can tell who mean the same by that name. Until the descriptor is closed nobody begins to use it.
+ */
 static bool is_stale(int fd, const char *path)
 {
     char index_path[FB_PATH_MAX + 16];
@@ -134,7 +146,8 @@ static bool is_stale(int fd, const char *path)
     struct fb_index_super *super = malloc(sizeof *super);
     bool ours = live != NULL && super != NULL && !is_in_use(fd) &&
                 fb_pread_all(fd, live, sizeof *live, 0) == 0 && live->magic == FB_LIVE_MAGIC &&
-                live->format == FB_FORMAT && live->cache_path[0] == '/';
+                live->format == FB_FORMAT && live->cache_path[0] == '/' && live->mount_namespace != 0 &&
+                live->mount_namespace == mount_namespace();
     bool stale = false;
     if (ours) {
         snprintf(index_path, sizeof index_path, "%.*s/v%u/index", FB_PATH_MAX - 1, live->cache_path,
@@ -231,6 +244,7 @@ int fb_make_live(fb_store *s, struct fb_error *error)
         return fb_fail(error, -EIO, "%s: no random numbers", s->config.path);
     live->magic = FB_LIVE_MAGIC;
     live->format = FB_FORMAT;
+    live->mount_namespace = mount_namespace();
     memcpy(live->cache_path, s->config.path, sizeof live->cache_path);
     live->total_bytes = fb_live_bytes(s->super);
     fb_live_lay_out(s);

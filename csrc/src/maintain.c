@@ -110,6 +110,7 @@ static void expire_slot(void *context, uint64_t lo, uint64_t check, uint64_t pla
 {
     struct expiry *e = context;
     fb_store *s = e->store;
+    (void)place;
     uint32_t expiry = FB_EXTENT_EXPIRY(extent);
     e->left += expiry != 0;
     if (expiry == 0 || e->now_s < expiry)
@@ -118,10 +119,7 @@ static void expire_slot(void *context, uint64_t lo, uint64_t check, uint64_t pla
     if (e->blocked)
         return;
     struct fb_key key = {.lo = lo, .check = check};
-    int r = fb_unpublish(s, &key, place);
-    e->blocked = r == -ETIMEDOUT;
-    if (r == 0)
-        fb_count(s, FB_C_EXPIRED, 1);
+    e->blocked = fb_drop_expired(s, &key) == -ETIMEDOUT;
 }
 
 static void expire_some(fb_store *s)
@@ -344,6 +342,7 @@ void fb_maintainer_forget(fb_store *s)
         close(s->maintainer_fd);
     s->maintainer_fd = -1;
     s->maintainer_running = s->syncer_running = false;
+    s->live_count.used_by = UINT32_MAX; /* the parent's thread may have been in the middle of it */
     /* It may have been locked by the parent's thread, which is not here to unlock it. */
     pthread_mutex_init(&s->round_lock, NULL);
 }

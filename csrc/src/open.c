@@ -418,6 +418,7 @@ static void free_store(fb_store *s)
     if (s->maps != NULL)
         fb_maps_close(s);
     fb_pool_close(s);
+    free(s->live_count.bytes);
     detach(s);
     int fds[] = {s->root_fd, s->open_fd, s->probe_fd, s->index_fd, s->orphan_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
@@ -439,6 +440,7 @@ static fb_store *new_store(const struct fb_config *config)
     s->read_only = config->read_only;
     s->maps_max = FB_MAPS_MAX;
     s->descriptors_max = FB_DESCRIPTORS_MAX;
+    s->live_count.pages_a_round = FB_COUNT_PAGES_A_ROUND;
     s->root_fd = s->open_fd = s->rows_fd = s->probe_fd = s->index_fd = s->live_fd = s->maintainer_fd = -1;
     s->orphan_fd = s->fork_rows_fd = s->fork_open_fd = -1;
     for (uint32_t tier = 0; tier < FB_TIERS_MAX; tier++)

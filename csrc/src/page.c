@@ -3,25 +3,6 @@
 #include "failpoint.h"
 #include "grow.h"
 
-static inline uint32_t next_slot(uint32_t slot)
-{
-    return slot + 1 == FB_PAGE_SLOTS ? 0 : slot + 1;
-}
-
-int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check)
-{
-    struct fb_slot *slots = fb_page_at(s, page)->slots;
-    uint32_t slot = fb_home_slot(lo);
-    for (uint32_t n = 0; n < FB_PAGE_SLOTS; n++, slot = next_slot(slot)) {
-        if (FB_PLACE_STATE(fb_word_load(&slots[slot].place)) == FB_SLOT_EMPTY)
-            return -1;
-        if (fb_word_load(&slots[slot].lo) == lo && fb_word_load(&slots[slot].check) == check &&
-            FB_PLACE_STATE(fb_word_load(&slots[slot].place)) != FB_SLOT_MOVING)
-            return (int)slot;
-    }
-    return -1;
-}
-
 static void begin_write(fb_store *s, uint32_t page)
 {
     struct fb_page_meta *meta = &s->metas[page];
@@ -55,7 +36,7 @@ static uint32_t free_slot(fb_store *s, uint32_t page, uint64_t lo)
     struct fb_slot *slots = fb_page_at(s, page)->slots;
     uint32_t slot = fb_home_slot(lo);
     while (FB_PLACE_STATE(fb_word_load(&slots[slot].place)) != FB_SLOT_EMPTY)
-        slot = next_slot(slot);
+        slot = fb_next_slot(slot);
     return slot;
 }
 
@@ -77,7 +58,7 @@ static void remove_slot(fb_store *s, uint32_t page, uint32_t slot)
 {
     struct fb_slot *slots = fb_page_at(s, page)->slots;
     uint32_t hole = slot;
-    for (uint32_t next = next_slot(hole);; next = next_slot(next)) {
+    for (uint32_t next = fb_next_slot(hole);; next = fb_next_slot(next)) {
         if (FB_PLACE_STATE(fb_word_load(&slots[next].place)) == FB_SLOT_EMPTY || next == slot)
             break;
         uint32_t home = fb_home_slot(fb_word_load(&slots[next].lo));

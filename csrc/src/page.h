@@ -23,6 +23,27 @@ static inline uint32_t fb_home_slot(uint64_t lo)
     return (uint32_t)(((lo & 0xffffffffu) * FB_PAGE_SLOTS) >> 32);
 }
 
+/* In line, for it is where a hit spends its time. Under the page's lock or sequence word: slot number or -1.
+ */
+static inline uint32_t fb_next_slot(uint32_t slot)
+{
+    return slot + 1 == FB_PAGE_SLOTS ? 0 : slot + 1;
+}
+
+static inline int fb_page_find(fb_store *s, uint32_t page, uint64_t lo, uint64_t check)
+{
+    struct fb_slot *slots = fb_page_at(s, page)->slots;
+    uint32_t slot = fb_home_slot(lo);
+    for (uint32_t n = 0; n < FB_PAGE_SLOTS; n++, slot = fb_next_slot(slot)) {
+        if (FB_PLACE_STATE(fb_word_load(&slots[slot].place)) == FB_SLOT_EMPTY)
+            return -1;
+        if (fb_word_load(&slots[slot].lo) == lo && fb_word_load(&slots[slot].check) == check &&
+            FB_PLACE_STATE(fb_word_load(&slots[slot].place)) != FB_SLOT_MOVING)
+            return (int)slot;
+    }
+    return -1;
+}
+
 /* The directory leads from this key to this page. */
 bool fb_page_covers(fb_store *s, uint32_t page, uint64_t lo);
 void fb_page_reset(fb_store *s, uint32_t number, uint32_t first, uint32_t span);

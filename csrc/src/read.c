@@ -105,14 +105,12 @@ static int unreadable(fb_store *s, const struct fb_key *key, const struct fb_fou
     return miss(s, FB_C_MISS_IO, -ENOENT);
 }
 
-/* The slot says from now on that its bytes were seen good in this generation of the store. A reader does not
- * wait for a lock to say so: the next one verifies again. */
-static void mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found)
+void fb_block_mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found)
 {
     uint32_t verified = atomic_load(&s->shared->verify_generation);
     uint64_t place = (found->place & ~((uint64_t)0xff << 4)) | (uint64_t)verified << 4;
-    if (s->has_row && atomic_load(&s->metas[found->page].lock) == 0)
-        fb_index_swap(s, key->lo, key->check, found->place, place);
+    if (s->has_row)
+        fb_index_mark(s, key->lo, key->check, found->place, place);
 }
 
 static bool needs_verifying(fb_store *s, uint64_t place)
@@ -150,6 +148,20 @@ static void count_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
     fb_count(s, FB_C_HIT_BYTES_MEM + medium, length_bytes);
 }
 
+static void count_alone(fb_store *s, uint32_t counter, uint64_t n)
+{
+    _Atomic uint64_t *word = &s->counters[FB_C_COUNT + counter];
+    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* Two locked instructions less than count_hit, a tenth of what a hit in the processor's cache costs. */
+static void count_quick_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
+{
+    uint32_t medium = fb_tier_of(s, segment)->medium;
+    count_alone(s, FB_C_HIT_MEM + medium, 1);
+    count_alone(s, FB_C_HIT_BYTES_MEM + medium, length_bytes);
+}
+
 /* What the hit tells retention. Words are written only when they change. */
 static void touch(fb_store *s, const struct fb_key *key, const struct fb_found *found)
 {
@@ -175,9 +187,11 @@ static int find_in_busy_page(fb_store *s, const struct fb_key *key, struct fb_fo
     int r = -EBUSY;
     for (int tries = 0; r == -EBUSY && tries < BUSY_TRIES; tries++) {
         uint32_t page = atomic_load(&s->directory[fb_index_entry(s, key->lo)]);
+        if (!fb_page_exists(s, page))
+            return -ENOENT;
         if (!s->has_row || !fb_owner_is_dead(s, atomic_load(&s->metas[page].lock)))
             nanosleep(&step, NULL);
-        else if (fb_index_lock(s, key->lo, &page) == 0)
+        else if (fb_index_try_lock(s, key->lo, &page) == 0)
             fb_index_unlock(s, page);
         r = fb_index_find(s, key, found);
     }
@@ -191,7 +205,8 @@ int fb_block_find(fb_store *s, const struct fb_key *key, struct fb_found *found)
 }
 
 /* Find a live slot. 0, -ENOENT (counted), and with `quick` -EAGAIN where it would have to wait. */
-static int find(fb_store *s, const struct fb_key *key, bool quick, struct fb_found *found)
+static inline __attribute__((always_inline)) int find(fb_store *s, const struct fb_key *key, bool quick,
+                                                      struct fb_found *found)
 {
     int r = fb_index_find(s, key, found);
     if (fb_unlikely(r == -EBUSY) && quick)
@@ -280,7 +295,7 @@ static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found
     } else if (verdict != 0) {
         r = unreadable(s, key, found, verdict);
     } else if (verify) {
-        mark_verified(s, key, found);
+        fb_block_mark_verified(s, key, found);
     } else if (r != 0 && r != -EAGAIN) {
         r = unreadable(s, key, found, r);
     }
@@ -328,7 +343,7 @@ static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_fou
             unlease(s, segment);
             return unreadable(s, key, found, verdict);
         }
-        mark_verified(s, key, found);
+        fb_block_mark_verified(s, key, found);
     }
     *hit = (struct fb_hit){.data = data, .length_bytes = FB_EXTENT_LENGTH(found->extent), .segment = segment};
     return 0;
@@ -349,13 +364,15 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
             FB_POINT("get.leased");
             const uint8_t *base = fb_map_current(s, segment);
             if (fb_likely(base != NULL)) {
-                uint32_t shift =
-                    segment >= fb_tier_of(s, segment)->whole_base ? FB_WHOLE_UNIT_SHIFT : FB_UNIT_SHIFT;
+                uint32_t shift = fb_segment_is_whole(s, segment) ? FB_WHOLE_UNIT_SHIFT : FB_UNIT_SHIFT;
                 hit->data = base + ((uint64_t)FB_PLACE_UNIT(found.place) << shift);
                 hit->length_bytes = FB_EXTENT_LENGTH(found.extent);
                 hit->owned = NULL;
                 hit->segment = segment;
-                count_hit(s, segment, hit->length_bytes);
+                if (quick)
+                    count_quick_hit(s, segment, hit->length_bytes);
+                else
+                    count_hit(s, segment, hit->length_bytes);
                 touch(s, key, &found);
                 return 0;
             }

@@ -11,6 +11,9 @@ int fb_block_find(fb_store *s, const struct fb_key *key, struct fb_found *found)
 /* Compare record and checksums of what a slot names with `data`, its bytes. 0; -EBADMSG: not what was
  * put; or an errno of this process's own limits, when it cannot be told now. */
 int fb_block_verify(fb_store *s, const struct fb_found *found, const struct fb_key *key, const uint8_t *data);
+/* The slot says from now on that its bytes were seen good in this generation of the store; if a writer has
+ * its page, the next reader verifies again. */
+void fb_block_mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found);
 /* Drop a slot whose bytes are not what they should be. */
 void fb_block_drop(fb_store *s, const struct fb_key *key, uint64_t place);
 

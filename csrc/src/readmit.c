@@ -12,6 +12,7 @@
 
 #include "evict.h"
 #include "health.h"
+#include "rebuild.h"
 #include "segment.h"
 #include "tiers.h"
 
@@ -61,7 +62,7 @@ static bool is_the_noted_one(fb_store *s, uint32_t tier, int fd)
 int fb_tier_directory(fb_store *s, uint32_t tier)
 {
     uint32_t changes = atomic_load(&s->shared->tiers[tier].directory_changes);
-    if (fb_likely(s->tier_changes[tier] == changes) || atomic_exchange(&s->tiers_reopening, true))
+    if (fb_likely(!fb_tier_is_outdated(s, tier)) || atomic_exchange(&s->tiers_reopening, true))
         return s->tier_fds[tier];
     int lock_fd = -1, fd = fb_tier_open(s, tier, FB_TIER_JOIN, &lock_fd, NULL);
     if (fd >= 0 && is_the_noted_one(s, tier, fd)) {
@@ -78,54 +79,85 @@ int fb_tier_directory(fb_store *s, uint32_t tier)
 
 /* ---- giving up what lay in the old one ---- */
 
-static void drop_unused_file(fb_store *s, uint32_t segment, uint32_t state)
+static void drop_free_file(fb_store *s, uint32_t segment)
 {
-    if (!fb_segment_own(s, segment))
+    if (!fb_segment_take(s, segment, FB_FREE))
         return;
-    if (fb_segment_turn(s, segment, state, FB_CREATING)) {
-        fb_segfile_remove(s, segment);
-        fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
-    }
+    fb_segfile_remove(s, segment);
+    fb_segment_turn(s, segment, FB_CREATING, FB_ABSENT);
     fb_segment_disown(s, segment);
 }
 
-static void begin_to_abandon(fb_store *s, uint32_t segment)
+/* What nobody views any more goes with its file. */
+static void drop_if_unused(fb_store *s, uint32_t segment)
 {
-    uint32_t state = fb_segment_state_of(s, segment);
-    if (state == FB_OPEN)
-        fb_segment_seal(s, segment);
-    if (state == FB_FREE || state == FB_UNSCANNED)
-        drop_unused_file(s, segment, state);
-    else if (fb_segment_own(s, segment) && !fb_segment_turn(s, segment, FB_SEALED, FB_RETIRING))
+    fb_segment_unhold(s, segment);
+    drop_free_file(s, segment);
+}
+
+/* Not scanned, or not to the end of. 0 or -ETIMEDOUT. */
+static int abandon_unscanned(fb_store *s, uint32_t segment)
+{
+    if (!fb_segment_own(s, segment))
+        return 0; /* whoever scans it finds that the file is gone */
+    bool done = fb_segment_state_of(s, segment) != FB_UNSCANNED || fb_segment_discard(s, segment);
+    fb_segment_disown(s, segment);
+    drop_if_unused(s, segment);
+    return done ? 0 : -ETIMEDOUT;
+}
+
+/* Whether it is RETIRING and ours now. */
+static bool begin_to_abandon(fb_store *s, uint32_t segment)
+{
+    fb_segment_seal(s, segment);
+    if (!fb_segment_own(s, segment))
+        return false;
+    bool retiring = fb_segment_turn(s, segment, FB_SEALED, FB_RETIRING);
+    if (!retiring)
         fb_segment_disown(s, segment);
+    return retiring;
 }
 
 static void end_abandoning(fb_store *s, uint32_t segment, bool swept)
 {
-    if (atomic_load(&s->segments[segment].owner) != s->me)
-        return;
-    if (!fb_segment_turn(s, segment, FB_RETIRING, swept ? FB_HELD : FB_SEALED))
-        return;
+    fb_segment_turn(s, segment, FB_RETIRING, swept ? FB_HELD : FB_SEALED);
     fb_segment_disown(s, segment);
-    fb_segment_unhold(s, segment);
-    drop_unused_file(s, segment, FB_FREE);
+    drop_if_unused(s, segment);
 }
 
-/* All blocks of a tier, in one pass over the index. 0 or -ETIMEDOUT. */
+/* All blocks of a tier, in one pass over the index. `taken` tells which segments this call retires: that we
+ * own one may be another thread's doing. 0 or -ETIMEDOUT. */
+static int abandon_segments(fb_store *s, uint32_t first, uint32_t count, bool *taken)
+{
+    int unscanned = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (fb_segment_state_of(s, first + i) == FB_UNSCANNED)
+            unscanned = abandon_unscanned(s, first + i) != 0 ? -ETIMEDOUT : unscanned;
+        else
+            taken[i] = begin_to_abandon(s, first + i);
+    int r = fb_slots_sweep(s, first, count);
+    for (uint32_t i = 0; i < count; i++)
+        if (taken[i])
+            end_abandoning(s, first + i, r == 0);
+        else
+            drop_free_file(s, first + i);
+    return r != 0 ? r : unscanned;
+}
+
+/* 0, -ETIMEDOUT or -ENOMEM. */
 static int abandon(fb_store *s, uint32_t tier)
 {
     const struct fb_tier_saved *t = &s->super->tiers[tier];
-    uint32_t first = t->segment_base, end = t->whole_base + t->whole_count;
-    for (uint32_t segment = first; segment < end; segment++)
-        begin_to_abandon(s, segment);
-    int r = fb_slots_sweep(s, first, end - first);
-    for (uint32_t segment = first; segment < end; segment++)
-        end_abandoning(s, segment, r == 0);
+    uint32_t first = t->segment_base, count = t->whole_base + t->whole_count - first;
+    bool *taken = calloc(count ? count : 1, sizeof *taken);
+    int r = taken == NULL ? -ENOMEM : abandon_segments(s, first, count, taken);
+    free(taken);
     return r;
 }
 
 bool fb_tier_find_directory(fb_store *s, uint32_t tier)
 {
+    uint32_t changes = atomic_load(&s->shared->tiers[tier].directory_changes);
     int lock_fd = -1, fd = fb_tier_open(s, tier, FB_TIER_JOIN, &lock_fd, NULL);
     bool mounted_alike =
         is_mount_point(s->super->tiers[tier].path) == atomic_load(&s->shared->tiers[tier].on_mount_point);
@@ -134,10 +166,11 @@ bool fb_tier_find_directory(fb_store *s, uint32_t tier)
         fd = fb_tier_open(s, tier, FB_TIER_CLAIM, &lock_fd, NULL);
     if (fd < 0)
         return false;
-    bool same = s->tier_fds[tier] >= 0 && is_the_noted_one(s, tier, fd) &&
-                is_the_noted_one(s, tier, s->tier_fds[tier]);
-    /* A disk that was not there when the store was opened has all that it had. */
-    bool untouched = joined && atomic_load(&s->shared->tiers[tier].directory_changes) == 0;
+    bool noted = is_the_noted_one(s, tier, fd);
+    bool same = noted && s->tier_fds[tier] >= 0 && is_the_noted_one(s, tier, s->tier_fds[tier]);
+    /* One that another process has noted has what was put since; and a disk that was not there when the store
+     * was opened has all that it had. */
+    bool untouched = noted || (joined && changes == 0);
     if (same || (!untouched && abandon(s, tier) != 0)) {
         close(fd);
         close(lock_fd);
@@ -145,6 +178,9 @@ bool fb_tier_find_directory(fb_store *s, uint32_t tier)
     }
     replace_descriptor(&s->tier_fds[tier], fd);
     replace_descriptor(&s->tier_locks[tier], lock_fd);
-    note_directory(s, tier);
+    if (noted)
+        s->tier_changes[tier] = changes;
+    else
+        note_directory(s, tier);
     return true;
 }

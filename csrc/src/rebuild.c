@@ -178,9 +178,7 @@ static int scan_table(fb_store *s, uint32_t segment, struct scan *scan)
     return scan->error;
 }
 
-/* Not a segment of ours: what lies there is no use to anybody. If a scan of it was cut short there may be
- * slots and even readers, who keep it. False: not now. */
-static bool discard(fb_store *s, uint32_t segment)
+bool fb_segment_discard(fb_store *s, uint32_t segment)
 {
     struct fb_segment *seg = &s->segments[segment];
     uint32_t generation = atomic_load(&seg->generation);
@@ -205,7 +203,7 @@ static bool scan_segment(fb_store *s, uint32_t segment)
     struct scan scan = {.end = whole ? 0 : FB_SEGMENT_SUPER_BYTES};
     int r = adopt_super(s, segment, &scan.dataset);
     if (r != 0)
-        return !fb_error_is_own(-r) && discard(s, segment);
+        return !fb_error_is_own(-r) && fb_segment_discard(s, segment);
     atomic_store(&seg->flags, FB_SEG_REBUILT);
     r = scan_table(s, segment, &scan);
     FB_POINT("rebuild.scanned");

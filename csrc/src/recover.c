@@ -115,7 +115,7 @@ static void sum_counters(fb_store *s, uint64_t out[FB_C_COUNT])
     memcpy(out, s->shared->counters, sizeof s->shared->counters);
     for (uint32_t row = 0; row < s->super->row_count; row++)
         for (int c = 0; c < FB_C_COUNT; c++)
-            out[c] += atomic_load_explicit(&s->rows[row].counters[c], memory_order_relaxed);
+            out[c] += fb_counted(s->rows[row].counters, c);
 }
 
 void fb_save_clean(fb_store *s)
@@ -171,9 +171,10 @@ void fb_load_clean(fb_store *s)
     atomic_store(&s->shared->clock_base_ms, resumed_clock(s->super));
     memcpy(s->segments, saved, (size_t)s->segment_count * sizeof *saved);
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
+        /* Any number may be an id: that a segment has none, its state tells. */
+        bool empty = FB_WORD_STATE(atomic_load(&saved[segment].word)) != FB_SEALED;
         uint32_t id = atomic_load(&saved[segment].dataset);
-        uint32_t dataset = id == UINT32_MAX ? 0 : fb_dataset_slot(s, id, true);
-        atomic_store(&s->segments[segment].dataset, dataset);
+        atomic_store(&s->segments[segment].dataset, empty ? 0 : fb_dataset_slot(s, id, true));
         /* A copy of the file may have holes where the one that was closed had none. */
         atomic_fetch_and(&s->segments[segment].flags, ~(uint32_t)FB_SEG_RECYCLED);
         if (atomic_load(&saved[segment].age) > age)

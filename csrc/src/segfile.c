@@ -9,53 +9,33 @@
 #include "failpoint.h"
 #include "health.h"
 #include "platform.h"
+#include "segment.h"
 #include "tiers.h"
 
 /* Mapping a segment costs as much as its copies save in ten uses; until then it is written by pwrite. */
 #define MAP_AFTER_REUSES 2u
 #define ALIGN_UP(n, to) (((n) + (to) - 1) & ~((uint64_t)(to) - 1))
 
-bool fb_segment_is_whole(fb_store *s, uint32_t segment)
-{
-    return segment >= fb_tier_of(s, segment)->whole_base;
-}
-
 uint64_t fb_whole_file_bytes(uint64_t size_bytes, uint32_t block_bytes)
 {
-    uint64_t chunks = (size_bytes + FB_CHUNK_BYTES - 1) / FB_CHUNK_BYTES;
+    uint64_t chunks = fb_chunk_count(size_bytes);
     uint64_t blocks = (size_bytes + block_bytes - 1) / block_bytes;
     return ALIGN_UP(ALIGN_UP(size_bytes, 4096) + chunks * 4 + blocks * FB_RECORD_BYTES, 4096) +
            FB_SEGMENT_SUPER_BYTES;
 }
 
-struct fb_geometry fb_geometry_of(fb_store *s, uint32_t segment)
+struct fb_geometry fb_geometry_of_whole(fb_store *s, uint32_t segment)
 {
-    struct fb_geometry g;
-    struct fb_segment *seg = &s->segments[segment];
-    g.whole = fb_segment_is_whole(s, segment);
-    if (g.whole) {
-        uint64_t whole_bytes = atomic_load(&seg->whole_bytes);
-        uint32_t block_bytes = atomic_load(&seg->whole_block_bytes);
-        g.file_bytes = fb_whole_file_bytes(whole_bytes, block_bytes ? block_bytes : FB_CHUNK_BYTES);
-        g.data_begin = 0;
-        g.super_offset = g.file_bytes - FB_SEGMENT_SUPER_BYTES;
-        g.table_end = g.super_offset;
-        g.crc_begin = ALIGN_UP(whole_bytes, 4096);
-        g.unit_shift = FB_WHOLE_UNIT_SHIFT;
-    } else {
-        g.file_bytes = fb_tier_of(s, segment)->segment_bytes;
-        g.data_begin = FB_SEGMENT_SUPER_BYTES;
-        g.super_offset = 0;
-        g.table_end = g.file_bytes;
-        g.crc_begin = 0;
-        g.unit_shift = FB_UNIT_SHIFT;
-    }
-    return g;
-}
-
-bool fb_segment_maps(fb_store *s, uint32_t segment)
-{
-    return fb_tier_of(s, segment)->medium == FB_MEM || s->config.map_disk;
+    uint64_t whole_bytes = atomic_load(&s->segments[segment].whole_bytes);
+    uint32_t block_bytes = atomic_load(&s->segments[segment].whole_block_bytes);
+    uint64_t file_bytes = fb_whole_file_bytes(whole_bytes, block_bytes ? block_bytes : FB_CHUNK_BYTES);
+    uint64_t super_offset = file_bytes - FB_SEGMENT_SUPER_BYTES;
+    return (struct fb_geometry){.file_bytes = file_bytes,
+                                .super_offset = super_offset,
+                                .table_end = super_offset,
+                                .crc_begin = ALIGN_UP(whole_bytes, 4096),
+                                .unit_shift = FB_WHOLE_UNIT_SHIFT,
+                                .whole = true};
 }
 
 void fb_segfile_name(fb_store *s, uint32_t segment, char out[32])
@@ -74,7 +54,9 @@ static int open_segment(fb_store *s, uint32_t segment, int flags)
     if (directory < 0)
         return -ENOENT;
     fb_segfile_name(s, segment, name);
-    return fb_open_regular(directory, name, flags, (mode_t)s->config.file_mode);
+    int fd = fb_open_regular(directory, name, flags, (mode_t)s->config.file_mode);
+    /* In the directory of before: the file may well be in the tier's present one. */
+    return fd == -ENOENT && fb_tier_is_outdated(s, s->segment_tier[segment]) ? -EACCES : fd;
 }
 
 /* ---- maps ---- */

@@ -14,15 +14,32 @@ struct fb_geometry {
     bool whole;
 };
 
-struct fb_geometry fb_geometry_of(fb_store *s, uint32_t segment);
 uint64_t fb_whole_file_bytes(uint64_t size_bytes, uint32_t block_bytes);
 static inline struct fb_tier_saved *fb_tier_of(fb_store *s, uint32_t segment)
 {
     return &s->super->tiers[s->segment_tier[segment]];
 }
-bool fb_segment_is_whole(fb_store *s, uint32_t segment);
+static inline bool fb_segment_is_whole(fb_store *s, uint32_t segment)
+{
+    return segment >= fb_tier_of(s, segment)->whole_base;
+}
 /* Zero-copy reads: MEM tiers, and disk tiers on request. */
-bool fb_segment_maps(fb_store *s, uint32_t segment);
+static inline bool fb_segment_maps(fb_store *s, uint32_t segment)
+{
+    return fb_tier_of(s, segment)->medium == FB_MEM || s->config.map_disk;
+}
+
+struct fb_geometry fb_geometry_of_whole(fb_store *s, uint32_t segment);
+static inline struct fb_geometry fb_geometry_of(fb_store *s, uint32_t segment)
+{
+    if (fb_segment_is_whole(s, segment))
+        return fb_geometry_of_whole(s, segment);
+    uint64_t file_bytes = fb_tier_of(s, segment)->segment_bytes;
+    return (struct fb_geometry){.file_bytes = file_bytes,
+                                .data_begin = FB_SEGMENT_SUPER_BYTES,
+                                .table_end = file_bytes,
+                                .unit_shift = FB_UNIT_SHIFT};
+}
 
 /* The read-only map if it is there and of the file's present epoch, else NULL. The pointer is read again
  * after the epoch: another thread may have replaced an old map between the two. The caller's row holds a

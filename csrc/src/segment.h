@@ -47,6 +47,7 @@ uint64_t fb_space_place(const struct fb_space *space, uint32_t flags, uint32_t v
 
 /* Bytes that a record of this length takes, its chunk checksums included. */
 uint64_t fb_record_extent(uint64_t length_bytes);
+/* How many checksums cover so many bytes, one for each chunk begun. */
 uint32_t fb_chunk_count(uint64_t length_bytes);
 /* Offset of the chunk checksums behind a record's data, or in a whole-file segment. */
 uint64_t fb_chunk_sums_offset(const struct fb_geometry *g, uint64_t data_offset, uint64_t length_bytes);

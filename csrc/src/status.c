@@ -96,9 +96,9 @@ int fb_status_read(fb_store *s, struct fb_status *out)
     out->index_pages = atomic_load(&s->shared->page_count);
     fb_index_visit(s, 0, (uint32_t)out->index_pages, add_block, &account);
     for (int c = 0; c < FB_C_COUNT; c++) {
-        out->counters[c] = s->shared->counters[c] + atomic_load(&s->private_counters[c]);
+        out->counters[c] = s->shared->counters[c] + fb_counted(s->private_counters, c);
         for (uint32_t row = 0; row < s->super->row_count; row++)
-            out->counters[c] += atomic_load_explicit(&s->rows[row].counters[c], memory_order_relaxed);
+            out->counters[c] += fb_counted(s->rows[row].counters, c);
     }
     if (fstat(s->index_fd, &st) == 0)
         out->index_bytes = (uint64_t)st.st_blocks * 512;
@@ -139,14 +139,6 @@ uint32_t fb_holders(fb_store *s, struct fb_holder *out, uint32_t capacity)
         count++;
     }
     return count;
-}
-
-uint64_t fb_held_leases(fb_store *s)
-{
-    uint64_t held = 0;
-    for (uint32_t i = 0; i < s->segment_count; i++)
-        held += s->held[i];
-    return held;
 }
 
 void fb_config_read(fb_store *s, struct fb_config *out)

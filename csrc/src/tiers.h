@@ -28,6 +28,12 @@ int fb_tier_open(fb_store *s, uint32_t tier, enum fb_tier_opening how, int *lock
 void fb_tiers_note(fb_store *s);
 /* The tier's directory as of now, opened again if it was changed; -1 or less: not to be had. */
 int fb_tier_directory(fb_store *s, uint32_t tier);
+/* Another directory has come in the place of the one that this process has open: what is missing there says
+ * nothing of the tier. */
+static inline bool fb_tier_is_outdated(fb_store *s, uint32_t tier)
+{
+    return atomic_load(&s->tier_changes[tier]) != atomic_load(&s->shared->tiers[tier].directory_changes);
+}
 /* For the maintainer, of a tier that failed: find its directory where it has come back, give up what lay
  * in another one. False: it is not there. */
 bool fb_tier_find_directory(fb_store *s, uint32_t tier);

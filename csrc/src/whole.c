@@ -339,9 +339,7 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
             fb_count(s, verdict == -EBADMSG ? FB_C_MISS_CHECKSUM : FB_C_MISS_IO, 1);
             base = NULL;
         } else if (base != NULL && verify && stale) {
-            uint64_t place = (found.place & ~((uint64_t)0xff << 4)) |
-                             (uint64_t)atomic_load(&s->shared->verify_generation) << 4;
-            fb_index_swap(s, key->lo, key->check, found.place, place);
+            fb_block_mark_verified(s, key, &found);
         }
         if (base != NULL) {
             *hit = (struct fb_hit){.data = base,

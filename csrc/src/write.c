@@ -4,8 +4,8 @@
 #include "failpoint.h"
 #include "ghost.h"
 #include "health.h"
-#include "index.h"
 #include "maintain.h"
+#include "page.h"
 #include "read.h"
 #include "rows.h"
 
@@ -312,27 +312,47 @@ static int bury_ahead(fb_store *s, const struct fb_key *key)
     return -ENOENT;
 }
 
-int fb_delete(fb_store *s, const struct fb_key *key)
+/* What lock_slot found goes, and the page is unlocked. */
+static void remove_locked(fb_store *s, const struct fb_key *key, uint32_t page, uint32_t slot)
 {
-    uint32_t page, slot;
-    int r = lock_slot(s, key, &page, &slot);
-    bool rebuilding = atomic_load(&s->shared->rebuilding) != 0;
-    if (r == -ENOENT && rebuilding)
-        return bury_ahead(s, key);
-    if (r != 0)
-        return r;
     uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
-    bool expired = is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent));
     fb_hold_old(s, place);
-    if (rebuilding)
+    if (atomic_load(&s->shared->rebuilding))
         fb_page_set(s, page, slot, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0);
     else
         fb_page_remove(s, page, slot);
     fb_index_unlock(s, page);
     FB_POINT("delete.unpublished");
     fb_bury(s, key, place);
+}
+
+int fb_delete(fb_store *s, const struct fb_key *key)
+{
+    uint32_t page, slot;
+    int r = lock_slot(s, key, &page, &slot);
+    if (r == -ENOENT && atomic_load(&s->shared->rebuilding))
+        return bury_ahead(s, key);
+    if (r != 0)
+        return r;
+    bool expired = is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent));
+    remove_locked(s, key, page, slot);
     fb_count(s, expired ? FB_C_EXPIRED : FB_C_DELETED, 1);
     return expired ? -ENOENT : 0;
+}
+
+int fb_drop_expired(fb_store *s, const struct fb_key *key)
+{
+    uint32_t page, slot;
+    int r = lock_slot(s, key, &page, &slot);
+    if (r != 0)
+        return r;
+    if (!is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent))) {
+        fb_index_unlock(s, page);
+        return -EAGAIN;
+    }
+    remove_locked(s, key, page, slot);
+    fb_count(s, FB_C_EXPIRED, 1);
+    return 0;
 }
 
 struct pin_sum {

@@ -1,11 +1,13 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from forebay.store.c_store cimport fb_fill, fb_flight_ticket, fb_hit, fb_store, fb_whole
+from forebay.store.c_store cimport fb_fill, fb_flight_ticket, fb_hit, fb_key, fb_store, fb_whole
 
 
 cdef class BlockStore:
     cdef fb_store *c
-    cdef readonly uint64_t views  # views that keep the C store open
+    cdef readonly uint64_t views  # views, and calls in progress, that keep the C store open
+    cdef uint64_t calls  # of those, calls that have given up the interpreter lock
+    cdef uint32_t fork_generation  # as of which the calls are counted
     cdef bint closed
     cdef readonly str path
     cdef readonly uint32_t block_bytes
@@ -13,6 +15,12 @@ cdef class BlockStore:
     cdef dict arguments
     cdef int check_open(self) except -1
     cdef void view_ended(self) noexcept
+    cdef int call_begins_with(self, bytes key, fb_key *k) except -1
+    cdef void call_begins(self) noexcept
+    cdef void call_of_view_begins(self) noexcept
+    cdef void call_ended(self) noexcept
+    cdef void forget_calls_of_parent(self) noexcept
+    cdef void close_if_unused(self) noexcept
 
 
 cdef class View:

@@ -22,7 +22,18 @@ from forebay.store.report import CheckReport
 
 RETENTIONS: Final[dict[str, int]]
 
-class BlockStore:
+class _Scope:
+    """What ends with a ``with`` statement, which hides no exception. A type only: no such class exists."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+class BlockStore(_Scope):
     """One crash-safe store of blocks on a host, shared by any number of processes without a daemon.
 
     A context manager; pickles as its configuration, and opens anew where it is unpickled. It may be used on
@@ -73,13 +84,6 @@ class BlockStore:
         """
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
     def __contains__(self, key: bytes, /) -> bool: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
     def close(self) -> None:
@@ -88,7 +92,7 @@ class BlockStore:
         Blocking: the last process to close syncs what is not on the disk yet. May be called again.
         """
 
-    def get(self, key: bytes) -> View | None:
+    def get(self, key: bytes, /) -> View | None:
         """Return a view of the block, or None on a miss.
 
         A hit in a MEM tier copies nothing, takes no lock and makes no system call; one in a disk tier is read
@@ -217,7 +221,7 @@ class BlockStore:
         """
 
 @final
-class View(Buffer):
+class View(_Scope, Buffer):
     """A read-only buffer over cached bytes, which stay put until it is released.
 
     A context manager with the buffer protocol, len, slices (memoryviews) and ``bytes()``; equal to every
@@ -247,13 +251,6 @@ class View(Buffer):
         """Whether the bytes lie in a segment of the store rather than in private memory."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
     def __len__(self) -> int: ...
     def __bytes__(self) -> bytes: ...
     @overload
@@ -265,7 +262,7 @@ class View(Buffer):
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
-class Reservation(Buffer):
+class Reservation(_Scope, Buffer):
     """Room for one block, filled in place through the buffer protocol.
 
     As a context manager it gives a writable memoryview, commits on a clean exit and gives up on an exception.
@@ -287,16 +284,9 @@ class Reservation(Buffer):
         """Give the block up: at once for everybody else, its memory when nothing uses the buffer any more."""
 
     def __enter__(self) -> memoryview: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
 
 @final
-class FileReservation:
+class FileReservation(_Scope):
     """A segment for one whole file, filled block by block.
 
     A context manager: a clean exit publishes the whole, an exception gives it up with all its blocks. Where
@@ -323,13 +313,6 @@ class FileReservation:
         """
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
 
 @final
 class Claim:

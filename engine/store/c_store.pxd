@@ -145,6 +145,7 @@ cdef extern from "forebay/store.h" nogil:
     void fb_release(fb_store *store, fb_hit *hit)
     void fb_hold(fb_store *store, uint32_t segment)
     void fb_unhold(fb_store *store, uint32_t segment)
+    uint32_t fb_fork_generation()
     int fb_put(fb_store *store, const fb_key *key, uint32_t dataset, const void *data, uint64_t length_bytes,
                double ttl_s)
     int fb_reserve(fb_store *store, const fb_key *key, uint32_t dataset, uint64_t length_bytes, double ttl_s,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from forebay.config import MIB
 from forebay.errors import NotFound, Stale, UnderStorageError
 from forebay.testing.s3 import S3Server
 from forebay.ufs import ObjectInfo, UnderStorage, open_storage
 
-MIB = 1 << 20
 # Long enough that one range is read in several pieces, and no multiple of anything.
 BIG = os.urandom(3 * MIB + 17)
 

@@ -94,6 +94,12 @@ void explorer_require(struct explorer_step *step, bool condition, const char *ru
         step->violation = rule;
 }
 
+void explorer_finish(struct explorer_step *step, const char *label)
+{
+    memset(step->self->registers, 0, sizeof step->self->registers);
+    explorer_goto(step, EXPLORER_END, label);
+}
+
 /* ---- the states seen so far ---- */
 
 struct seen {

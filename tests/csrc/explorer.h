@@ -22,6 +22,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum {
     EXPLORER_CELLS = 12,
@@ -103,6 +105,17 @@ static inline void explorer_goto(struct explorer_step *step, unsigned pc, const 
     step->label = label;
 }
 
+/* A store, and on to pc. */
+static inline void explorer_write(struct explorer_step *step, unsigned cell, uint8_t value, unsigned pc,
+                                  const char *label)
+{
+    explorer_store(step, cell, value);
+    explorer_goto(step, pc, label);
+}
+
+/* The thread's end. It forgets its registers, so that ends that differ in nothing else are one state. */
+void explorer_finish(struct explorer_step *step, const char *label);
+
 /* ---- running ---- */
 
 /* Explores every variant in both memories, prints a line each and the trace of each violation if verbose.
@@ -110,5 +123,14 @@ static inline void explorer_goto(struct explorer_step *step, unsigned pc, const 
  * explored. */
 size_t explorer_run(const struct explorer_protocol *protocol, const struct explorer_variant *variants,
                     size_t count, bool is_verbose);
+
+/* main of a model: all its variants, verbose with the argument -v. */
+#define EXPLORER_MAIN(protocol, variants)                                                                    \
+    int main(int argc, char **argv)                                                                          \
+    {                                                                                                        \
+        bool is_verbose = argc > 1 && strcmp(argv[1], "-v") == 0;                                            \
+        explorer_run(&(protocol), variants, sizeof(variants) / sizeof(variants)[0], is_verbose);             \
+        return EXIT_SUCCESS;                                                                                 \
+    }
 
 #endif

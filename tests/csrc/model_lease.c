@@ -15,7 +15,6 @@
  *
  * Argument -v prints the shortest interleaving to each violation.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "explorer.h"
@@ -52,13 +51,6 @@ static void initialise(struct explorer_state *state, unsigned variant)
     state->threads[CLEANER].registers[0] = 1; /* the generation that it will retire */
 }
 
-/* A finished thread forgets its registers, so that ends that differ in nothing else are one state. */
-static void finish(struct explorer_step *step, const char *label)
-{
-    memset(step->self->registers, 0, sizeof step->self->registers);
-    explorer_goto(step, EXPLORER_END, label);
-}
-
 /* ---- reader ---- */
 
 enum reader_register { OWN_SEQUENCE, OWN_GENERATION, OWN_SEGMENT, OWN_LEASES, TRIED };
@@ -80,7 +72,7 @@ static void try_again(struct explorer_step *step, const char *label)
 {
     uint8_t tried = (uint8_t)(step->self->registers[TRIED] + 1);
     if (tried == TRIES) {
-        finish(step, label);
+        explorer_finish(step, label);
         return;
     }
     memset(step->self->registers, 0, sizeof step->self->registers);
@@ -103,7 +95,7 @@ static void read_generation(struct explorer_step *step)
 {
     step->self->registers[OWN_GENERATION] = explorer_load(step, SLOT_GENERATION);
     if (step->self->registers[OWN_SEGMENT] == 0)
-        finish(step, "R1 finds the slot empty: a miss");
+        explorer_finish(step, "R1 finds the slot empty: a miss");
     else
         explorer_goto(step, step->variant & ADD_AFTER_RECHECK ? RECHECK : ADD_LEASE,
                       "R1 reads the slot's generation");
@@ -114,8 +106,8 @@ static void add_lease(struct explorer_step *step, unsigned lease)
     unsigned next = step->variant & (ADD_AFTER_RECHECK | NO_RECHECK) ? USE : RECHECK;
 
     if (step->self->pc == STORE_LEASE) {
-        explorer_store(step, lease, (uint8_t)(step->self->registers[OWN_LEASES] + 1));
-        explorer_goto(step, next, "R2 stores the lease, increased");
+        explorer_write(step, lease, (uint8_t)(step->self->registers[OWN_LEASES] + 1), next,
+                       "R2 stores the lease, increased");
     } else if (step->variant & DIVIDED_ADD) {
         step->self->registers[OWN_LEASES] = explorer_load(step, lease);
         explorer_goto(step, STORE_LEASE, "R2 loads the lease");
@@ -176,7 +168,7 @@ static void reader_step(struct explorer_step *step, unsigned thread)
         break;
     case RELEASE:
         explorer_add_relaxed(step, lease, -1);
-        finish(step, "R5 decreases the lease");
+        explorer_finish(step, "R5 decreases the lease");
         break;
     case UNDO:
         explorer_add_relaxed(step, lease, -1);
@@ -213,13 +205,6 @@ static void move_sequence(struct explorer_step *step, unsigned next, const char 
     explorer_goto(step, next, label);
 }
 
-static void write_cell(struct explorer_step *step, enum cell cell, uint8_t value, unsigned next,
-                       const char *label)
-{
-    explorer_store(step, cell, value);
-    explorer_goto(step, next, label);
-}
-
 /* HELD: from the first row again; nothing but time lies between. */
 static void look_at_lease(struct explorer_step *step, unsigned lease, unsigned next)
 {
@@ -232,7 +217,7 @@ static void end_generation(struct explorer_step *step)
 {
     uint8_t generation = ++step->self->registers[RETIRED_GENERATION];
     if (generation == GENERATIONS)
-        finish(step, "C6 leaves the last generation unpublished");
+        explorer_finish(step, "C6 leaves the last generation unpublished");
     else
         explorer_goto(step, PUBLISH_ODD, "C6 begins to publish the new block");
 }
@@ -250,10 +235,10 @@ static void clean_step(struct explorer_step *step)
         move_sequence(step, EMPTY_SEGMENT, "C2 makes the sequence odd");
         break;
     case EMPTY_SEGMENT:
-        write_cell(step, SLOT_SEGMENT, 0, EMPTY_GENERATION, "C2 clears the slot's segment");
+        explorer_write(step, SLOT_SEGMENT, 0, EMPTY_GENERATION, "C2 clears the slot's segment");
         break;
     case EMPTY_GENERATION:
-        write_cell(step, SLOT_GENERATION, 0, MAKE_EVEN, "C2 clears the slot's generation");
+        explorer_write(step, SLOT_GENERATION, 0, MAKE_EVEN, "C2 clears the slot's generation");
         break;
     case MAKE_EVEN:
         move_sequence(step, FENCE, "C2 makes the sequence even");
@@ -273,7 +258,7 @@ static void clean_step(struct explorer_step *step)
         look_at_lease(step, LEASE_SECOND_ROW, leases_first ? MAKE_ODD : BEGIN_REWRITE);
         break;
     case BEGIN_REWRITE:
-        write_cell(step, BYTES, HALF_REWRITTEN, END_REWRITE, "C5 begins to rewrite the bytes");
+        explorer_write(step, BYTES, HALF_REWRITTEN, END_REWRITE, "C5 begins to rewrite the bytes");
         break;
     case END_REWRITE:
         explorer_store(step, BYTES, next_generation);
@@ -289,11 +274,11 @@ static void publish_step(struct explorer_step *step)
         move_sequence(step, PUBLISH_GENERATION, "C6 makes the sequence odd");
         break;
     case PUBLISH_GENERATION:
-        write_cell(step, SLOT_GENERATION, step->self->registers[RETIRED_GENERATION], PUBLISH_SEGMENT,
-                   "C6 writes the slot's generation");
+        explorer_write(step, SLOT_GENERATION, step->self->registers[RETIRED_GENERATION], PUBLISH_SEGMENT,
+                       "C6 writes the slot's generation");
         break;
     case PUBLISH_SEGMENT:
-        write_cell(step, SLOT_SEGMENT, 1, PUBLISH_EVEN, "C6 writes the slot's segment");
+        explorer_write(step, SLOT_SEGMENT, 1, PUBLISH_EVEN, "C6 writes the slot's segment");
         break;
     case PUBLISH_EVEN:
         move_sequence(step, BEGIN, "C6 makes the sequence even");
@@ -335,9 +320,4 @@ static const struct explorer_variant variants[] = {
     {"the cleaner overlooks a row", ONE_LEASE_OVERLOOKED, false, false},
 };
 
-int main(int argc, char **argv)
-{
-    bool is_verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
-    explorer_run(&protocol, variants, sizeof variants / sizeof variants[0], is_verbose);
-    return EXIT_SUCCESS;
-}
+EXPLORER_MAIN(protocol, variants)

@@ -24,9 +24,6 @@
  *
  * The reader's part is in model_lease.c. Argument -v prints the way to each violation.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "explorer.h"
 
 enum cell { STATE_WORD, RECORD, SLOT_GENERATION, PAGE_LOCK, BYTES, LEASE, WRITER_IS_DEAD };
@@ -146,17 +143,14 @@ static void write_step(struct explorer_step *step)
 {
     switch (step->self->pc) {
     case WRITE_RECORD:
-        explorer_store(step, RECORD, RESERVED);
-        explorer_goto(step, WRITE_BYTES, "W3 writes the record, reserved");
+        explorer_write(step, RECORD, RESERVED, WRITE_BYTES, "W3 writes the record, reserved");
         break;
     case WRITE_BYTES:
-        explorer_store(step, BYTES, OF_WRITER);
-        explorer_goto(step, COMMIT, "W4 writes the bytes");
+        explorer_write(step, BYTES, OF_WRITER, COMMIT, "W4 writes the bytes");
         break;
     case COMMIT:
-        explorer_store(step, RECORD, COMMITTED);
-        explorer_goto(step, step->variant & CHECKED_BEFORE_LOCK ? CHECK_STATE : TAKE_LOCK,
-                      "W5 commits the record");
+        explorer_write(step, RECORD, COMMITTED, step->variant & CHECKED_BEFORE_LOCK ? CHECK_STATE : TAKE_LOCK,
+                       "W5 commits the record");
         break;
     }
 }
@@ -172,12 +166,10 @@ static void publish_step(struct explorer_step *step)
         check_state(step);
         break;
     case PUBLISH:
-        explorer_store(step, SLOT_GENERATION, FIRST_GENERATION);
-        explorer_goto(step, RELEASE_LOCK, "W7 publishes the slot");
+        explorer_write(step, SLOT_GENERATION, FIRST_GENERATION, RELEASE_LOCK, "W7 publishes the slot");
         break;
     case RELEASE_LOCK:
-        explorer_store(step, PAGE_LOCK, NOBODY);
-        explorer_goto(step, DROP_LEASE, "W8 releases the lock");
+        explorer_write(step, PAGE_LOCK, NOBODY, DROP_LEASE, "W8 releases the lock");
         break;
     }
 }
@@ -243,8 +235,8 @@ static void retire(struct explorer_step *step)
 {
     unsigned next = step->variant & RECORD_READ_FIRST ? step->self->registers[NEXT_PC] : READ_COUNT;
     if (step->variant & RETIRED_LATE) {
-        explorer_store(step, STATE_WORD, turned(explorer_load(step, STATE_WORD), RETIRING));
-        explorer_goto(step, next, "C1 sets RETIRING, to be seen later");
+        explorer_write(step, STATE_WORD, turned(explorer_load(step, STATE_WORD), RETIRING), next,
+                       "C1 sets RETIRING, to be seen later");
     } else {
         turn(step, RETIRING, next, "C1 sets RETIRING");
     }
@@ -360,8 +352,7 @@ static void reuse_step(struct explorer_step *step)
         unpublish(step);
         break;
     case RELEASE_PAGE_LOCK:
-        explorer_store(step, PAGE_LOCK, NOBODY);
-        explorer_goto(step, FENCE, "C3 releases the lock");
+        explorer_write(step, PAGE_LOCK, NOBODY, FENCE, "C3 releases the lock");
         break;
     case FENCE:
         explorer_fence(step);
@@ -371,16 +362,14 @@ static void reuse_step(struct explorer_step *step)
         look_at_lease(step);
         break;
     case REWRITE:
-        explorer_store(step, BYTES, OF_NEXT_GENERATION);
-        explorer_goto(step, CLEAR_RECORD, "C5 rewrites the bytes");
+        explorer_write(step, BYTES, OF_NEXT_GENERATION, CLEAR_RECORD, "C5 rewrites the bytes");
         break;
     case CLEAR_RECORD:
-        explorer_store(step, RECORD, NO_RECORD);
-        explorer_goto(step, REOPEN, "C5 clears the record");
+        explorer_write(step, RECORD, NO_RECORD, REOPEN, "C5 clears the record");
         break;
     case REOPEN:
-        explorer_store(step, STATE_WORD, make_word(OPEN, 0, FIRST_GENERATION + 1));
-        explorer_goto(step, EXPLORER_END, "C6 opens the next generation");
+        explorer_write(step, STATE_WORD, make_word(OPEN, 0, FIRST_GENERATION + 1), EXPLORER_END,
+                       "C6 opens the next generation");
         break;
     }
 }
@@ -434,9 +423,4 @@ static const struct explorer_variant variants[] = {
     {"the cleaner passes by a dead writer's page", LOCK_NOT_TAKEN_OVER, false, false},
 };
 
-int main(int argc, char **argv)
-{
-    bool is_verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
-    explorer_run(&protocol, variants, sizeof variants / sizeof variants[0], is_verbose);
-    return EXIT_SUCCESS;
-}
+EXPLORER_MAIN(protocol, variants)

@@ -18,9 +18,6 @@
  * stopped between R2 and R3 would take the new epoch for that of the pointer that it has. Argument -v prints
  * the way to each violation.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "explorer.h"
 
 /* POINTER holds a map's number, 0 for NULL; IS_MAPPED + n is 1 while map n is there. */
@@ -61,12 +58,6 @@ static const char *broken_rule(const struct explorer_state *state)
     for (unsigned map = 1; map <= state->cells[MAP_COUNT]; map++)
         mapped_count += state->cells[IS_MAPPED + map];
     return mapped_count > 1 ? "a map was made beside one that is there" : NULL;
-}
-
-static void finish(struct explorer_step *step, const char *label)
-{
-    memset(step->self->registers, 0, sizeof step->self->registers);
-    explorer_goto(step, EXPLORER_END, label);
 }
 
 /* ---- reader ---- */
@@ -174,8 +165,7 @@ static void slow_step(struct explorer_step *step)
         slow_load(step);
         break;
     case SLOW_CLEAR_POINTER:
-        explorer_store(step, POINTER, 0);
-        explorer_goto(step, SLOW_UNMAP, "S3 clears the stale pointer");
+        explorer_write(step, POINTER, 0, SLOW_UNMAP, "S3 clears the stale pointer");
         break;
     case SLOW_UNMAP:
         step->state->cells[IS_MAPPED + *own_map] = 0;
@@ -187,16 +177,14 @@ static void slow_step(struct explorer_step *step)
         explorer_goto(step, SLOW_STORE_EPOCH, "S3 maps the file");
         break;
     case SLOW_STORE_EPOCH:
-        explorer_store(step, EPOCH, THIS_FILE);
-        explorer_goto(step, SLOW_STORE_POINTER, "S3 stores the epoch");
+        explorer_write(step, EPOCH, THIS_FILE, SLOW_STORE_POINTER, "S3 stores the epoch");
         break;
     case SLOW_STORE_POINTER:
-        explorer_store(step, POINTER, *own_map);
-        explorer_goto(step, step->variant & SLOW_PATH_UNLOCKED ? USE : SLOW_UNLOCK, "S3 stores the pointer");
+        explorer_write(step, POINTER, *own_map, step->variant & SLOW_PATH_UNLOCKED ? USE : SLOW_UNLOCK,
+                       "S3 stores the pointer");
         break;
     case SLOW_UNLOCK:
-        explorer_store(step, MAP_LOCK, 0);
-        explorer_goto(step, USE, "S4 releases the lock");
+        explorer_write(step, MAP_LOCK, 0, USE, "S4 releases the lock");
         break;
     }
 }
@@ -227,7 +215,7 @@ static void reader_step(struct explorer_step *step)
         break;
     case RELEASE:
         explorer_add_relaxed(step, LEASE, -1);
-        finish(step, "R6 decreases the lease");
+        explorer_finish(step, "R6 decreases the lease");
         break;
     default:
         slow_step(step);
@@ -273,8 +261,8 @@ static void release_lock(struct explorer_step *step)
 {
     uint8_t done_rounds = ++step->self->registers[DONE_ROUNDS];
     step->self->registers[TAKEN_MAP] = 0;
-    explorer_store(step, MAP_LOCK, 0);
-    explorer_goto(step, done_rounds == ROUNDS ? EXPLORER_END : TAKE_LOCK, "U5 releases the lock");
+    explorer_write(step, MAP_LOCK, 0, done_rounds == ROUNDS ? EXPLORER_END : TAKE_LOCK,
+                   "U5 releases the lock");
 }
 
 static void unmapper_step(struct explorer_step *step)
@@ -295,8 +283,7 @@ static void unmapper_step(struct explorer_step *step)
         break;
     }
     case CLEAR_POINTER:
-        explorer_store(step, POINTER, 0);
-        explorer_goto(step, FENCE, "U2 clears the pointer");
+        explorer_write(step, POINTER, 0, FENCE, "U2 clears the pointer");
         break;
     case FENCE:
         if (!(step->variant & NO_FENCE))
@@ -307,8 +294,7 @@ static void unmapper_step(struct explorer_step *step)
         look_at_lease(step);
         break;
     case RESTORE:
-        explorer_store(step, POINTER, map);
-        explorer_goto(step, RELEASE_LOCK, "U4 puts the pointer back");
+        explorer_write(step, POINTER, map, RELEASE_LOCK, "U4 puts the pointer back");
         break;
     case UNMAP:
         /* A system call, but nothing makes the pointer's store arrive before the pages are gone. */
@@ -353,9 +339,4 @@ static const struct explorer_variant variants[] = {
     {"the slow path takes no lock", SLOW_PATH_UNLOCKED, false, false},
 };
 
-int main(int argc, char **argv)
-{
-    bool is_verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
-    explorer_run(&protocol, variants, sizeof variants / sizeof variants[0], is_verbose);
-    return EXIT_SUCCESS;
-}
+EXPLORER_MAIN(protocol, variants)

@@ -61,15 +61,20 @@ static void remove_live(const struct fixture *f)
     close(fd);
 }
 
+int fixture_remove_tree(const char *path)
+{
+    return nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 void fixture_remove_tier(const struct fixture *f, uint32_t tier)
 {
-    CHECK_EQ(nftw(f->config.tiers[tier].path, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(fixture_remove_tree(f->config.tiers[tier].path), 0);
 }
 
 void fixture_end(struct fixture *f)
 {
     remove_live(f);
-    CHECK_EQ(nftw(f->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(fixture_remove_tree(f->root), 0);
 }
 
 fb_store *fixture_open(const struct fixture *f)
@@ -81,6 +86,18 @@ fb_store *fixture_open(const struct fixture *f)
         abort();
     }
     return s;
+}
+
+fb_store *fixture_begin_store(struct fixture *f, uint64_t quota_bytes)
+{
+    fixture_begin(f, quota_bytes);
+    return fixture_open(f);
+}
+
+void fixture_end_store(struct fixture *f, fb_store *s)
+{
+    fb_close(s);
+    fixture_end(f);
 }
 
 int fixture_refused(const struct fixture *f, struct fb_error *error)
@@ -117,6 +134,13 @@ void fixture_path(const struct fixture *f, const char *name, char out[FB_PATH_MA
 void fixture_tier_path(const struct fixture *f, uint32_t tier, const char *name, char out[FB_PATH_MAX])
 {
     CHECK_LT(snprintf(out, FB_PATH_MAX, "%s/tier%u/v%u/%s", f->root, tier, FB_FORMAT, name), FB_PATH_MAX);
+}
+
+void fixture_segment_path(const struct fixture *f, fb_store *s, uint32_t segment, char out[FB_PATH_MAX])
+{
+    char name[32];
+    fb_segfile_name(s, segment, name);
+    fixture_tier_path(f, s->segment_tier[segment], name, out);
 }
 
 void fixture_damage(const char *path, uint64_t offset, const void *data, size_t length_bytes)
@@ -190,12 +214,32 @@ bool block_hit(fb_store *s, uint64_t number, uint32_t version, uint64_t length_b
     return true;
 }
 
+void blocks_hit(fb_store *s, uint64_t first, uint64_t end, uint64_t length_bytes)
+{
+    for (uint64_t number = first; number < end; number++)
+        CHECK(block_hit(s, number, 0, length_bytes));
+}
+
 struct fb_hit block_hold(fb_store *s, uint64_t number)
 {
     struct fb_key key = key_of_number(number);
     struct fb_hit hit = {.length_bytes = 0};
     CHECK_EQ(fb_get(s, &key, false, &hit), 0);
     return hit;
+}
+
+struct fb_fill block_reserve(fb_store *s, uint64_t number, uint64_t length_bytes)
+{
+    struct fb_key key = key_of_number(number);
+    struct fb_fill fill = {.segment = FB_NO_SEGMENT};
+    CHECK_EQ(fb_reserve(s, &key, 0, length_bytes, -1, &fill), 0);
+    return fill;
+}
+
+void block_delete(fb_store *s, uint64_t number)
+{
+    struct fb_key key = key_of_number(number);
+    CHECK_EQ(fb_delete(s, &key), 0);
 }
 
 struct fb_found block_found(fb_store *s, uint64_t number)
@@ -213,12 +257,10 @@ uint32_t block_segment(fb_store *s, uint64_t number)
 
 void block_damage(const struct fixture *f, fb_store *s, uint64_t number, uint64_t offset)
 {
-    char name[32], path[FB_PATH_MAX];
+    char path[FB_PATH_MAX];
     uint64_t place = block_found(s, number).place;
-    uint32_t segment = FB_PLACE_SEGMENT(place);
     uint8_t wrong = 0xa5;
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(f, s->segment_tier[segment], name, path);
+    fixture_segment_path(f, s, FB_PLACE_SEGMENT(place), path);
     fixture_damage(path, ((uint64_t)FB_PLACE_UNIT(place) << FB_UNIT_SHIFT) + offset, &wrong, 1);
 }
 
@@ -232,10 +274,16 @@ uint64_t fill_segment(fb_store *s, uint64_t first, uint64_t length_bytes)
         if (block_segment(s, number) != segment)
             break;
     }
-    struct fb_key overflow = key_of_number(number);
-    CHECK_EQ(fb_delete(s, &overflow), 0);
+    block_delete(s, number);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_SEALED);
     return number;
+}
+
+uint64_t fill_segments(fb_store *s, uint32_t count, uint64_t first, uint64_t length_bytes)
+{
+    for (; count > 0; count--)
+        first = fill_segment(s, first, length_bytes);
+    return first;
 }
 
 /* ---- the whole store ---- */

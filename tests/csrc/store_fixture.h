@@ -26,8 +26,13 @@ void fixture_add_tier(struct fixture *f, enum fb_medium medium, uint64_t quota_b
 void fixture_remove_tier(const struct fixture *f, uint32_t tier);
 /* Remove all files. The handles are closed by then. */
 void fixture_end(struct fixture *f);
+/* Remove a directory with all that is in it. 0, or -1 where somebody puts something in meanwhile. */
+int fixture_remove_tree(const char *path);
 
 fb_store *fixture_open(const struct fixture *f);
+/* fixture_begin and the first opening; the last closing and fixture_end. */
+fb_store *fixture_begin_store(struct fixture *f, uint64_t quota_bytes);
+void fixture_end_store(struct fixture *f, fb_store *s);
 /* What fb_open answers where it must refuse, with the reason. */
 int fixture_refused(const struct fixture *f, struct fb_error *error);
 /* As death leaves it: the locks are gone, leases, lock words and half-done work stay. Frees the handle. */
@@ -37,6 +42,7 @@ void fixture_die(fb_store *s);
 /* PATH below the cache directory's v1, or below a tier's. */
 void fixture_path(const struct fixture *f, const char *name, char out[FB_PATH_MAX]);
 void fixture_tier_path(const struct fixture *f, uint32_t tier, const char *name, char out[FB_PATH_MAX]);
+void fixture_segment_path(const struct fixture *f, fb_store *s, uint32_t segment, char out[FB_PATH_MAX]);
 /* Overwrite bytes of a file in place. */
 void fixture_damage(const char *path, uint64_t offset, const void *data, size_t length_bytes);
 
@@ -52,8 +58,14 @@ bool block_is(uint64_t number, uint32_t version, const uint8_t *data, uint64_t l
 bool block_put(fb_store *s, uint64_t number, uint32_t version, uint64_t length_bytes);
 /* Get and compare: true on a hit, and then the bytes are right; false on a miss. */
 bool block_hit(fb_store *s, uint64_t number, uint32_t version, uint64_t length_bytes);
+/* All blocks from first to before end are hits. */
+void blocks_hit(fb_store *s, uint64_t first, uint64_t end, uint64_t length_bytes);
 /* A hit that is kept; checks that it is one. */
 struct fb_hit block_hold(fb_store *s, uint64_t number);
+/* Room for a block of dataset 0, which is not filled yet. */
+struct fb_fill block_reserve(fb_store *s, uint64_t number, uint64_t length_bytes);
+/* fb_delete of a block that is there. */
+void block_delete(fb_store *s, uint64_t number);
 
 /* Where a key's slot is: it must be there. */
 struct fb_found block_found(fb_store *s, uint64_t number);
@@ -65,6 +77,8 @@ void block_damage(const struct fixture *f, fb_store *s, uint64_t number, uint64_
 /* Put blocks first, first + 1, ... until the segment that the first went to is sealed; one past the last that
  * lies in it. */
 uint64_t fill_segment(fb_store *s, uint64_t first, uint64_t length_bytes);
+/* So many segments, one after the other. */
+uint64_t fill_segments(fb_store *s, uint32_t count, uint64_t first, uint64_t length_bytes);
 
 /* No bad page, slot, record or checksum, whatever happened. */
 void store_is_sound(fb_store *s);

@@ -2,11 +2,10 @@
  */
 #include "cgroup.h"
 
-#include <ftw.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "store_fixture.h"
 
 #define LIMIT 1000000u
 #define NO_LIMIT UINT64_MAX
@@ -24,17 +23,9 @@ static void begin(struct tree *t)
     CHECK_EQ(mkdir(t->mount, 0700), 0);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
-{
-    (void)st;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
 static void end(struct tree *t)
 {
-    CHECK_EQ(nftw(t->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(fixture_remove_tree(t->root), 0);
 }
 
 static void write_file(const char *path, const char *text)

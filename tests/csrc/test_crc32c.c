@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "crc32c_impl.h"
+#include "forebay/store.h"
 
 #define SHORT_BYTES 1100
 #define OFFSET_COUNT 16
@@ -203,7 +204,7 @@ TEST(public_functions_agree_with_each_other)
 
 static void check_chunks(const uint8_t *source, size_t length, size_t chunk_bytes)
 {
-    size_t count = fb_crc32c_chunk_count(length, chunk_bytes);
+    size_t count = (length + chunk_bytes - 1) / chunk_bytes;
     uint32_t *alone = calloc(count + 1, sizeof *alone);
     uint32_t *fused = calloc(count + 1, sizeof *fused);
     uint8_t *copied = malloc(length + 1);
@@ -230,7 +231,7 @@ static void check_chunks(const uint8_t *source, size_t length, size_t chunk_byte
 
 TEST(chunks_are_right_around_their_borders)
 {
-    const size_t largest = 17 * FB_CRC32C_CHUNK_BYTES;
+    const size_t largest = 17 * FB_CHUNK_BYTES;
     const size_t small_chunks[] = {1, 7, 64, 192, 513, 4080};
     uint8_t *source = allocate_random(largest);
 
@@ -240,10 +241,10 @@ TEST(chunks_are_right_around_their_borders)
     }
     for (size_t k = 0; k <= 2; k++) {
         for (size_t around = 0; around <= 4; around++)
-            check_chunks(source, (k + 1) * FB_CRC32C_CHUNK_BYTES + around - 2, FB_CRC32C_CHUNK_BYTES);
+            check_chunks(source, (k + 1) * FB_CHUNK_BYTES + around - 2, FB_CHUNK_BYTES);
     }
-    check_chunks(source, largest - 1, FB_CRC32C_CHUNK_BYTES); /* large enough to go past the caches */
-    check_chunks(source + 1, largest - 1, FB_CRC32C_CHUNK_BYTES);
+    check_chunks(source, largest - 1, FB_CHUNK_BYTES); /* large enough to go past the caches */
+    check_chunks(source + 1, largest - 1, FB_CHUNK_BYTES);
     free(source);
 }
 

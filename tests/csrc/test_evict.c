@@ -10,27 +10,27 @@
 #define QUOTA (16 * MIB)
 #define LENGTH 60000u
 
-static bool file_exists(const struct fixture *f, fb_store *s, uint32_t segment)
+static struct fixture f;
+
+static bool file_exists(fb_store *s, uint32_t segment)
 {
-    char name[32], path[FB_PATH_MAX];
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(f, s->segment_tier[segment], name, path);
+    char path[FB_PATH_MAX];
+    fixture_segment_path(&f, s, segment, path);
     return access(path, F_OK) == 0;
 }
 
-static void delete_block(fb_store *s, uint64_t number)
+/* So that the segment is free at once: nobody holds it. */
+static void retire(fb_store *s, uint32_t segment, enum fb_evict_mode mode)
 {
-    struct fb_key key = key_of_number(number);
-    CHECK_EQ(fb_delete(s, &key), 0);
+    CHECK_EQ(fb_segment_retire(s, segment, mode), 0);
+    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
 }
 
 /* ---- leases ---- */
 
 TEST(a_leased_segment_is_held_and_goes_when_it_is_released)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     uint64_t count = fill_segment(a, 0, LENGTH);
     struct fb_hit hit = block_hold(b, 3);
     uint32_t segment = hit.segment;
@@ -54,15 +54,12 @@ TEST(a_leased_segment_is_held_and_goes_when_it_is_released)
     CHECK_EQ(store_counter(a, FB_C_MISS_EVICTED), count);
     store_is_sound(a);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_view_survives_the_number_of_its_segment_in_another_use)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     uint64_t next = fill_segment(a, 0, LENGTH);
     struct fb_hit hit = block_hold(b, 0);
     CHECK_EQ(fb_segment_retire(a, hit.segment, FB_EVICT_ALL), 0);
@@ -75,13 +72,11 @@ TEST(a_view_survives_the_number_of_its_segment_in_another_use)
     CHECK_EQ(block_segment(a, next), hit.segment);
     CHECK(block_hit(b, next, 0, LENGTH));
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(who_holds_too_much_gets_copies)
 {
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     f.config.max_held_bytes = 1;
     fb_store *a = fixture_open(&f), *b = fixture_open(&f);
@@ -102,65 +97,48 @@ TEST(who_holds_too_much_gets_copies)
     CHECK(view.owned == NULL);
     fb_release(b, &view);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 /* ---- writers ---- */
 
 TEST(a_live_writer_inside_keeps_a_segment_from_being_retired)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
-    struct fb_key key = key_of_number(500);
-    struct fb_fill fill;
-    CHECK_EQ(fb_reserve(b, &key, 0, LENGTH, -1, &fill), 0);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
+    struct fb_fill fill = block_reserve(b, 500, LENGTH);
     uint64_t count = fill_segment(a, 0, LENGTH);
     CHECK_EQ(fill.segment, block_segment(a, 0));
     CHECK_EQ(fb_segment_retire(a, fill.segment, FB_EVICT_ALL), -EBUSY);
     CHECK_EQ(fb_segment_state_of(a, fill.segment), FB_SEALED);
-    for (uint64_t i = 0; i < count; i++)
-        CHECK(block_hit(a, i, 0, LENGTH));
+    blocks_hit(a, 0, count, LENGTH);
     uint32_t segment = fill.segment;
     block_bytes(500, 0, fill.data, LENGTH);
     CHECK_EQ(fb_fill_commit(b, &fill), 0);
     CHECK(block_hit(a, 500, 0, LENGTH));
-    CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_ALL), 0);
-    CHECK_EQ(fb_segment_state_of(a, segment), FB_FREE);
+    retire(a, segment, FB_EVICT_ALL);
     CHECK(!block_hit(a, 500, 0, LENGTH));
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(what_a_dead_writer_reserved_is_garbage)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
-    struct fb_key key = key_of_number(500);
-    struct fb_fill fill;
-    CHECK_EQ(fb_reserve(victim, &key, 0, LENGTH, -1, &fill), 0);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
+    struct fb_fill fill = block_reserve(victim, 500, LENGTH);
     uint64_t count = fill_segment(a, 0, LENGTH);
     uint32_t segment = fill.segment;
     fb_pool_give(victim, fill.owned);
     fixture_kill(victim);
-    CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_COMPACT), 0);
-    CHECK_EQ(fb_segment_state_of(a, segment), FB_FREE);
-    for (uint64_t i = 0; i < count; i++)
-        CHECK(block_hit(a, i, 0, LENGTH));
+    retire(a, segment, FB_EVICT_COMPACT);
+    blocks_hit(a, 0, count, LENGTH);
     CHECK(!block_hit(a, 500, 0, LENGTH));
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 /* The compare-and-swap is done, the table entry is not: only the lease tells of this writer. */
 TEST(a_writer_without_an_entry_yet_holds_the_segment_and_does_not_publish)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     struct fb_key key = key_of_number(500);
     struct fb_record none = {.state = 0};
     struct fb_space space;
@@ -183,17 +161,14 @@ TEST(a_writer_without_an_entry_yet_holds_the_segment_and_does_not_publish)
     CHECK(fb_segment_unhold(a, space.segment));
     free(data);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 /* ---- survivors ---- */
 
 TEST(compaction_moves_what_is_live_with_its_bytes_and_marks)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key pinned = key_of_number(4), mortal = key_of_number(8);
     uint64_t count = fill_segment(s, 0, LENGTH);
     uint32_t segment = block_segment(s, 0);
@@ -201,10 +176,9 @@ TEST(compaction_moves_what_is_live_with_its_bytes_and_marks)
     CHECK_EQ(fb_expire(s, &mortal, 1000), 0);
     for (uint64_t i = 0; i < count; i++)
         if (i % 4 != 0)
-            delete_block(s, i);
+            block_delete(s, i);
 
-    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), 0);
-    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    retire(s, segment, FB_EVICT_COMPACT);
     for (uint64_t i = 0; i < count; i++)
         CHECK_EQ(block_hit(s, i, 0, LENGTH), i % 4 == 0);
     CHECK(FB_PLACE_FLAGS(block_found(s, 4).place) & FB_SLOT_PINNED);
@@ -216,48 +190,39 @@ TEST(compaction_moves_what_is_live_with_its_bytes_and_marks)
     CHECK(block_hit(s, 8, 0, LENGTH));
     fb_clock_advance(s, 3000);
     CHECK(!block_hit(s, 8, 0, LENGTH));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_corrupted_survivor_is_dropped_not_laundered)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     const uint32_t longer = 200000; /* several checksums */
     uint64_t count = fill_segment(s, 0, longer);
     uint32_t segment = block_segment(s, 0);
     block_damage(&f, s, 1, 0);
     block_damage(&f, s, 2, longer - 1);
-    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), 0);
-    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    retire(s, segment, FB_EVICT_COMPACT);
     for (uint64_t i = 0; i < count; i++)
         CHECK_EQ(block_hit(s, i, 0, longer), i != 1 && i != 2);
     store_is_sound(s);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* The table entry is what retiring goes by: a slot whose entry is damaged must not outlive its segment. */
 TEST(a_slot_whose_table_entry_is_damaged_goes_with_its_segment)
 {
     static const uint64_t offsets[] = {offsetof(struct fb_record, lo), offsetof(struct fb_record, state)};
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint64_t next = fill_segment(s, 0, LENGTH);
     uint32_t segment = block_segment(s, 0);
-    char name[32], path[FB_PATH_MAX];
+    char path[FB_PATH_MAX];
     uint8_t wrong = 0xa5;
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(&f, 0, name, path);
+    fixture_segment_path(&f, s, segment, path);
     for (uint64_t i = 0; i < 2; i++)
         fixture_damage(path, fb_geometry_of(s, segment).file_bytes - (i + 1) * FB_RECORD_BYTES + offsets[i],
                        &wrong, 1);
 
-    CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
-    CHECK_EQ(fb_segment_state_of(s, segment), FB_FREE);
+    retire(s, segment, FB_EVICT_ALL);
     while (block_put(s, next, 0, LENGTH))
         next++;
     for (uint64_t i = 0; i < next; i++)
@@ -265,15 +230,12 @@ TEST(a_slot_whose_table_entry_is_damaged_goes_with_its_segment)
     CHECK(!block_hit(s, 0, 0, LENGTH));
     CHECK(!block_hit(s, 1, 0, LENGTH));
     store_is_sound(s);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(pins_stay_until_they_are_forced)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key pinned = key_of_number(5);
     fill_segment(s, 0, LENGTH);
     CHECK_EQ(fb_pin(s, &pinned, true), 0);
@@ -286,15 +248,12 @@ TEST(pins_stay_until_they_are_forced)
     fb_segment_seal(s, refuge);
     CHECK_EQ(fb_segment_retire(s, refuge, FB_EVICT_FORCE), 0);
     CHECK(!block_hit(s, 5, 0, LENGTH));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(without_room_for_its_survivors_a_segment_stays)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint64_t count = 0;
     while (block_put(s, count, 0, LENGTH))
         count++;
@@ -304,21 +263,46 @@ TEST(without_room_for_its_survivors_a_segment_stays)
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_COMPACT), -ENOSPC);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_SEALED);
     CHECK_EQ(FB_WORD_RECORDS(atomic_load(&s->segments[segment].word)), records);
-    for (uint64_t i = 0; i < count; i++)
-        CHECK(block_hit(s, i, 0, LENGTH));
+    blocks_hit(s, 0, count, LENGTH);
     /* What is evicted meanwhile goes back to the file system. */
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_ABSENT);
-    CHECK(!file_exists(&f, s, segment));
-    fb_close(s);
-    fixture_end(&f);
+    CHECK(!file_exists(s, segment));
+    fixture_end_store(&f, s);
+}
+
+/* However large the index, a round looks at so many of its pages; in the end all of them count. */
+TEST(dead_space_is_looked_for_some_pages_a_round)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    uint32_t pages = atomic_load(&s->shared->page_count);
+    uint64_t next = fill_segments(s, 3, 0, LENGTH);
+    CHECK_EQ(fb_maintain(s), 0);
+    uint32_t dead = block_segment(s, 0), living = block_segment(s, next - 1);
+    CHECK_NE(dead, living);
+    s->live_count.pages_a_round = 4;
+    for (uint64_t i = 0; i < next; i++)
+        if (block_segment(s, i) == dead)
+            block_delete(s, i);
+    for (uint32_t seen = 4; seen < pages; seen += 4) {
+        CHECK_EQ(fb_maintain(s), 0);
+        CHECK_EQ(s->live_count.page, seen);
+        CHECK_EQ(fb_segment_state_of(s, dead), FB_SEALED);
+    }
+    CHECK_EQ(fb_maintain(s), 0);
+    CHECK_EQ(fb_segment_state_of(s, dead), FB_FREE);
+    CHECK_EQ(fb_segment_state_of(s, living), FB_SEALED);
+    CHECK(block_hit(s, next - 1, 0, LENGTH));
+    /* Nothing was deleted since: the index is not looked at again. */
+    s->live_count.page = 0;
+    CHECK_EQ(fb_maintain(s), 0);
+    CHECK_EQ(s->live_count.page, 0);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_dataset_is_freed_whole)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint8_t data[1000];
     for (uint64_t i = 0; i < 20; i++) {
         struct fb_key key = key_of_number(i);
@@ -332,17 +316,14 @@ TEST(a_dataset_is_freed_whole)
     CHECK_EQ(store_counter(s, FB_C_EVICTED), 0);
     struct fb_key key = key_of_number(1);
     CHECK_EQ(fb_put(s, &key, 7, data, sizeof data, -1), 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- what the dead leave ---- */
 
 TEST(the_maintainer_goes_on_where_a_dead_one_stopped)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
     uint64_t count = fill_segment(a, 0, LENGTH);
     uint32_t retiring = block_segment(a, 0), open = block_segment(a, 0) + 1, creating = 9;
 
@@ -367,22 +348,17 @@ TEST(the_maintainer_goes_on_where_a_dead_one_stopped)
     /* Nobody knows why it was to go: what is left of it stays until its turn comes again. */
     CHECK_EQ(fb_segment_state_of(a, retiring), FB_SEALED);
     CHECK_EQ(fb_segment_state_of(a, creating), FB_ABSENT);
-    CHECK(!file_exists(&f, a, creating));
+    CHECK(!file_exists(a, creating));
     CHECK_EQ(fb_segment_state_of(a, open), FB_FREE); /* nothing in it was alive */
-    for (uint64_t i = 0; i < count; i++)
-        CHECK(block_hit(a, i, 0, LENGTH));
+    blocks_hit(a, 0, count, LENGTH);
     store_is_sound(a);
-    CHECK_EQ(fb_segment_retire(a, retiring, FB_EVICT_ALL), 0);
-    CHECK_EQ(fb_segment_state_of(a, retiring), FB_FREE);
-    fb_close(a);
-    fixture_end(&f);
+    retire(a, retiring, FB_EVICT_ALL);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_dead_holder_does_not_hold)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
     fill_segment(a, 0, LENGTH);
     struct fb_hit hit = block_hold(victim, 0);
     CHECK_EQ(fb_segment_retire(a, hit.segment, FB_EVICT_ALL), 0);
@@ -390,8 +366,7 @@ TEST(a_dead_holder_does_not_hold)
     fixture_kill(victim);
     CHECK_EQ(fb_maintain(a), 0);
     CHECK_EQ(fb_segment_state_of(a, hit.segment), FB_FREE);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 CHECK_MAIN

@@ -23,8 +23,7 @@ static void begin(uint32_t stall_timeout_ms)
 static void end(void)
 {
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 static int lead_or_follow(fb_store *s, uint64_t number, struct fb_flight_ticket *ticket)

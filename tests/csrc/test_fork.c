@@ -58,10 +58,17 @@ static void let_go(fb_store *s, struct fb_hit *hit)
     fb_release(s, hit);
 }
 
+static uint64_t views_kept(const fb_store *s)
+{
+    uint64_t kept = 0;
+    for (uint32_t i = 0; i < s->segment_count; i++)
+        kept += s->held[i];
+    return kept;
+}
+
 TEST(a_view_lives_on_in_a_child_with_a_row_of_its_own)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_segment(s, 0, LENGTH);
     struct fb_hit one = keep(s, 3), two = keep(s, 4), gone = block_hold(s, 5); /* the last is not kept */
     uint32_t row = s->row, word = s->me, segment = one.segment;
@@ -77,7 +84,7 @@ TEST(a_view_lives_on_in_a_child_with_a_row_of_its_own)
         CHECK(!block_hit(s, 3, 0, LENGTH));
         let_go(s, &one);
         let_go(s, &two);
-        CHECK_EQ(fb_held_leases(s), 0);
+        CHECK_EQ(views_kept(s), 0);
         CHECK_EQ(atomic_load(&s->row_leases[segment]), 0);
         CHECK(block_put(s, 100, 0, LENGTH));
         _exit(0);
@@ -94,14 +101,12 @@ TEST(a_view_lives_on_in_a_child_with_a_row_of_its_own)
     expect_well(child);
     CHECK(fb_segment_unhold(s, segment));
     CHECK(block_hit(s, 100, 0, LENGTH));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(leases_of_a_child_that_is_killed_are_cleared)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_segment(s, 0, LENGTH);
     struct fb_hit hit = keep(s, 3);
     pid_t child = forked();
@@ -116,8 +121,7 @@ TEST(leases_of_a_child_that_is_killed_are_cleared)
     CHECK_EQ(kill(child, SIGKILL), 0);
     CHECK_EQ(waitpid(child, NULL, 0), child);
     CHECK(!fb_segment_is_leased(s, hit.segment));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(with_a_full_table_the_parents_row_holds_the_childs_views)
@@ -155,8 +159,7 @@ TEST(with_a_full_table_the_parents_row_holds_the_childs_views)
     CHECK(fb_segment_unhold(other, segment));
     CHECK(block_hit(other, 100, 0, LENGTH));
     store_is_sound(other);
-    fb_close(other);
-    fixture_end(&f);
+    fixture_end_store(&f, other);
 }
 
 /* A reservation, a whole file and a flight that were begun before the fork are the parent's to end. */
@@ -197,8 +200,7 @@ static void expect_parents_work_untouched(uint32_t row_count)
     CHECK(block_hit(other, 1, 0, LENGTH));
     store_is_sound(s);
     fb_close(other);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(what_the_parent_began_is_the_parents_to_end)
@@ -213,8 +215,7 @@ TEST(also_for_a_child_without_a_row)
 
 TEST(every_open_store_is_taken_along)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     f.config.read_only = true;
     fb_store *reader = fixture_open(&f);
     f.config.read_only = false;
@@ -234,14 +235,12 @@ TEST(every_open_store_is_taken_along)
     CHECK(block_hit(a, 2, 0, LENGTH));
     fb_close(reader);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_store_is_open_as_long_as_a_child_has_it_open)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 1, 0, LENGTH));
     pid_t child = forked();
     if (child == 0) {
@@ -261,8 +260,7 @@ TEST(a_store_is_open_as_long_as_a_child_has_it_open)
     expect_well(child);
     CHECK(!fb_byte_is_locked(s->probe_fd, 1));
     CHECK(block_hit(s, 1, 0, LENGTH));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(the_maintainer_stays_the_parents)
@@ -283,8 +281,7 @@ TEST(the_maintainer_stays_the_parents)
     CHECK_EQ(fb_maintain(other), -EBUSY);
     fb_close(s);
     CHECK_EQ(fb_maintain(other), 0);
-    fb_close(other);
-    fixture_end(&f);
+    fixture_end_store(&f, other);
 }
 
 CHECK_MAIN

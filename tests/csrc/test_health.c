@@ -21,8 +21,7 @@ static fb_store *begin(uint32_t tiers)
 
 static void end(fb_store *s)
 {
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* Every write to this segment fails from now on, as on a bad disk. */

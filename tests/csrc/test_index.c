@@ -4,6 +4,8 @@
 #define KEYS 100000u
 #define QUOTA (16 * MIB)
 
+static struct fixture f;
+
 static uint64_t place_of(uint32_t number)
 {
     return FB_PLACE(FB_SLOT_PRESENT, 0, 1, number, number, 1);
@@ -74,9 +76,7 @@ static void compare(fb_store *s, const uint8_t *present)
 
 TEST(a_hundred_thousand_keys_come_and_go)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint8_t *present = calloc(KEYS, 1);
     CHECK(present != NULL);
     uint32_t pages_before = atomic_load(&s->shared->page_count);
@@ -105,15 +105,12 @@ TEST(a_hundred_thousand_keys_come_and_go)
     }
     compare(s, present);
     free(present);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(growth_is_seen_by_every_handle_and_kept_over_a_restart)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     for (uint32_t i = 0; i < KEYS / 2; i++) {
         struct fb_key key = key_of_number(i);
         CHECK_EQ(put(i % 2 ? a : b, &key, i), 0);
@@ -130,8 +127,7 @@ TEST(growth_is_seen_by_every_handle_and_kept_over_a_restart)
 
     fb_store *c = fixture_open(&f);
     CHECK_EQ(atomic_load(&c->shared->page_count), pages);
-    fb_close(c);
-    fixture_end(&f);
+    fixture_end_store(&f, c);
 }
 
 /* ---- one slot ---- */
@@ -145,9 +141,7 @@ static bool refuse(fb_store *s, void *context, uint64_t old_place)
 
 TEST(a_put_tells_what_was_there_and_a_guard_refuses)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     uint64_t old = 7, asked = 7;
 
@@ -161,15 +155,12 @@ TEST(a_put_tells_what_was_there_and_a_guard_refuses)
     CHECK_EQ(old, 7);
     CHECK(has(s, &key, 2));
     CHECK_EQ(atomic_load(&s->metas[block_found(s, 1).page].used), 1);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_swap_needs_the_expected_location)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1), absent = key_of_number(2);
     uint64_t old, pinned = (uint64_t)FB_SLOT_PINNED << 2;
 
@@ -185,8 +176,7 @@ TEST(a_swap_needs_the_expected_location)
     CHECK_EQ(FB_EXTENT_EXPIRY(block_found(s, 1).extent), 77);
     CHECK_EQ(fb_index_swap(s, key.lo, key.check, place_of(3), 0), 0);
     CHECK(!has(s, &key, 3));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- one page ---- */
@@ -201,9 +191,7 @@ static struct fb_key crowded(uint32_t i)
 TEST(removal_keeps_every_other_key_of_a_run_that_wraps)
 {
     enum { CROWD = 200, ROUNDS = 4000 };
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     bool present[CROWD] = {false};
     uint32_t state = 1;
 
@@ -230,8 +218,7 @@ TEST(removal_keeps_every_other_key_of_a_run_that_wraps)
     CHECK_EQ(atomic_load(&s->metas[page].used), 0);
     for (uint32_t slot = 0; slot < FB_PAGE_SLOTS; slot++)
         CHECK_EQ(FB_PLACE_STATE(atomic_load(&fb_page_at(s, page)->slots[slot].place)), FB_SLOT_EMPTY);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* All of one directory entry: no split can part them. */
@@ -242,9 +229,7 @@ static struct fb_key inseparable(uint32_t i)
 
 TEST(a_page_that_cannot_split_is_full_at_its_bound)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint32_t i = 0; i < FB_PAGE_FULL_AT; i++) {
         struct fb_key key = inseparable(i);
         CHECK_EQ(put(s, &key, i), 0);
@@ -262,15 +247,12 @@ TEST(a_page_that_cannot_split_is_full_at_its_bound)
     drop(s, &first, 5);
     CHECK_EQ(put(s, &one_more, FB_PAGE_FULL_AT), 0);
     CHECK_EQ(put(s, &first, 0), -ENOSPC);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(an_index_at_its_limit_fills_its_pages_further)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     /* As if no page were left to grow by. */
     s->super->page_count_max = atomic_load(&s->shared->page_count);
     uint32_t refused = 0, admitted = 0;
@@ -298,9 +280,7 @@ static int adopt(fb_store *s)
 
 TEST(adoption_rebuilds_the_directory_and_the_counts)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint32_t i = 0; i < KEYS; i++) {
         struct fb_key key = key_of_number(i);
         CHECK_EQ(put(s, &key, i), 0);
@@ -319,9 +299,7 @@ TEST(adoption_rebuilds_the_directory_and_the_counts)
 
 TEST(adoption_refuses_pages_that_do_not_cover_the_directory_once)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_page *page = fb_page_at(s, 5);
     uint32_t first = atomic_load(&page->first), span = atomic_load(&page->span);
     CHECK_EQ(adopt(s), 0);
@@ -353,12 +331,30 @@ TEST(adoption_refuses_pages_that_do_not_cover_the_directory_once)
 /* A page without one empty slot would make every probe in it go round for ever. */
 TEST(adoption_refuses_a_page_that_is_too_full)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint32_t slot = 0; slot < FB_PAGE_SLOTS; slot++)
         atomic_store(&fb_page_at(s, 2)->slots[slot].place, place_of(slot));
     CHECK_EQ(adopt(s), -EBADMSG);
+    fixture_kill(s);
+    fixture_end(&f);
+}
+
+TEST(a_directory_entry_that_names_no_page_is_a_miss_and_admits_nothing)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    CHECK(block_put(s, 1, 0, 100));
+    struct fb_key key = key_of_number(1);
+    uint32_t entry = fb_index_entry(s, key.lo), page = atomic_load(&s->directory[entry]);
+    const uint32_t wrong[] = {atomic_load(&s->shared->page_count), UINT32_MAX};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct fb_hit hit;
+        atomic_store(&s->directory[entry], wrong[i]);
+        CHECK_EQ(fb_get(s, &key, false, &hit), -ENOENT);
+        CHECK(!block_put(s, 1, 1, 100));
+        CHECK_EQ(fb_delete(s, &key), -ETIMEDOUT);
+    }
+    atomic_store(&s->directory[entry], page);
+    blocks_hit(s, 1, 2, 100);
     fixture_kill(s);
     fixture_end(&f);
 }

@@ -17,7 +17,24 @@
 #define LENGTH 60000u
 #define LATER_MS (700 * 1000)
 
+static struct fixture f;
+
 /* ---- publishing and retiring ---- */
+
+/* The record of block 1, committed and not published. */
+static struct fb_space unpublished(fb_store *s, uint64_t length_bytes)
+{
+    struct fb_key key = key_of_number(1);
+    struct fb_space space;
+    uint8_t data[1000];
+    uint32_t crc, dataset = fb_dataset_slot(s, 0, true);
+    CHECK_LE(length_bytes, sizeof data);
+    block_bytes(1, 0, data, length_bytes);
+    CHECK_EQ(fb_space_reserve(s, dataset, 0, FB_QUEUE_SMALL, &key, length_bytes, false, &space), 0);
+    CHECK_EQ(fb_space_write(s, &space, data, &crc), 0);
+    CHECK_EQ(fb_space_commit(s, &space, &key, crc, 0, FB_RECORD_COMMITTED), 0);
+    return space;
+}
 
 struct cleaner {
     fb_store *store;
@@ -53,24 +70,16 @@ static bool cleaner_comes(fb_store *s, void *context, uint64_t old_place)
 
 TEST(what_is_published_while_its_segment_is_retired_does_not_outlive_it)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *writer = fixture_open(&f), *other = fixture_open(&f);
+    fb_store *writer = fixture_begin_store(&f, QUOTA), *other = fixture_open(&f);
     struct fb_key key = key_of_number(1);
-    struct fb_space space;
+    struct fb_space space = unpublished(writer, 1000);
     struct fb_found found;
-    uint8_t data[1000];
-    uint32_t crc, dataset = fb_dataset_slot(writer, 0, true);
     uint64_t old;
-    block_bytes(1, 0, data, sizeof data);
-    CHECK_EQ(fb_space_reserve(writer, dataset, 0, FB_QUEUE_SMALL, &key, sizeof data, false, &space), 0);
-    CHECK_EQ(fb_space_write(writer, &space, data, &crc), 0);
-    CHECK_EQ(fb_space_commit(writer, &space, &key, crc, 0, FB_RECORD_COMMITTED), 0);
     fb_segment_seal(writer, space.segment);
 
     struct cleaner cleaner = {.store = other, .segment = space.segment};
-    CHECK_EQ(fb_index_put(writer, &key, fb_space_place(&space, 0, 1), FB_EXTENT(sizeof data, 0),
-                          cleaner_comes, &cleaner, &old),
+    CHECK_EQ(fb_index_put(writer, &key, fb_space_place(&space, 0, 1), FB_EXTENT(1000, 0), cleaner_comes,
+                          &cleaner, &old),
              0);
     CHECK_EQ(pthread_join(cleaner.thread, NULL), 0);
     fb_space_end(writer, &space);
@@ -79,26 +88,18 @@ TEST(what_is_published_while_its_segment_is_retired_does_not_outlive_it)
     CHECK_EQ(fb_maintain(writer), 0);
     CHECK_EQ(fb_segment_state_of(writer, space.segment), FB_FREE);
     fb_close(other);
-    fb_close(writer);
-    fixture_end(&f);
+    fixture_end_store(&f, writer);
 }
 
 TEST(a_retiring_that_is_given_up_leaves_the_record_of_one_who_publishes_later)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *writer = fixture_open(&f), *other = fixture_open(&f);
+    fb_store *writer = fixture_begin_store(&f, QUOTA), *other = fixture_open(&f);
     struct fb_key key = key_of_number(1);
-    struct fb_space space;
-    uint8_t data[1000];
-    uint32_t crc, page, dataset = fb_dataset_slot(writer, 0, true);
+    uint32_t page;
     /* The last record's page is stuck, so that the cleaner gives up after it has passed the first. */
-    CHECK(block_put(writer, 2, 0, sizeof data));
-    block_bytes(1, 0, data, sizeof data);
-    CHECK_EQ(fb_space_reserve(writer, dataset, 0, FB_QUEUE_SMALL, &key, sizeof data, false, &space), 0);
-    CHECK_EQ(fb_space_write(writer, &space, data, &crc), 0);
-    CHECK_EQ(fb_space_commit(writer, &space, &key, crc, 0, FB_RECORD_COMMITTED), 0);
-    CHECK(block_put(writer, 3, 0, sizeof data));
+    CHECK(block_put(writer, 2, 0, 1000));
+    struct fb_space space = unpublished(writer, 1000);
+    CHECK(block_put(writer, 3, 0, 1000));
     CHECK_NE(fb_index_entry(writer, key.lo), fb_index_entry(writer, key_of_number(3).lo));
     fb_segment_seal(writer, space.segment);
     CHECK_EQ(fb_index_lock(writer, key_of_number(3).lo, &page), 0);
@@ -108,13 +109,12 @@ TEST(a_retiring_that_is_given_up_leaves_the_record_of_one_who_publishes_later)
 
     CHECK_EQ(fb_publish(writer, &key, &space, 0, 0), 0);
     fb_space_end(writer, &space);
-    CHECK(block_hit(other, 1, 0, sizeof data));
+    CHECK(block_hit(other, 1, 0, 1000));
     store_is_sound(other);
     CHECK_EQ(fb_segment_retire(other, space.segment, FB_EVICT_FORCE), 0);
-    CHECK(!block_hit(other, 1, 0, sizeof data));
+    CHECK(!block_hit(other, 1, 0, 1000));
     fb_close(other);
-    fb_close(writer);
-    fixture_end(&f);
+    fixture_end_store(&f, writer);
 }
 
 static bool retire_target(fb_store *s, void *context, uint64_t old_place)
@@ -128,9 +128,7 @@ static bool retire_target(fb_store *s, void *context, uint64_t old_place)
 
 TEST(nothing_moves_into_a_segment_that_is_being_retired)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_segment(s, 0, LENGTH);
     struct fb_key key = key_of_number(0);
     struct fb_found found = block_found(s, 0);
@@ -144,8 +142,7 @@ TEST(nothing_moves_into_a_segment_that_is_being_retired)
     CHECK(fb_segment_turn(s, space.segment, FB_RETIRING, FB_SEALED));
     fb_space_abandon(s, &space);
     fb_space_end(s, &space);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- splits ---- */
@@ -165,9 +162,7 @@ static bool count_asked(fb_store *s, void *context, uint64_t old_place)
 
 TEST(after_a_split_the_guard_is_asked_again_under_the_lock_of_the_page_that_is_written)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct count count = {0};
     uint32_t page = atomic_load(&s->directory[0]), pages = atomic_load(&s->shared->page_count), puts = 0;
     uint64_t old;
@@ -191,10 +186,10 @@ TEST(after_a_split_the_guard_is_asked_again_under_the_lock_of_the_page_that_is_w
 }
 
 /* A child that stops where the directory leads to the new page and the old one still has what moved. */
-static void insert_until_stopped(const struct fixture *f)
+static void insert_until_stopped(void)
 {
     setenv("FOREBAY_FAILPOINT", "split.directory=stop@1", 1);
-    fb_store *s = fixture_open(f);
+    fb_store *s = fixture_open(&f);
     uint64_t old;
     for (uint64_t i = 0; i < 100000; i++) {
         struct fb_key key = key_of_number(i);
@@ -205,14 +200,12 @@ static void insert_until_stopped(const struct fixture *f)
 
 TEST(a_page_that_is_split_is_odd_while_the_directory_already_leads_past_it)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     int status;
     pid_t child = fork();
     CHECK_GE(child, 0);
     if (child == 0)
-        insert_until_stopped(&f);
+        insert_until_stopped();
     CHECK_EQ(waitpid(child, &status, WUNTRACED), child);
     CHECK(WIFSTOPPED(status));
     uint32_t splitting = 0;
@@ -252,7 +245,6 @@ static void set_word(fb_store *s, uint32_t segment, uint32_t records, uint32_t e
 
 TEST(a_record_whose_place_does_not_fit_its_field_goes_to_the_next_segment)
 {
-    struct fixture f;
     fixture_begin(&f, 130ull << 30); /* segments of 256 MiB and a little more */
     fb_store *s = fixture_open(&f);
     CHECK(block_put(s, 0, 0, 100));
@@ -266,17 +258,14 @@ TEST(a_record_whose_place_does_not_fit_its_field_goes_to_the_next_segment)
     set_word(s, open_segment_of(s, 0), FB_WORD_RECORDS_MAX, 1000);
     CHECK(block_put(s, 3, 0, 100));
     CHECK_NE(block_segment(s, 3), block_segment(s, 2));
-    for (uint64_t i = 0; i < 4; i++)
-        CHECK(block_hit(s, i, 0, 100));
+    blocks_hit(s, 0, 4, 100);
     fixture_kill(s);
     fixture_end(&f);
 }
 
 TEST(a_segment_that_is_anothers_by_now_is_not_written_into)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint8_t data[100];
     struct fb_key mine = key_of_number(1), others = key_of_number(2);
     block_bytes(1, 0, data, sizeof data);
@@ -287,34 +276,26 @@ TEST(a_segment_that_is_anothers_by_now_is_not_written_into)
     CHECK_EQ(fb_put(s, &mine, 9, data, sizeof data, -1), 0);
     CHECK_NE(block_segment(s, 1), block_segment(s, 2));
     CHECK_EQ(fb_segment_state_of(s, block_segment(s, 2)), FB_OPEN);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- processes that are stopped ---- */
 
 TEST(one_who_is_stopped_before_it_takes_a_segment_keeps_nobody_from_the_others)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f), *stopped = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA), *stopped = fixture_open(&f);
     CHECK(fb_segment_own(stopped, 0));
     CHECK(block_put(s, 1, 0, LENGTH));
     fb_segment_disown(stopped, 0);
     fb_close(stopped);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_stopped_writer_in_the_oldest_segment_does_not_end_eviction)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f), *stopped = fixture_open(&f);
-    struct fb_key key = key_of_number(1u << 30);
-    struct fb_fill fill;
+    fb_store *s = fixture_begin_store(&f, QUOTA), *stopped = fixture_open(&f);
     CHECK_EQ(fb_set_retention(s, 0, FB_LRU), 0);
-    CHECK_EQ(fb_reserve(stopped, &key, 0, LENGTH, -1, &fill), 0);
+    struct fb_fill fill = block_reserve(stopped, 1u << 30, LENGTH);
     uint32_t refused = 0;
     for (uint64_t i = 0; i < 2000; i++) {
         refused = block_put(s, i, 0, LENGTH) ? 0 : refused + 1;
@@ -325,8 +306,7 @@ TEST(a_stopped_writer_in_the_oldest_segment_does_not_end_eviction)
     CHECK_GT(store_counter(s, FB_C_EVICTED), 1000);
     fb_fill_abandon(stopped, &fill);
     fb_close(stopped);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- room for others ---- */
@@ -344,9 +324,7 @@ static int put_in(fb_store *s, uint64_t number, uint32_t dataset, uint64_t lengt
 
 TEST(datasets_that_are_idle_give_up_segments_that_are_not_full_too)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint32_t dataset = 0;
     while (put_in(s, dataset, dataset, 100) == 0)
         dataset++;
@@ -357,15 +335,12 @@ TEST(datasets_that_are_idle_give_up_segments_that_are_not_full_too)
     CHECK_EQ(put_in(s, dataset, dataset, 100), -ENOSPC);
     CHECK_EQ(fb_maintain(s), 0);
     CHECK_EQ(put_in(s, dataset, dataset, 100), 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(pins_of_an_idle_dataset_are_not_moved_about_for_nothing)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint64_t count = 0;
     while (put_in(s, count, 1, LENGTH) == 0)
         count++;
@@ -380,27 +355,24 @@ TEST(pins_of_an_idle_dataset_are_not_moved_about_for_nothing)
         CHECK_EQ(fb_maintain(s), 0);
     }
     CHECK_LT(store_counter(s, FB_C_MOVED), count / 2);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- rebuilding ---- */
 
-static void lose_index(const struct fixture *f, fb_store *s)
+static void lose_index(fb_store *s)
 {
     char path[FB_PATH_MAX];
     fixture_kill(s);
-    fixture_path(f, "index", path);
+    fixture_path(&f, "index", path);
     CHECK_EQ(unlink(path), 0);
 }
 
 TEST(a_rebuild_without_descriptors_gives_nothing_up)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint64_t count = fill_segment(s, 0, LENGTH);
-    lose_index(&f, s);
+    lose_index(s);
     s = fixture_open(&f);
     struct rlimit limit, none;
     CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
@@ -415,41 +387,32 @@ TEST(a_rebuild_without_descriptors_gives_nothing_up)
     for (int i = 0; i < 5; i++)
         CHECK_EQ(fb_maintain(s), 0);
     CHECK_EQ(atomic_load(&s->shared->rebuilding), 0);
-    for (uint64_t i = 0; i < count; i++)
-        CHECK(block_hit(s, i, 0, LENGTH));
-    fb_close(s);
-    fixture_end(&f);
+    blocks_hit(s, 0, count, LENGTH);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_reservation_from_before_a_rebuild_is_nobodys)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    struct fb_key key = key_of_number(1u << 30);
-    struct fb_fill fill;
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 0, 0, LENGTH));
-    CHECK_EQ(fb_reserve(s, &key, 0, LENGTH, -1, &fill), 0);
+    struct fb_fill fill = block_reserve(s, 1u << 30, LENGTH);
     fb_pool_give(s, fill.owned);
     uint32_t segment = block_segment(s, 0), me = s->me;
-    lose_index(&f, s);
+    lose_index(s);
     s = fixture_open(&f);
     CHECK_EQ(s->me, me);
     for (int i = 0; i < 3; i++)
         CHECK_EQ(fb_maintain(s), 0);
     CHECK(block_hit(s, 0, 0, LENGTH));
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- files that go and come again under one number ---- */
 
 TEST(a_descriptor_of_the_file_before_is_not_used_for_the_next)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 0, 0, LENGTH));
     uint32_t segment = block_segment(s, 0);
     int before = fb_descriptor_get(s, segment);
@@ -464,15 +427,12 @@ TEST(a_descriptor_of_the_file_before_is_not_used_for_the_next)
     CHECK_EQ(s->maps[segment].descriptor_users, 1);
     CHECK_EQ(s->maps[segment].descriptor_epoch, atomic_load(&s->segments[segment].file_epoch));
     fb_descriptor_put(s, segment, s->maps[segment].descriptor);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_block_of_a_whole_file_has_one_key)
 {
-    struct fixture f;
-    fixture_begin(&f, 256 * MIB);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, 256 * MIB);
     struct fb_key file = key_of_number(1), one = key_of_number(2), another = key_of_number(3);
     struct fb_whole whole;
     uint8_t *data = calloc(1, 4 * MIB);
@@ -484,8 +444,7 @@ TEST(a_block_of_a_whole_file_has_one_key)
     fb_whole_abandon(s, &whole);
     CHECK(!fb_contains(s, &one));
     free(data);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 CHECK_MAIN

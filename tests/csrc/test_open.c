@@ -1,11 +1,13 @@
 /* Opening: what is trusted, what is recovered, what is refused, and the clock over a restart. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "geometry.h"
 #include "rebuild.h"
+#include "rows.h"
 #include "store_fixture.h"
 
 #define QUOTA (16 * MIB)
@@ -16,8 +18,7 @@ static struct fixture f;
 
 static fb_store *filled(void)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint64_t i = 0; i < BLOCKS; i++)
         CHECK(block_put(s, i, 0, LENGTH));
     return s;
@@ -34,8 +35,7 @@ static void expect_all(fb_store *s)
 
 static void end(fb_store *s)
 {
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* Change the superblock at rest; with its checksums made right again, as a hostile writer would. */
@@ -71,6 +71,27 @@ TEST(a_clean_close_is_trusted)
     end(s);
 }
 
+TEST(every_dataset_id_survives_a_clean_close)
+{
+    static const uint32_t ids[] = {0, 1, 0x7fffffffu, UINT32_MAX - 1, UINT32_MAX};
+    const uint32_t count = sizeof ids / sizeof ids[0];
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    for (uint32_t i = 0; i < count; i++) {
+        struct fb_key key = key_of_number(i);
+        CHECK_EQ(fb_put(s, &key, ids[i], "bytes", 5, -1), 0);
+    }
+    fb_close(s);
+    s = fixture_open(&f);
+    for (uint32_t i = 0; i < count; i++) {
+        CHECK_EQ(store_blocks(s), count - i);
+        CHECK_EQ(fb_free_dataset(s, ids[i]), 0);
+        struct fb_key key = key_of_number(i);
+        CHECK(!fb_contains(s, &key));
+    }
+    CHECK_EQ(store_blocks(s), 0);
+    end(s);
+}
+
 TEST(what_processes_that_died_left_is_mended_in_place)
 {
     fb_store *s = filled(), *other = fixture_open(&f);
@@ -90,6 +111,14 @@ TEST(what_processes_that_died_left_is_mended_in_place)
     end(s);
 }
 
+static void expect_a_rebuild(void)
+{
+    fb_store *s = fixture_open(&f);
+    CHECK(atomic_load(&s->shared->rebuilding));
+    expect_all(s);
+    end(s);
+}
+
 static void of_another_boot(struct fb_index_super *super)
 {
     super->boot_id[0] ^= 1;
@@ -99,10 +128,7 @@ TEST(after_another_boot_without_a_clean_close_the_index_is_rebuilt)
 {
     fixture_kill(filled());
     change_super(of_another_boot);
-    fb_store *s = fixture_open(&f);
-    CHECK(atomic_load(&s->shared->rebuilding));
-    expect_all(s);
-    end(s);
+    expect_a_rebuild();
 }
 
 TEST(a_clean_close_is_trusted_after_another_boot)
@@ -123,10 +149,7 @@ TEST(an_index_that_is_garbage_is_rebuilt)
         fb_close(filled());
         fixture_path(&f, "index", path);
         CHECK_EQ(truncate(path, lengths[i]), 0);
-        fb_store *s = fixture_open(&f);
-        CHECK(atomic_load(&s->shared->rebuilding));
-        expect_all(s);
-        end(s);
+        expect_a_rebuild();
     }
 }
 
@@ -157,10 +180,7 @@ TEST(a_flipped_bit_of_the_superblock_is_found)
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         fb_close(filled());
         flip_bit(offsets[i], 1);
-        fb_store *s = fixture_open(&f);
-        CHECK(atomic_load(&s->shared->rebuilding));
-        expect_all(s);
-        end(s);
+        expect_a_rebuild();
     }
 }
 
@@ -176,10 +196,7 @@ TEST(a_flipped_bit_of_the_saved_segment_table_is_found)
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
         fb_close(filled());
         flip_bit(FB_INDEX_SUPER_BYTES + offsets[i], 2);
-        fb_store *s = fixture_open(&f);
-        CHECK(atomic_load(&s->shared->rebuilding));
-        expect_all(s);
-        end(s);
+        expect_a_rebuild();
     }
 }
 
@@ -211,10 +228,7 @@ TEST(a_page_count_beyond_the_index_is_not_followed)
 {
     fb_close(filled());
     change_super(of_too_many_pages);
-    fb_store *s = fixture_open(&f);
-    CHECK(atomic_load(&s->shared->rebuilding));
-    expect_all(s);
-    end(s);
+    expect_a_rebuild();
 }
 
 TEST(slots_of_files_that_are_gone_go_at_the_next_opening)
@@ -329,6 +343,81 @@ TEST(without_its_shared_file_a_cache_is_not_joined)
     end(s);
 }
 
+/* What is left of a cache in /dev/shm is removed by the next who opens one; but of another container's nobody
+ * here can say that it is gone. */
+static void expect_swept(bool ours)
+{
+    static struct fixture other;
+    char away[80];
+    fixture_begin(&f, QUOTA);
+    f.config.tiers[0].medium = FB_SSD;
+    fb_store *s = fixture_open(&f);
+    CHECK(block_put(s, 1, 0, LENGTH));
+    CHECK_NE(s->shared->mount_namespace, 0);
+    s->shared->mount_namespace += !ours;
+    char *live_path = strdup(s->super->live_path);
+    CHECK(strncmp(live_path, "/dev/shm/live-", 14) == 0);
+    snprintf(away, sizeof away, "%s-away", f.root);
+    fixture_kill(s);
+    CHECK_EQ(rename(f.root, away), 0);
+    fixture_begin(&other, QUOTA);
+    other.config.tiers[0].medium = FB_SSD;
+    fixture_end_store(&other, fixture_open(&other));
+    CHECK_EQ(access(live_path, F_OK) == 0, !ours);
+    CHECK_EQ(rename(away, f.root), 0);
+    s = fixture_open(&f);
+    CHECK_EQ(atomic_load(&s->shared->rebuilding), ours);
+    while (atomic_load(&s->shared->rebuilding))
+        fb_rebuild_some(s);
+    CHECK(block_hit(s, 1, 0, LENGTH));
+    free(live_path);
+    end(s);
+}
+
+TEST(a_shared_file_is_swept_only_by_who_can_tell_that_it_is_stale)
+{
+    expect_swept(true);
+    expect_swept(false);
+}
+
+static uint32_t descriptors_of(const char *path)
+{
+    uint32_t count = 0;
+    for (int fd = 0; fd < 200; fd++) {
+        char link[32], target[sizeof((struct fb_index_super *)0)->live_path] = {0};
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        count += readlink(link, target, sizeof target - 1) > 0 && strcmp(target, path) == 0;
+    }
+    return count;
+}
+
+static void *open_it(void *out)
+{
+    *(fb_store **)out = fixture_open(&f);
+    return NULL;
+}
+
+TEST(a_shared_file_that_is_swept_while_it_is_opened_is_not_gone_on_with)
+{
+    fb_store *s = filled();
+    char *live_path = strdup(s->super->live_path);
+    fixture_kill(s);
+    int fd = open(live_path, O_RDWR | O_CLOEXEC);
+    CHECK_EQ(fb_byte_lock(fd, F_WRLCK, 0), 0);
+    pthread_t opener;
+    CHECK_EQ(pthread_create(&opener, NULL, open_it, &s), 0);
+    while (descriptors_of(live_path) < 2)
+        usleep(100);
+    CHECK_EQ(unlink(live_path), 0);
+    close(fd);
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    CHECK(atomic_load(&s->shared->rebuilding));
+    CHECK_EQ(access(s->super->live_path, F_OK), 0);
+    expect_all(s);
+    free(live_path);
+    end(s);
+}
+
 TEST(a_reader_without_the_right_to_write_reads)
 {
     fixture_begin(&f, QUOTA);
@@ -373,8 +462,7 @@ static fb_store *reopen_after(fb_store *s, int64_t milliseconds)
 
 TEST(a_ttl_goes_on_over_restarts)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     CHECK_EQ(fb_put(s, &key, 0, "x", 1, 3600), 0);
     int64_t before = fb_now_ms(s);

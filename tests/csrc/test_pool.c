@@ -4,16 +4,11 @@
 
 #define KIB ((uint64_t)1 << 10)
 
-static fb_store *open_store(struct fixture *f)
-{
-    fixture_begin(f, 16 * MIB);
-    return fixture_open(f);
-}
+static struct fixture f;
 
 TEST(buffers_are_aligned_and_as_long_as_asked_for)
 {
-    struct fixture f;
-    fb_store *s = open_store(&f);
+    fb_store *s = fixture_begin_store(&f, 16 * MIB);
     static const uint64_t lengths[] = {1,        63,          64,       32 * KIB - 1, 32 * KIB,  64 * KIB,
                                        65 * KIB, 1 * MIB + 1, 64 * MIB, 64 * MIB + 1, 128 * MIB, 129 * MIB};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
@@ -26,14 +21,12 @@ TEST(buffers_are_aligned_and_as_long_as_asked_for)
         fb_pool_give(s, buffer);
         CHECK_LE(s->pool_bytes, FB_POOL_BYTES_MAX);
     }
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_buffer_given_back_is_taken_again_by_its_class_only)
 {
-    struct fixture f;
-    fb_store *s = open_store(&f);
+    fb_store *s = fixture_begin_store(&f, 16 * MIB);
     void *large = fb_pool_take(s, 1 * MIB), *other = fb_pool_take(s, 1 * MIB);
     CHECK(large != other);
     fb_pool_give(s, large);
@@ -46,15 +39,13 @@ TEST(a_buffer_given_back_is_taken_again_by_its_class_only)
     fb_pool_give(s, small);
     CHECK_EQ(s->pool_bytes, 1 * MIB + 64 * KIB);
     fb_pool_give(s, large);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(no_more_is_kept_than_the_bound)
 {
     enum { COUNT = 40 };
-    struct fixture f;
-    fb_store *s = open_store(&f);
+    fb_store *s = fixture_begin_store(&f, 16 * MIB);
     void *buffers[COUNT];
     for (int i = 0; i < COUNT; i++)
         buffers[i] = fb_pool_take(s, 1 * MIB);
@@ -67,25 +58,21 @@ TEST(no_more_is_kept_than_the_bound)
     void *huge = fb_pool_take(s, 64 * MIB);
     fb_pool_give(s, huge);
     CHECK_EQ(s->pool_bytes, FB_POOL_BYTES_MAX);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* Small ones come from malloc and go back to it. */
 TEST(small_buffers_are_not_kept)
 {
-    struct fixture f;
-    fb_store *s = open_store(&f);
+    fb_store *s = fixture_begin_store(&f, 16 * MIB);
     void *buffer = fb_pool_take(s, 32 * KIB - 1);
     fb_pool_give(s, buffer);
     CHECK_EQ(s->pool_bytes, 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_copied_hit_holds_its_buffer_until_it_is_released)
 {
-    struct fixture f;
     fixture_begin(&f, 32 * MIB);
     f.config.tiers[0].medium = FB_SSD;
     fb_store *s = fixture_open(&f);
@@ -99,8 +86,7 @@ TEST(a_copied_hit_holds_its_buffer_until_it_is_released)
     fb_release(s, &one);
     CHECK_EQ(s->pool_bytes, kept + 512 * KIB);
     fb_release(s, &two);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 CHECK_MAIN

@@ -42,15 +42,7 @@ static void finish(fb_store *s)
 static void end(fb_store *s)
 {
     store_is_sound(s);
-    fb_close(s);
-    fixture_end(&f);
-}
-
-static void segment_path(fb_store *s, uint32_t segment, char path[FB_PATH_MAX])
-{
-    char name[32];
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(&f, s->segment_tier[segment], name, path);
+    fixture_end_store(&f, s);
 }
 
 static struct fb_record record_of(fb_store *s, uint64_t number, uint32_t *record_number)
@@ -64,17 +56,14 @@ static struct fb_record record_of(fb_store *s, uint64_t number, uint32_t *record
 
 TEST(everything_committed_comes_back)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint64_t i = 0; i < 100; i++)
         CHECK(block_put(s, i, 0, LENGTH + i));
-    struct fb_key deleted = key_of_number(7), pinned = key_of_number(8), mortal = key_of_number(9),
-                  open = key_of_number(500);
-    struct fb_fill fill;
-    CHECK_EQ(fb_delete(s, &deleted), 0);
+    struct fb_key pinned = key_of_number(8), mortal = key_of_number(9), open = key_of_number(500);
+    block_delete(s, 7);
     CHECK_EQ(fb_pin(s, &pinned, true), 0);
     CHECK_EQ(fb_expire(s, &mortal, 1000), 0);
-    CHECK_EQ(fb_reserve(s, &open, 0, 100, -1, &fill), 0);
+    struct fb_fill fill = block_reserve(s, 500, 100);
     fb_pool_give(s, fill.owned);
     uint64_t sequence = atomic_load(&s->shared->sequence);
 
@@ -93,8 +82,7 @@ TEST(everything_committed_comes_back)
 
 TEST(bytes_are_verified_before_they_are_served_again)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 1, 0, LENGTH));
     CHECK(block_put(s, 2, 0, LENGTH));
     block_damage(&f, s, 1, 12345);
@@ -108,8 +96,7 @@ TEST(bytes_are_verified_before_they_are_served_again)
 /* The older record was not marked dead: its writer died between publishing and burying. */
 static void both_versions(bool newer_in_lower_segment)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint32_t older;
     uint64_t next = 1;
     CHECK(block_put(s, 0, 0, LENGTH));
@@ -140,8 +127,7 @@ TEST(of_two_versions_the_newer_comes_back)
 
 TEST(what_is_put_or_deleted_meanwhile_is_newer)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint64_t i = 0; i < 10; i++)
         CHECK(block_put(s, i, 0, LENGTH));
     s = reopen_without_index(s);
@@ -150,8 +136,7 @@ TEST(what_is_put_or_deleted_meanwhile_is_newer)
     CHECK_EQ(fb_delete(s, &key), -ENOENT); /* not there yet, and not to come back */
     CHECK(!block_hit(s, 4, 0, LENGTH));
     CHECK(block_put(s, 5, 1, LENGTH));
-    key = key_of_number(5);
-    CHECK_EQ(fb_delete(s, &key), 0);
+    block_delete(s, 5);
     finish(s);
     for (uint64_t i = 0; i < 10; i++)
         CHECK_EQ(block_hit(s, i, i == 2 ? 1 : 0, LENGTH), i != 3 && i != 5);
@@ -161,11 +146,8 @@ TEST(what_is_put_or_deleted_meanwhile_is_newer)
 /* A scanned segment is evicted and taken anew while others still wait to be scanned. */
 TEST(a_put_into_a_scanned_segment_is_newer_than_what_is_scanned_later)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint64_t next = 1;
-    for (int segments = 0; segments < 6; segments++)
-        next = fill_segment(s, next, LENGTH);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    fill_segments(s, 6, 1, LENGTH);
     CHECK(block_put(s, 0, 0, LENGTH));
     CHECK_GT(block_segment(s, 0), 4);
     s = reopen_without_index(s);
@@ -182,14 +164,11 @@ TEST(a_put_into_a_scanned_segment_is_newer_than_what_is_scanned_later)
 
 TEST(eviction_meanwhile_brings_nothing_old_back)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint64_t next = 1;
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint32_t older;
     CHECK(block_put(s, 0, 0, LENGTH));
     record_of(s, 0, &older);
-    for (int segments = 0; segments < 6; segments++)
-        next = fill_segment(s, next, LENGTH);
+    fill_segments(s, 6, 1, LENGTH);
     CHECK(block_put(s, 0, 1, LENGTH)); /* far behind the first */
     CHECK_EQ(fb_record_flip(s, 0, older, FB_RECORD_COMMITTED), 0);
     s = reopen_without_index(s);
@@ -209,33 +188,30 @@ TEST(eviction_meanwhile_brings_nothing_old_back)
 
 TEST(files_that_are_no_segments_of_ours_are_removed)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     char path[FB_PATH_MAX], other[FB_PATH_MAX], garbage[4096];
     memset(garbage, 0x77, sizeof garbage);
-    uint64_t next = 0;
-    for (int segments = 0; segments < 8; segments++)
-        next = fill_segment(s, next, LENGTH);
+    uint64_t next = fill_segments(s, 8, 0, LENGTH);
     CHECK(block_put(s, next, 0, LENGTH));
     CHECK_EQ(block_segment(s, next), 8);
 
-    segment_path(s, 0, path); /* a superblock of garbage */
+    fixture_segment_path(&f, s, 0, path); /* a superblock of garbage */
     fixture_damage(path, 0, garbage, sizeof garbage);
-    segment_path(s, 1, path); /* cut short */
+    fixture_segment_path(&f, s, 1, path); /* cut short */
     CHECK_EQ(truncate(path, 4096 * 100), 0);
-    segment_path(s, 2, path); /* empty */
+    fixture_segment_path(&f, s, 2, path); /* empty */
     CHECK_EQ(truncate(path, 0), 0);
-    segment_path(s, 3, path); /* another segment under this number */
-    segment_path(s, 4, other);
+    fixture_segment_path(&f, s, 3, path); /* another segment under this number */
+    fixture_segment_path(&f, s, 4, other);
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(rename(other, path), 0);
-    segment_path(s, 5, path); /* a directory, a link and a FIFO in the place of files */
+    fixture_segment_path(&f, s, 5, path); /* a directory, a link and a FIFO in the place of files */
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(mkdir(path, 0700), 0);
-    segment_path(s, 6, path);
+    fixture_segment_path(&f, s, 6, path);
     CHECK_EQ(rename(path, other), 0);
     CHECK_EQ(symlink(other, path), 0);
-    segment_path(s, 7, path);
+    fixture_segment_path(&f, s, 7, path);
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(mkfifo(path, 0600), 0);
 
@@ -254,15 +230,14 @@ TEST(files_that_are_no_segments_of_ours_are_removed)
 
 TEST(entries_that_are_garbage_do_not_end_the_table)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     char path[FB_PATH_MAX];
     uint8_t garbage[FB_RECORD_BYTES * 3];
     memset(garbage, 0x77, sizeof garbage);
     for (uint64_t i = 0; i < 50; i++)
         CHECK(block_put(s, i, 0, 1000));
     CHECK_EQ(block_segment(s, 49), 0);
-    segment_path(s, 0, path);
+    fixture_segment_path(&f, s, 0, path);
     /* Records 10, 11 and 12. */
     fixture_damage(path, fb_geometry_of(s, 0).file_bytes - 13 * FB_RECORD_BYTES, garbage, sizeof garbage);
     s = reopen_without_index(s);
@@ -274,46 +249,64 @@ TEST(entries_that_are_garbage_do_not_end_the_table)
 
 /* ---- interruptions ---- */
 
-TEST(a_rebuild_goes_on_after_its_process_died)
+/* Several segments, of which the rebuild has come to one; *next is one past the last block. */
+static fb_store *in_mid_rebuild(uint64_t *next)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint64_t next = 0;
-    for (int segments = 0; segments < 8; segments++)
-        next = fill_segment(s, next, LENGTH);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    *next = fill_segments(s, 8, 0, LENGTH);
     s = reopen_without_index(s);
     CHECK(fb_rebuild_some(s));
+    return s;
+}
+
+TEST(a_rebuild_goes_on_after_its_process_died)
+{
+    uint64_t next;
+    fb_store *s = in_mid_rebuild(&next);
     fb_store *other = fixture_open(&f);
     fixture_kill(s);
     CHECK(atomic_load(&other->shared->rebuilding));
     finish(other);
-    for (uint64_t i = 0; i < next; i++)
-        CHECK(block_hit(other, i, 0, LENGTH));
+    blocks_hit(other, 0, next, LENGTH);
     end(other);
 }
 
 TEST(closing_in_mid_rebuild_loses_nothing)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint64_t next = 0;
-    for (int segments = 0; segments < 8; segments++)
-        next = fill_segment(s, next, LENGTH);
-    s = reopen_without_index(s);
-    CHECK(fb_rebuild_some(s));
+    uint64_t next;
+    fb_store *s = in_mid_rebuild(&next);
     fb_close(s);
     s = fixture_open(&f);
     finish(s);
-    for (uint64_t i = 0; i < next; i++)
-        CHECK(block_hit(s, i, 0, LENGTH));
+    blocks_hit(s, 0, next, LENGTH);
+    end(s);
+}
+
+TEST(a_dataset_that_is_freed_in_mid_scan_goes_and_its_views_stay)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    CHECK(block_put(s, 1, 0, LENGTH));
+    CHECK(block_put(s, 2, 0, LENGTH));
+    s = reopen_without_index(s);
+    CHECK(fb_rebuild_some(s));
+    struct fb_hit view = block_hold(s, 1);
+    /* As a scan leaves it that a stopped writer kept from a page. */
+    CHECK(fb_segment_turn(s, view.segment, FB_SEALED, FB_UNSCANNED));
+    CHECK_EQ(fb_free_dataset(s, 0), 0);
+    CHECK_EQ(store_blocks(s), 0);
+    CHECK_EQ(fb_segment_state_of(s, view.segment), FB_HELD);
+    CHECK(block_is(1, 0, view.data, LENGTH));
+    fb_release(s, &view);
+    CHECK(fb_segment_unhold(s, view.segment));
+    finish(s);
+    CHECK_EQ(store_blocks(s), 0);
     end(s);
 }
 
 /* The sweep at the end locks every page: one that a dead writer left is mended, not passed over. */
 TEST(the_sweep_mends_what_a_dead_writer_left)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 1, 0, 1000));
     s = reopen_without_index(s);
     fb_store *victim = fixture_open(&f);

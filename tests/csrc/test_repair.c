@@ -3,12 +3,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "page.h"
 #include "rows.h"
 #include "store_fixture.h"
 
 #define QUOTA (16 * MIB)
 #define CROWD 12u
 #define HOME_LO 0xfff00000u /* home slot 2045: a run from here wraps */
+
+static struct fixture f;
 
 static uint64_t place_of(uint32_t number)
 {
@@ -84,9 +87,9 @@ static void abandon_and_mend(fb_store *s, uint32_t page, uint32_t dead, uint64_t
     check_structure(s);
 }
 
-static uint32_t word_of_a_dead(const struct fixture *f)
+static uint32_t word_of_a_dead(void)
 {
-    fb_store *victim = fixture_open(f);
+    fb_store *victim = fixture_open(&f);
     uint32_t word = victim->me;
     fixture_kill(victim);
     return word;
@@ -156,10 +159,8 @@ static void cut_short(fb_store *s, uint32_t dead, uint32_t victim, int stores)
 
 TEST(a_removal_cut_short_loses_no_other_key)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint32_t dead = word_of_a_dead(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    uint32_t dead = word_of_a_dead();
     for (uint32_t victim = 0; victim < CROWD; victim += 3)
         for (int stores = 0; stores <= (int)(CROWD - victim - 1) * 5 + 1; stores++)
             cut_short(s, dead, victim, stores);
@@ -173,10 +174,8 @@ TEST(a_removal_cut_short_loses_no_other_key)
 
 TEST(an_addition_cut_short_leaves_nothing)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint32_t dead = word_of_a_dead(&f), page = atomic_load(&s->directory[fb_index_entry(s, 0)]);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    uint32_t dead = word_of_a_dead(), page = atomic_load(&s->directory[fb_index_entry(s, 0)]);
     struct fb_key key = key_at(0, 0, 5);
     struct fb_slot *slot = &fb_page_at(s, page)->slots[0];
     atomic_store(&slot->lo, key.lo);
@@ -195,10 +194,8 @@ TEST(an_addition_cut_short_leaves_nothing)
 
 TEST(a_slot_that_was_being_replaced_is_dropped_and_hides_none)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    uint32_t dead = word_of_a_dead(&f), page = atomic_load(&s->directory[fb_index_entry(s, 0)]);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    uint32_t dead = word_of_a_dead(), page = atomic_load(&s->directory[fb_index_entry(s, 0)]);
     struct fb_key keys[CROWD];
     for (uint32_t i = 0; i < CROWD; i++) {
         keys[i] = crowded(i);
@@ -221,18 +218,15 @@ TEST(a_slot_that_was_being_replaced_is_dropped_and_hides_none)
 /* A reader that meets the page of a dead writer mends it rather than missing for ever. */
 TEST(a_reader_mends_the_page_of_a_dead_writer)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 1, 0, 1000));
     struct fb_page_meta *meta = &s->metas[block_found(s, 1).page];
-    atomic_store(&meta->lock, word_of_a_dead(&f));
+    atomic_store(&meta->lock, word_of_a_dead());
     atomic_store(&meta->sequence, atomic_load(&meta->sequence) | 1u);
     CHECK(block_hit(s, 1, 0, 1000));
     CHECK_EQ(store_counter(s, FB_C_PAGE_REPAIRS), 1);
     check_structure(s);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- splits, cut short ---- */
@@ -252,7 +246,7 @@ static void fill_to_split(fb_store *s)
     CHECK_EQ(atomic_load(&s->metas[0].used), FB_PAGE_SPLIT_AT);
 }
 
-static void die_splitting(const struct fixture *f, const char *failpoint)
+static void die_splitting(const char *failpoint)
 {
     char armed[64];
     int status;
@@ -261,7 +255,7 @@ static void die_splitting(const struct fixture *f, const char *failpoint)
     CHECK_GE(child, 0);
     if (child == 0) {
         setenv("FOREBAY_FAILPOINT", armed, 1);
-        fb_store *s = fixture_open(f);
+        fb_store *s = fixture_open(&f);
         struct fb_key key = spread(FB_PAGE_SPLIT_AT);
         put(s, &key, FB_PAGE_SPLIT_AT);
         _exit(1);
@@ -295,11 +289,9 @@ static void expect_split_mended(fb_store *s)
 
 static void split_dies_at(const char *failpoint, void (*further)(fb_store *s))
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_to_split(s);
-    die_splitting(&f, failpoint);
+    die_splitting(failpoint);
     CHECK_NE(atomic_load(&s->metas[0].split_to), 0);
     if (further != NULL)
         further(s);
@@ -357,11 +349,9 @@ static void purge_half(fb_store *s)
 
 TEST(a_split_undone_in_the_middle_of_a_shift_keeps_the_rest)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_to_split(s);
-    die_splitting(&f, "split.directory");
+    die_splitting("split.directory");
     purge_half(s);
     uint32_t page, lost = 0;
     for (uint32_t i = 0; i < FB_PAGE_SPLIT_AT; i++) {
@@ -379,11 +369,9 @@ TEST(a_split_undone_in_the_middle_of_a_shift_keeps_the_rest)
 /* The same when nobody is left, and the next opener recovers. */
 TEST(an_opener_mends_what_the_last_process_left)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_to_split(s);
-    die_splitting(&f, "split.directory");
+    die_splitting("split.directory");
     fixture_kill(s);
     s = fixture_open(&f);
     check_structure(s);

@@ -8,13 +8,13 @@
 
 #define QUOTA (16 * MIB)
 
+static struct fixture f;
+
 /* ---- rows ---- */
 
 TEST(each_handle_has_a_row_and_a_word_of_its_own)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     CHECK_EQ(a->row, 0);
     CHECK_EQ(b->row, 1);
     CHECK_NE(a->me, b->me);
@@ -26,15 +26,12 @@ TEST(each_handle_has_a_row_and_a_word_of_its_own)
     CHECK(strlen(a->rows[b->row].name) > 0);
     fb_close(b);
     CHECK(!fb_byte_is_locked(a->probe_fd, 1));
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_row_taken_anew_has_another_incarnation)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
     uint32_t row = victim->row, word = victim->me;
     fixture_kill(victim);
     CHECK(fb_owner_is_dead(a, word));
@@ -44,27 +41,22 @@ TEST(a_row_taken_anew_has_another_incarnation)
     CHECK(fb_owner_is_dead(a, word));
     CHECK(!fb_owner_is_dead(a, heir->me));
     fb_close(heir);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(words_that_no_row_ever_wrote)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(!fb_owner_is_dead(s, 0));
     CHECK(!fb_owner_is_dead(s, 0x80000000u));             /* only the mark of waiters */
     CHECK(fb_owner_is_dead(s, s->super->row_count + 1u)); /* beyond the table */
     CHECK(fb_owner_is_dead(s, 0x7fffffffu));
     CHECK(fb_owner_is_dead(s, 0x00010000u)); /* an incarnation without a row */
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_full_table_still_reads_by_copies)
 {
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     f.config.row_count = 2;
     fb_store *a = fixture_open(&f), *b = fixture_open(&f), *c = fixture_open(&f);
@@ -97,15 +89,12 @@ TEST(a_full_table_still_reads_by_copies)
     fb_store *d = fixture_open(&f);
     CHECK(d->has_row);
     fb_close(d);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(leases_of_the_dead_are_cleared_and_those_of_the_living_stay)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     CHECK(block_put(a, 1, 0, 5000));
     struct fb_hit mine = block_hold(a, 1), theirs = block_hold(b, 1);
     uint32_t segment = mine.segment;
@@ -126,15 +115,12 @@ TEST(leases_of_the_dead_are_cleared_and_those_of_the_living_stay)
     CHECK_EQ(atomic_load(&a->leases[row * a->segment_count + segment]), 1);
     CHECK(!fb_segment_is_leased(a, segment));
     CHECK_EQ(atomic_load(&a->leases[row * a->segment_count + segment]), 0);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(an_heir_does_not_inherit_leases)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     CHECK(block_put(a, 1, 0, 5000));
     struct fb_hit hit = block_hold(b, 1);
     atomic_store(&b->rows[b->row].held_bytes, 12345);
@@ -143,17 +129,14 @@ TEST(an_heir_does_not_inherit_leases)
     CHECK_EQ(atomic_load(&heir->row_leases[hit.segment]), 0);
     CHECK_EQ(atomic_load(&heir->rows[heir->row].held_bytes), 0);
     fb_close(heir);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 /* ---- lock words ---- */
 
 TEST(a_lock_of_the_dead_is_taken_over_once)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
     fb_lockword lock = 0;
     CHECK_EQ(fb_lock(victim, &lock, 1000), 0);
     CHECK_EQ(fb_lock(a, &lock, 50), -ETIMEDOUT);
@@ -164,15 +147,12 @@ TEST(a_lock_of_the_dead_is_taken_over_once)
     CHECK_EQ(atomic_load(&lock), 0);
     CHECK_EQ(fb_lock(a, &lock, 1000), 0);
     fb_unlock(&lock);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_lock_of_the_living_times_out)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     fb_lockword lock = 0;
     CHECK_EQ(fb_lock(b, &lock, 1000), 0);
     int64_t before = fb_boottime_ms();
@@ -182,14 +162,14 @@ TEST(a_lock_of_the_living_times_out)
     fb_unlock(&lock);
     CHECK_EQ(atomic_load(&lock), 0);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 struct waiter {
     fb_store *store;
     fb_lockword *lock;
     int result;
+    pthread_t thread;
 };
 
 static void *wait_for_lock(void *argument)
@@ -199,49 +179,45 @@ static void *wait_for_lock(void *argument)
     return NULL;
 }
 
-static void until_somebody_waits(fb_lockword *lock)
+/* Returns once it waits. */
+static void begin_to_wait(struct waiter *waiter)
 {
-    while (!(atomic_load(lock) & 0x80000000u))
+    CHECK_EQ(pthread_create(&waiter->thread, NULL, wait_for_lock, waiter), 0);
+    while (!(atomic_load(waiter->lock) & 0x80000000u))
         usleep(100);
+}
+
+static int waited(struct waiter *waiter)
+{
+    CHECK_EQ(pthread_join(waiter->thread, NULL), 0);
+    return waiter->result;
 }
 
 TEST(an_unlock_wakes_who_waits)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     fb_lockword lock = 0;
-    pthread_t thread;
     struct waiter waiter = {.store = b, .lock = &lock, .result = 1};
     CHECK_EQ(fb_lock(a, &lock, 1000), 0);
-    CHECK_EQ(pthread_create(&thread, NULL, wait_for_lock, &waiter), 0);
-    until_somebody_waits(&lock);
+    begin_to_wait(&waiter);
     fb_unlock(&lock);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
-    CHECK_EQ(waiter.result, 0);
+    CHECK_EQ(waited(&waiter), 0);
     CHECK_EQ(atomic_load(&lock) & 0x7fffffffu, b->me);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(death_is_noticed_while_waiting)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *victim = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *victim = fixture_open(&f);
     fb_lockword lock = 0;
-    pthread_t thread;
     struct waiter waiter = {.store = a, .lock = &lock, .result = 1};
     CHECK_EQ(fb_lock(victim, &lock, 1000), 0);
-    CHECK_EQ(pthread_create(&thread, NULL, wait_for_lock, &waiter), 0);
-    until_somebody_waits(&lock);
+    begin_to_wait(&waiter);
     fixture_die(victim);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
-    CHECK_EQ(waiter.result, -EOWNERDEAD);
+    CHECK_EQ(waited(&waiter), -EOWNERDEAD);
     fixture_kill(victim);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 struct contender {
@@ -264,7 +240,6 @@ static void *add_under_lock(void *argument)
 TEST(one_at_a_time_within_a_process_and_between_processes)
 {
     enum { THREADS = 4 };
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     fb_store *stores[2] = {fixture_open(&f), fixture_open(&f)};
     fb_lockword lock = 0;
@@ -287,9 +262,7 @@ TEST(one_at_a_time_within_a_process_and_between_processes)
 /* A page whose lock a live but stopped process holds: writers give up in time, readers go on. */
 TEST(a_stopped_writer_stops_nobody_for_long)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *stopped = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *stopped = fixture_open(&f);
     struct fb_key key = key_of_number(1);
     CHECK(block_put(a, 1, 0, 5000));
     struct fb_page_meta *meta = &a->metas[block_found(a, 1).page];
@@ -306,8 +279,7 @@ TEST(a_stopped_writer_stops_nobody_for_long)
     fb_unlock(&meta->lock);
     CHECK_EQ(fb_delete(a, &key), 0);
     fb_close(stopped);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 CHECK_MAIN

@@ -13,8 +13,7 @@ static struct fixture f;
 
 static fb_store *begin(uint32_t segments, uint64_t numbers[])
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     uint64_t next = 0;
     for (uint32_t i = 0; i < segments; i++) {
         numbers[i] = next;
@@ -25,22 +24,14 @@ static fb_store *begin(uint32_t segments, uint64_t numbers[])
 
 static void end(fb_store *s)
 {
-    fb_close(s);
-    fixture_end(&f);
-}
-
-static void path_of(fb_store *s, uint32_t segment, char path[FB_PATH_MAX])
-{
-    char name[32];
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(&f, s->segment_tier[segment], name, path);
+    fixture_end_store(&f, s);
 }
 
 static bool is_file_of(fb_store *s, uint32_t segment, int fd)
 {
     char path[FB_PATH_MAX];
     struct stat here, there;
-    path_of(s, segment, path);
+    fixture_segment_path(&f, s, segment, path);
     CHECK_EQ(fstat(fd, &here), 0);
     CHECK_EQ(stat(path, &there), 0);
     return here.st_ino == there.st_ino;
@@ -107,7 +98,7 @@ TEST(a_file_that_is_cut_short_is_a_miss)
     uint64_t number;
     char path[FB_PATH_MAX];
     fb_store *s = begin(1, &number), *fresh = fixture_open(&f);
-    path_of(s, block_segment(s, number), path);
+    fixture_segment_path(&f, s, block_segment(s, number), path);
     CHECK_EQ(truncate(path, 4096), 0);
     CHECK(fb_map_base(fresh, 0) == NULL);
     CHECK(!block_hit(fresh, number, 0, LENGTH));
@@ -120,13 +111,13 @@ TEST(something_else_of_a_segments_name_is_a_miss)
     uint64_t numbers[3];
     char path[FB_PATH_MAX];
     fb_store *s = begin(3, numbers), *fresh = fixture_open(&f);
-    path_of(s, 0, path);
+    fixture_segment_path(&f, s, 0, path);
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(mkfifo(path, 0600), 0);
-    path_of(s, 1, path);
+    fixture_segment_path(&f, s, 1, path);
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(mkdir(path, 0700), 0);
-    path_of(s, 2, path);
+    fixture_segment_path(&f, s, 2, path);
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(symlink("/dev/zero", path), 0);
     for (uint32_t i = 0; i < 3; i++)
@@ -139,8 +130,7 @@ TEST(something_else_of_a_segments_name_is_a_miss)
 /* Recycled again and again a MEM segment is written through a map; what others read is the same. */
 TEST(a_recycled_segment_is_written_through_a_map)
 {
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f), *other = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA), *other = fixture_open(&f);
     uint64_t next = 0;
     uint32_t mapped = 0;
     for (int uses = 0; uses < 8; uses++) {

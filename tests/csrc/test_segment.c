@@ -9,6 +9,8 @@
 
 #define QUOTA (16 * MIB)
 
+static struct fixture f;
+
 static int reserve(fb_store *s, uint64_t number, uint64_t length_bytes, struct fb_space *out)
 {
     struct fb_key key = key_of_number(number);
@@ -30,9 +32,7 @@ static struct fb_space take(fb_store *s, uint64_t number, uint64_t length_bytes)
 
 TEST(records_follow_each_other_until_the_segment_is_full)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_space first = take(s, 0, 1000), space = first;
     uint64_t end = first.offset;
     uint32_t number = 0;
@@ -55,15 +55,12 @@ TEST(records_follow_each_other_until_the_segment_is_full)
     CHECK_LE(end + number * FB_RECORD_BYTES, fb_geometry_of(s, first.segment).file_bytes);
     CHECK_EQ(FB_WORD_STATE(atomic_load(&s->segments[space.segment].word)), FB_OPEN);
     CHECK_EQ(space.record, 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_record_as_long_as_a_segment_takes_fits_and_no_longer)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_space space;
     uint64_t file_bytes = s->super->tiers[0].segment_bytes;
     uint64_t longest = file_bytes - FB_SEGMENT_SUPER_BYTES - 4096 - FB_RECORD_BYTES;
@@ -75,15 +72,12 @@ TEST(a_record_as_long_as_a_segment_takes_fits_and_no_longer)
     CHECK(block_put(s, 1, 0, longest));
     CHECK(block_hit(s, 1, 0, longest));
     store_is_sound(s);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(a_reservation_leases_its_segment_until_it_ends)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_space space;
     CHECK_EQ(reserve(s, 1, 100, &space), 0);
     CHECK(fb_segment_is_leased(s, space.segment));
@@ -91,15 +85,12 @@ TEST(a_reservation_leases_its_segment_until_it_ends)
     CHECK(fb_segment_is_leased(s, space.segment));
     fb_space_end(s, &space);
     CHECK(!fb_segment_is_leased(s, space.segment));
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(datasets_and_queues_fill_segments_of_their_own)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     struct fb_space a, b, c;
     uint32_t one = fb_dataset_slot(s, 1, true), two = fb_dataset_slot(s, 2, true);
@@ -149,7 +140,6 @@ static int by_place(const void *a, const void *b)
 TEST(writers_of_two_processes_never_get_the_same_room)
 {
     enum { THREADS = 4 };
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     fb_store *stores[2] = {fixture_open(&f), fixture_open(&f)};
     struct taker *takers = calloc(THREADS, sizeof *takers);
@@ -190,9 +180,7 @@ TEST(writers_of_two_processes_never_get_the_same_room)
 /* A writer that comes late to a segment that somebody else has sealed, evicted and taken anew. */
 TEST(sealing_touches_only_what_is_open)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     fill_segment(s, 0, 60000);
     uint32_t segment = block_segment(s, 0);
     uint64_t age = atomic_load(&s->segments[segment].age), clock = atomic_load(&s->shared->age);
@@ -200,23 +188,19 @@ TEST(sealing_touches_only_what_is_open)
     CHECK_EQ(atomic_load(&s->segments[segment].age), age);
     CHECK_EQ(atomic_load(&s->shared->age), clock);
     CHECK_EQ(fb_segment_state_of(s, segment), FB_SEALED);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- table entries ---- */
 
 TEST(the_table_grows_down_from_the_end)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
-    char name[32], path[FB_PATH_MAX];
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    char path[FB_PATH_MAX];
     for (uint64_t i = 0; i < 10; i++)
         CHECK(block_put(s, i, 0, 100 + i));
     uint32_t segment = block_segment(s, 0);
-    fb_segfile_name(s, segment, name);
-    fixture_tier_path(&f, 0, name, path);
+    fixture_segment_path(&f, s, segment, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     CHECK_GE(fd, 0);
     for (uint64_t i = 0; i < 10; i++) {
@@ -232,15 +216,12 @@ TEST(the_table_grows_down_from_the_end)
         CHECK_EQ(record.owner, s->me);
     }
     close(fd);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 TEST(an_entry_of_an_older_use_is_no_entry)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_record record;
     struct fb_space space = take(s, 1, 100);
     CHECK_EQ(fb_record_read(s, space.segment, space.record, &record), 0);
@@ -261,9 +242,7 @@ static bool valid_with(fb_store *s, uint32_t segment, struct fb_record record)
 
 TEST(entries_that_lead_out_of_the_data_are_no_entries)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_record good, bad;
     CHECK(block_put(s, 1, 0, 1000));
     uint32_t segment = block_segment(s, 1);
@@ -289,14 +268,12 @@ TEST(entries_that_lead_out_of_the_data_are_no_entries)
     bad.generation++;
     CHECK(!valid_with(s, segment, bad));
     CHECK_NE(fb_record_read(s, segment, (1u << 21) - 1, &bad), 0); /* before the file's first byte */
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* A slot keeps 14 bits of the record's number: above 16,384 records several fit it. */
 TEST(records_beyond_fourteen_bits_are_told_apart)
 {
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     f.config.checksum = FB_CHECKSUM_READ;
     fb_store *s = fixture_open(&f);
@@ -311,17 +288,14 @@ TEST(records_beyond_fourteen_bits_are_told_apart)
         CHECK_EQ(fb_record_of_place(s, found.place, key.lo, key.check, &record), i);
         CHECK(block_hit(s, i, 0, 0));
     }
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- datasets and the account ---- */
 
 TEST(the_dataset_table_is_bounded)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     struct fb_key key = key_of_number(1);
     CHECK_EQ(fb_dataset_slot(a, 77, false), FB_DATASETS_MAX);
     uint32_t slot = fb_dataset_slot(a, 77, true);
@@ -333,15 +307,12 @@ TEST(the_dataset_table_is_bounded)
     CHECK_EQ(fb_put(a, &key, UINT32_MAX, "x", 1, -1), -ENOSPC);
     CHECK_EQ(fb_put(a, &key, 77, "x", 1, -1), 0);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(the_account_follows_the_states)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_usage u;
     uint64_t each = s->super->tiers[0].segment_bytes;
     fb_tier_usage(s, 0, &u);

@@ -123,8 +123,7 @@ static void end(pthread_t thread)
         CHECK_EQ(atomic_load(&own->row_leases[segment]), 0);
     store_is_sound(other);
     fb_close(other);
-    fb_close(own);
-    fixture_end(&f);
+    fixture_end_store(&f, own);
 }
 
 TEST(a_reader_stopped_anywhere_uses_no_bytes_of_another_use)

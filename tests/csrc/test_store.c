@@ -1,20 +1,25 @@
 /* Blocks in and out: lengths, versions, expiry, pins, checksums, reservations, slots that lie. */
 #include <unistd.h>
 
+#include "platform.h"
+#include "read.h"
 #include "rows.h"
 #include "store_fixture.h"
+#include "write.h"
 
 #define QUOTA (32 * MIB)
+
+static struct fixture f;
 
 static const uint64_t lengths[] = {0,       1,     7,     8,      63,     64,     4095,   4096,
                                    65535,   65536, 65537, 131071, 131072, 131073, 200001, (1u << 20) - 1,
                                    1u << 20};
 enum { LENGTHS = sizeof lengths / sizeof lengths[0] };
 
-static void come_back(struct fixture *f, enum fb_checksum checksum)
+static void come_back(enum fb_checksum checksum)
 {
-    f->config.checksum = checksum;
-    fb_store *a = fixture_open(f), *b = fixture_open(f);
+    f.config.checksum = checksum;
+    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
     for (uint64_t i = 0; i < LENGTHS; i++)
         CHECK(block_put(a, i, 0, lengths[i]));
     for (uint64_t i = 0; i < LENGTHS; i++) {
@@ -26,7 +31,7 @@ static void come_back(struct fixture *f, enum fb_checksum checksum)
     store_is_sound(a);
     fb_close(a);
     fb_close(b);
-    a = fixture_open(f);
+    a = fixture_open(&f);
     for (uint64_t i = 0; i < LENGTHS; i++)
         CHECK(block_hit(a, i, 0, lengths[i]));
     CHECK_EQ(store_blocks(a), LENGTHS);
@@ -37,9 +42,8 @@ static void come_back(struct fixture *f, enum fb_checksum checksum)
 TEST(every_length_comes_back_from_memory)
 {
     for (int checksum = FB_CHECKSUM_NONE; checksum <= FB_CHECKSUM_READ; checksum++) {
-        struct fixture f;
         fixture_begin(&f, QUOTA);
-        come_back(&f, checksum);
+        come_back(checksum);
         fixture_end(&f);
     }
 }
@@ -47,11 +51,10 @@ TEST(every_length_comes_back_from_memory)
 TEST(every_length_comes_back_from_disk)
 {
     for (int map = 0; map < 2; map++) {
-        struct fixture f;
         fixture_begin(&f, QUOTA);
         f.config.tiers[0].medium = FB_SSD;
         f.config.map_disk = map;
-        come_back(&f, FB_CHECKSUM_LOAD);
+        come_back(FB_CHECKSUM_LOAD);
         fixture_end(&f);
     }
 }
@@ -59,7 +62,6 @@ TEST(every_length_comes_back_from_disk)
 TEST(a_part_is_read_from_any_offset)
 {
     for (int medium = FB_MEM; medium <= FB_SSD; medium++) {
-        struct fixture f;
         fixture_begin(&f, QUOTA);
         f.config.tiers[0].medium = (uint32_t)medium;
         fb_store *s = fixture_open(&f);
@@ -78,16 +80,13 @@ TEST(a_part_is_read_from_any_offset)
             }
         free(whole);
         free(part);
-        fb_close(s);
-        fixture_end(&f);
+        fixture_end_store(&f, s);
     }
 }
 
 TEST(the_newest_version_is_read_by_all)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     for (uint32_t version = 0; version < 5; version++) {
         CHECK(block_put(version % 2 ? a : b, 1, version, 1000 + version));
         CHECK(block_hit(a, 1, version, 1000 + version));
@@ -103,15 +102,12 @@ TEST(the_newest_version_is_read_by_all)
     CHECK_EQ(store_counter(a, FB_C_DELETED), 1);
     store_is_sound(a);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(a_ttl_ends_by_the_stores_clock)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     struct fb_key short_lived = key_of_number(1), long_lived = key_of_number(2), at_once = key_of_number(3);
     CHECK_EQ(fb_put(a, &short_lived, 0, "a", 1, 10), 0);
     CHECK_EQ(fb_put(a, &long_lived, 0, "b", 1, 1e12), 0);
@@ -133,15 +129,29 @@ TEST(a_ttl_ends_by_the_stores_clock)
     CHECK_EQ(fb_maintain(a), 0);
     CHECK_EQ(store_blocks(a), 0);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
+}
+
+TEST(a_block_that_is_given_more_time_is_not_dropped_by_who_saw_it_expired)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    struct fb_key key = key_of_number(1);
+    CHECK_EQ(fb_drop_expired(s, &key), -ENOENT);
+    CHECK_EQ(fb_put(s, &key, 0, "a", 1, 10), 0);
+    CHECK_EQ(fb_expire(s, &key, 1000), 0);
+    fb_clock_advance(s, 100 * 1000);
+    CHECK_EQ(fb_drop_expired(s, &key), -EAGAIN);
+    CHECK(fb_contains(s, &key));
+    fb_clock_advance(s, 1000 * 1000);
+    CHECK_EQ(fb_drop_expired(s, &key), 0);
+    CHECK_EQ(store_blocks(s), 0);
+    CHECK_EQ(store_counter(s, FB_C_EXPIRED), 1);
+    fixture_end_store(&f, s);
 }
 
 TEST(pins_are_refused_above_their_share)
 {
-    struct fixture f;
-    fixture_begin(&f, 16 * MIB);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, 16 * MIB);
     const uint64_t length = 1u << 20;
     uint64_t pinned = 0;
     for (; block_put(s, pinned, 0, length); pinned++) {
@@ -161,17 +171,14 @@ TEST(pins_are_refused_above_their_share)
     /* A version that replaces a pinned one is pinned. */
     CHECK(block_put(s, 1, 1, 100));
     CHECK(FB_PLACE_FLAGS(block_found(s, 1).place) & FB_SLOT_PINNED);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- reservations ---- */
 
 TEST(a_reservation_is_seen_once_it_is_committed)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *a = fixture_open(&f), *b = fixture_open(&f);
+    fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     for (uint64_t i = 0; i < LENGTHS; i++) {
         struct fb_key key = key_of_number(i);
         struct fb_fill fill;
@@ -190,15 +197,12 @@ TEST(a_reservation_is_seen_once_it_is_committed)
     CHECK(!fb_segment_is_leased(a, segment));
     store_is_sound(a);
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 TEST(without_room_a_reservation_is_a_buffer_of_its_own)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     struct fb_fill fill;
     CHECK_EQ(fb_reserve(s, &key, 0, FB_BLOCK_BYTES_MAX + 1ull, -1, &fill), 0);
@@ -209,23 +213,22 @@ TEST(without_room_a_reservation_is_a_buffer_of_its_own)
     CHECK_EQ(fb_reserve(s, &key, 0, FB_BLOCK_BYTES_MAX, -1, &fill), 0); /* no segment is that large */
     CHECK_EQ(fill.segment, FB_NO_SEGMENT);
     fb_fill_abandon(s, &fill);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* ---- bytes that are not what they were ---- */
 
-static void expect_dropped(const struct fixture *f, uint64_t length, uint64_t offset)
+static void expect_dropped(uint64_t length, uint64_t offset)
 {
-    fb_store *s = fixture_open(f);
+    fb_store *s = fixture_open(&f);
     CHECK(block_put(s, 1, 0, length));
     CHECK(block_put(s, 2, 0, length));
-    if (f->config.checksum == FB_CHECKSUM_LOAD) {
+    if (f.config.checksum == FB_CHECKSUM_LOAD) {
         fb_close(s);
-        s = fixture_open(f);
+        s = fixture_open(&f);
     }
     uint64_t missed = store_counter(s, FB_C_MISS_CHECKSUM);
-    block_damage(f, s, 1, offset);
+    block_damage(&f, s, 1, offset);
     CHECK(!block_hit(s, 1, 0, length));
     CHECK_EQ(store_counter(s, FB_C_MISS_CHECKSUM), missed + 1);
     struct fb_key key = key_of_number(1);
@@ -242,21 +245,39 @@ TEST(damaged_data_is_a_miss_at_the_first_read_of_a_process)
     for (int checksum = FB_CHECKSUM_LOAD; checksum <= FB_CHECKSUM_READ; checksum++)
         for (size_t i = 0; i < sizeof of / sizeof of[0]; i++)
             for (int medium = FB_MEM; medium <= FB_SSD; medium++) {
-                struct fixture f;
                 fixture_begin(&f, QUOTA);
                 f.config.tiers[0].medium = (uint32_t)medium;
                 f.config.checksum = (uint32_t)checksum;
-                expect_dropped(&f, of[i][0], of[i][1]);
+                expect_dropped(of[i][0], of[i][1]);
                 fixture_end(&f);
             }
 }
 
+TEST(a_reader_does_not_wait_for_a_page_to_say_that_it_verified)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA), *writer = fixture_open(&f);
+    CHECK(block_put(s, 1, 0, 1000));
+    atomic_fetch_add(&s->shared->verify_generation, 1);
+    struct fb_found found = block_found(s, 1);
+    CHECK_EQ(fb_lock(writer, &s->metas[found.page].lock, 1000), 0);
+    int64_t begun = fb_boottime_ms();
+    CHECK(block_hit(s, 1, 0, 1000));
+    struct fb_key key = key_of_number(1);
+    fb_block_mark_verified(s, &key, &found); /* the writer came after the look at the lock */
+    CHECK_LT(fb_boottime_ms() - begun, 500); /* who waits, waits for a second */
+    CHECK_EQ(block_found(s, 1).place, found.place);
+    fb_index_unlock(writer, found.page);
+    CHECK(block_hit(s, 1, 0, 1000));
+    CHECK_EQ(FB_PLACE_VERIFIED(block_found(s, 1).place), atomic_load(&s->shared->verify_generation));
+    fb_close(writer);
+    fixture_end_store(&f, s);
+}
+
 TEST(damaged_checksums_of_chunks_are_as_bad_as_damaged_data)
 {
-    struct fixture f;
     fixture_begin(&f, QUOTA);
     f.config.checksum = FB_CHECKSUM_READ;
-    expect_dropped(&f, 200001, 200008); /* behind the data, 8-byte aligned */
+    expect_dropped(200001, 200008); /* behind the data, 8-byte aligned */
     fixture_end(&f);
 }
 
@@ -280,9 +301,7 @@ static void expect_hostile_slot_dropped(fb_store *s, uint64_t place, uint64_t ex
 
 TEST(slots_that_lead_out_of_their_segment_are_dropped)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     CHECK(block_put(s, 1, 0, 1000));
     uint64_t file_bytes = s->super->tiers[0].segment_bytes;
     uint32_t verified = atomic_load(&s->shared->verify_generation), length = 1000;
@@ -303,17 +322,14 @@ TEST(slots_that_lead_out_of_their_segment_are_dropped)
     expect_hostile_slot_dropped(s, FB_PLACE(FB_SLOT_PRESENT, 0, 0, 0, 64, 20), good); /* no such file */
     CHECK(block_hit(s, 1, 0, 1000));
     store_is_sound(s);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 /* A slot that says `whole` of a segment that is none must not make a view as long as some other field says.
  */
 TEST(a_whole_slot_of_a_slotted_segment_is_no_whole_file)
 {
-    struct fixture f;
-    fixture_begin(&f, QUOTA);
-    fb_store *s = fixture_open(&f);
+    fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(77);
     struct fb_hit hit;
     uint64_t old;
@@ -325,8 +341,7 @@ TEST(a_whole_slot_of_a_slotted_segment_is_no_whole_file)
     CHECK_EQ(fb_index_put(s, &key, place, 0, NULL, NULL, &old), 0);
     CHECK_EQ(fb_whole_get(s, &key, &hit), -ENOENT);
     CHECK_EQ(atomic_load(&s->row_leases[segment]), 0);
-    fb_close(s);
-    fixture_end(&f);
+    fixture_end_store(&f, s);
 }
 
 CHECK_MAIN

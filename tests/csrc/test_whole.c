@@ -24,8 +24,7 @@ static void begin(void)
 static void end(void)
 {
     fb_close(b);
-    fb_close(a);
-    fixture_end(&f);
+    fixture_end_store(&f, a);
 }
 
 /* A little more than a segment, its last block short; at most 1/16 of the quota. */

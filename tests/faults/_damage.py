@@ -16,13 +16,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from forebay.config import Medium
+from forebay.config import KIB, MIB, Medium
 from forebay.store import BlockStore, Tier
 from tests.faults._child import Child
 
-KIB = 1 << 10
-MIB = 1 << 20
-
+MEDIA: tuple[Medium, ...] = ("MEM", "SSD")
+INDEXES = ("trusted", "lost")  # what a test does to the index before it opens the store again
 
 _POOL = hashlib.shake_128(b"blocks").digest(3 * MIB)
 
@@ -126,6 +125,17 @@ class CacheFolder:
         found = [(path, path.read_bytes().find(content)) for path in self.segments(tier)]
         ((path, offset),) = [(path, offset) for path, offset in found if offset >= 0]
         return path, offset
+
+
+def expect_lost(folder: CacheFolder, index: str, lost: set[bytes]) -> None:
+    """Open the store with its index or without: only these blocks are gone, and can be put again."""
+    if index == "lost":
+        folder.index.unlink()
+    with folder.open() as store:
+        rebuilt(store)
+        assert folder.warm(store) == set(folder.sizes) - lost
+        folder.heal(store)
+        assert store.check().ok
 
 
 def one_tier(root: Path, tier_path: Path, medium: Medium, quota: int | str = "16MiB") -> CacheFolder:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
-from tests.faults._damage import CacheFolder, block, count, flip, rebuilt
+from tests.faults._damage import MEDIA, CacheFolder, block, count, flip, rebuilt
 from tests.faults._damage_layout import (
     CHUNK_BYTES,
     Record,
@@ -25,16 +24,19 @@ from tests.faults.conftest import MakeFolder
 SMALL, LARGE = 5_000, 200_000  # one checksum; four chunks, each with its own
 VICTIM = b"small3"
 LARGE_VICTIM = b"large1"
-MEDIA: tuple[Medium, ...] = ("MEM", "SSD")
 
 ENTRY_FIELDS = [name for name, *_ in Record._fields_]
 SUPER_FIELDS = [name for name, *_ in SegmentSuper._fields_]
 
 
-def _fill(folder: CacheFolder) -> None:
+@pytest.fixture(params=MEDIA)
+def folder(make_folder: MakeFolder, request: pytest.FixtureRequest) -> CacheFolder:
+    """Small and large blocks on one medium."""
+    folder = make_folder(request.param)
     with folder.open() as store:
         folder.fill(store, 20, SMALL, "small")
         folder.fill(store, 6, LARGE, "large")
+    return folder
 
 
 def _data(key: bytes, at: Callable[[int], int]) -> Callable[[CacheFolder], tuple[Path, int]]:
@@ -79,13 +81,8 @@ FLIPS: dict[str, tuple[bytes, Callable[[CacheFolder], tuple[Path, int]]]] = {
 }
 
 
-@pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("what", FLIPS)
-def test_a_flip_at_rest_is_found_at_the_first_read(
-    make_folder: MakeFolder, medium: Medium, what: str
-) -> None:
-    folder = make_folder(medium)
-    _fill(folder)
+def test_a_flip_at_rest_is_found_at_the_first_read(folder: CacheFolder, what: str) -> None:
     victim, place = FLIPS[what]
     flip(*place(folder))
     with folder.open() as store:
@@ -96,13 +93,8 @@ def test_a_flip_at_rest_is_found_at_the_first_read(
         assert store.check().bad_checksums == 0
 
 
-@pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("what", FLIPS)
-def test_a_flip_while_open_is_found_at_the_next_read(
-    make_folder: MakeFolder, medium: Medium, what: str
-) -> None:
-    folder = make_folder(medium)
-    _fill(folder)
+def test_a_flip_while_open_is_found_at_the_next_read(folder: CacheFolder, what: str) -> None:
     victim, place = FLIPS[what]
     with folder.open(checksum="read") as store:
         assert folder.warm(store) == set(folder.sizes)
@@ -112,11 +104,8 @@ def test_a_flip_while_open_is_found_at_the_next_read(
         folder.heal(store)
 
 
-@pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("what", FLIPS)
-def test_a_flip_does_not_survive_a_rebuild(make_folder: MakeFolder, medium: Medium, what: str) -> None:
-    folder = make_folder(medium)
-    _fill(folder)
+def test_a_flip_does_not_survive_a_rebuild(folder: CacheFolder, what: str) -> None:
     victim, place = FLIPS[what]
     flip(*place(folder))
     folder.index.unlink()
@@ -127,13 +116,8 @@ def test_a_flip_does_not_survive_a_rebuild(make_folder: MakeFolder, medium: Medi
         folder.heal(store)
 
 
-@pytest.mark.parametrize("medium", MEDIA)
 @pytest.mark.parametrize("name", SUPER_FIELDS)
-def test_a_flip_in_a_segments_superblock_costs_at_most_that_segment(
-    make_folder: MakeFolder, medium: Medium, name: str
-) -> None:
-    folder = make_folder(medium)
-    _fill(folder)
+def test_a_flip_in_a_segments_superblock_costs_at_most_that_segment(folder: CacheFolder, name: str) -> None:
     path, _ = folder.place_of(VICTIM)
     inside = {key for key in folder.sizes if folder.place_of(key)[0] == path}
     assert inside < set(folder.sizes)
@@ -149,10 +133,7 @@ def test_a_flip_in_a_segments_superblock_costs_at_most_that_segment(
         folder.heal(store)
 
 
-@pytest.mark.parametrize("medium", MEDIA)
-def test_checksums_can_be_left_out(make_folder: MakeFolder, medium: Medium) -> None:
-    folder = make_folder(medium)
-    _fill(folder)
+def test_checksums_can_be_left_out(folder: CacheFolder) -> None:
     path, offset = folder.place_of(VICTIM)
     flip(path, offset)
     right = block(VICTIM, SMALL)

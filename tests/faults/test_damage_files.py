@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
+from forebay.config import KIB, MIB, Medium
 from tests.faults._child import Child
-from tests.faults._damage import KIB, MIB, CacheFolder, block, count, punch, rebuilt
+from tests.faults._damage import INDEXES, MEDIA, CacheFolder, block, count, expect_lost, punch, rebuilt
 from tests.faults.conftest import MakeFolder
 
-MEDIA: tuple[Medium, ...] = ("MEM", "SSD")
 ANSWER_S = 20.0
 SIZE = 20_000
 
@@ -41,7 +40,7 @@ def _victim(folder: CacheFolder) -> tuple[Path, set[bytes]]:
 # ---- while closed ----
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("left", ["nothing", "superblock", "half", "all but a byte"])
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_segment_truncated_at_rest(make_folder: MakeFolder, medium: Medium, left: str, index: str) -> None:
@@ -52,13 +51,7 @@ def test_a_segment_truncated_at_rest(make_folder: MakeFolder, medium: Medium, le
     os.truncate(
         path, {"nothing": 0, "superblock": 4 * KIB, "half": size // 2, "all but a byte": size - 1}[left]
     )
-    if index == "lost":
-        folder.index.unlink()
-    with folder.open() as store:
-        rebuilt(store)
-        assert folder.warm(store) == set(folder.sizes) - inside
-        folder.heal(store)
-        assert store.check().ok
+    expect_lost(folder, index, inside)
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -75,7 +68,7 @@ def test_a_hole_at_rest(make_folder: MakeFolder, medium: Medium) -> None:
         folder.heal(store)
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_hole_over_the_record_table(make_folder: MakeFolder, medium: Medium, index: str) -> None:
     folder = make_folder(medium)
@@ -83,12 +76,7 @@ def test_a_hole_over_the_record_table(make_folder: MakeFolder, medium: Medium, i
     path, inside = _victim(folder)
     size = path.stat().st_size
     punch(path, size - 8 * KIB, 8 * KIB)
-    if index == "lost":
-        folder.index.unlink()
-    with folder.open() as store:
-        rebuilt(store)
-        assert folder.warm(store) == set(folder.sizes) - inside
-        folder.heal(store)
+    expect_lost(folder, index, inside)
 
 
 def _remove(path: Path) -> None:
@@ -163,7 +151,7 @@ def _goes_on(folder: CacheFolder) -> None:
         assert status["used_bytes"] > 0.5 * status["quota_bytes"]
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("what", REPLACEMENTS)
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_segment_replaced_at_rest(make_folder: MakeFolder, medium: Medium, what: str, index: str) -> None:

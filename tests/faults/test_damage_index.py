@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from forebay.config import KIB
 from forebay.errors import ConfigError
 from forebay.store import BlockStore
-from tests.faults._damage import KIB, CacheFolder, block, count, flip, rebuilt
+from tests.faults._damage import CacheFolder, block, count, flip, rebuilt
 from tests.faults._damage_layout import (
     PAGE_BYTES,
     SUPER_BYTES,

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
+from forebay.config import KIB, MIB, Medium
 from forebay.store import BlockStore
-from tests.faults._damage import KIB, MIB, CacheFolder, block, count, flip, rebuilt
+from tests.faults._damage import INDEXES, MEDIA, CacheFolder, block, count, expect_lost, flip, rebuilt
 from tests.faults._damage_layout import RECORD_BYTES, Record, SegmentSuper, crc32c, load, record_offset, save
 from tests.faults.conftest import MakeFolder
 
-MEDIA: tuple[Medium, ...] = ("MEM", "SSD")
 SIZE = 20_000
 ONE, OTHER = b"k3", b"k7"
 
@@ -87,7 +86,7 @@ MISPLACEMENTS: dict[str, tuple[Callable[[_Pair], None], set[bytes], set[bytes]]]
 }
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("what", MISPLACEMENTS)
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_misplaced_record_is_a_miss(make_folder: MakeFolder, medium: Medium, what: str, index: str) -> None:
@@ -95,13 +94,7 @@ def test_a_misplaced_record_is_a_miss(make_folder: MakeFolder, medium: Medium, w
     folder.made(20)
     act, lost_with_index, lost_without = MISPLACEMENTS[what]
     act(_Pair(folder))
-    if index == "lost":
-        folder.index.unlink()
-    with folder.open() as store:
-        rebuilt(store)
-        lost = lost_with_index if index == "trusted" else lost_without
-        assert folder.warm(store) == set(folder.sizes) - lost
-        folder.heal(store)
+    expect_lost(folder, index, lost_with_index if index == "trusted" else lost_without)
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -190,7 +183,7 @@ def test_two_blocks_of_a_whole_file_swapped_are_found(files: CacheFolder) -> Non
         assert _file(store, b"b") == block(b"b", FILE_BYTES)
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 def test_whole_segments_with_their_names_exchanged_are_found(files: CacheFolder, index: str) -> None:
     a, b = files.segments()
     aside = a.with_name("aside")
@@ -207,7 +200,7 @@ def test_whole_segments_with_their_names_exchanged_are_found(files: CacheFolder,
             assert _file(store, name) == block(name, FILE_BYTES)
 
 
-@pytest.mark.parametrize("index", ["trusted", "lost"])
+@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("part", ["data", "sum", "entry"])
 def test_a_flip_in_a_whole_file(files: CacheFolder, part: str, index: str) -> None:
     a, _ = files.segments()

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
+from forebay.config import MIB, Medium
 from forebay.store import BlockStore
 from tests.faults._child import Child, wait_until
-from tests.faults._damage import MIB, CacheFolder, block, count, rebuilt
+from tests.faults._damage import CacheFolder, block, count, rebuilt
 from tests.faults._damage_layout import edited_super
 from tests.faults.conftest import MakeFolder
 
@@ -91,6 +91,7 @@ def test_the_maintainer_rebuilds_by_itself_also_for_readers(make_folder: MakeFol
     _another_boot(folder)
     with folder.open(maintainer=True) as store:
         wait_until(lambda: folder.warm(store) == set(folder.sizes), "all blocks are back", 10)
+        wait_until(lambda: not store.status()["index"]["rebuilding"], "the rebuild is at its end", 10)
 
 
 @pytest.mark.parametrize("crash", CRASHES)

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from forebay.config import MIB
 from forebay.store import Tier
 from forebay.testing.tier import FaultyTier
 from tests.faults._child import Child, wait_until
-from tests.faults._damage import MIB, CacheFolder, block, nothing_left
+from tests.faults._damage import CacheFolder, block, nothing_left
 from tests.faults._damage_inject import failing
 
 SIZE = 20_000
@@ -125,6 +126,19 @@ def _is_well(process: Process) -> None:
     assert min(tier["committed_blocks"] for tier in process.status()["tiers"]) > 20
 
 
+def _comes_back(process: Process, *others: Process) -> None:
+    """The bad disk is used again, by the other processes too, but for the blocks that it has lost."""
+    sizes = process.folder.sizes
+    process.wait_back(BAD)
+    for key in set(sizes) - process.read():
+        del sizes[key]
+    _is_well(process)
+    for other in others:
+        assert other.read() == set(sizes)
+        other.put("by the other", 50)
+        assert process.read() == set(sizes)
+
+
 def test_eio_on_write(folder: CacheFolder) -> None:
     with opened(folder) as process:
         assert len(process.put("early", 200)) == 200
@@ -167,10 +181,7 @@ def test_eio_on_sync_gives_up_what_may_not_have_reached_the_disk(folder: CacheFo
         on_bad = _keys_of_tier(folder, BAD)
         wait_until(lambda: len(on_bad - process.read()) > 40, "unsynced segments are given up", BACK_WITHIN_S)
         fault.close()
-        process.wait_back(BAD)
-        for key in set(folder.sizes) - process.read():
-            del folder.sizes[key]
-        _is_well(process)
+        _comes_back(process)
 
 
 @pytest.fixture
@@ -196,13 +207,7 @@ def test_a_disk_that_goes_read_only_and_is_replaced(disk: FaultyTier, folder: Ca
             assert process.failed(BAD), "an empty mount point is not the disk"
         assert list(disk.path.iterdir()) == [], "something was written below the mount point"
         disk.plug_in()
-        process.wait_back(BAD)
-        for key in set(folder.sizes) - process.read():
-            del folder.sizes[key]
-        _is_well(process)
-        assert other.read() == set(folder.sizes)
-        other.put("by the other", 50)
-        assert process.read() == set(folder.sizes)
+        _comes_back(process, other)
         assert any(disk.path.rglob("seg-*"))
 
 
@@ -218,13 +223,7 @@ def test_a_tiers_directory_removed_under_its_users(folder: CacheFolder) -> None:
         assert len(other.put("late", 50)) == 50
         assert not Path(folder.tiers[BAD].path).exists(), "only who opens the store makes the directory"
         Path(folder.tiers[BAD].path).mkdir()
-        process.wait_back(BAD)
-        for key in set(folder.sizes) - process.read():
-            del folder.sizes[key]
-        _is_well(process)
-        assert other.read() == set(folder.sizes)
-        other.put("by the other", 50)
-        assert process.read() == set(folder.sizes)
+        _comes_back(process, other)
 
 
 def test_a_disk_that_is_missing_at_the_start_comes_back_with_its_blocks(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from forebay.config import MIB
 from forebay.store import BlockStore
 from forebay.testing.tier import FaultyTier
-from tests.faults._damage import MIB, CacheFolder, count, nothing_left, one_tier
+from tests.faults._damage import CacheFolder, count, nothing_left, one_tier
 
 SIZE = 100_000
 DISK_BYTES = 40 * MIB

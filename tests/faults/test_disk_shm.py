@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from forebay.config import MIB
 from forebay.store import BlockStore, Tier
 from tests.faults._child import run
-from tests.faults._damage import MIB, CacheFolder, block
+from tests.faults._damage import CacheFolder, block
 from tests.faults._damage_mounts import cover, private_mounts
 
 SHM_BYTES = 64 * MIB

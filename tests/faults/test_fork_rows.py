@@ -15,9 +15,9 @@ import pytest
 
 from forebay.store import BlockStore
 from tests.faults._child import Child, run, wait_until
+from tests.faults._held import BLOCK, held, recycle, still_right, take, with_block
 from tests.faults._place import Place, settle
 from tests.faults._world import Block
-from tests.faults.test_fork_views import BLOCK, held, recycle, take
 
 ROWS: Final = 2  # the smallest table
 # Its own look at the folder is one of the entries, and gone when it comes to be read.
@@ -32,14 +32,7 @@ for name in os.listdir("/proc/self/fd"):
 @pytest.fixture
 def full(memory_path: Path) -> Place:
     """A store whose table has two rows, with the block in it."""
-    place = Place.under(memory_path, quota="8MiB")
-
-    def make(link: Connection) -> None:
-        with place.open(rows=ROWS) as store:
-            assert store.put(BLOCK.key, BLOCK.data)
-
-    run(make)
-    return place
+    return with_block(Place.under(memory_path, quota="8MiB"), rows=ROWS)
 
 
 def occupy(link: Connection, place: Place) -> None:
@@ -121,13 +114,7 @@ def test_with_a_full_table_a_childs_view_outlives_its_parents_close(full: Place)
     def parent(link: Connection) -> bool:
         store = place_of(full)
         view = take(store)
-
-        def child(inner: Connection) -> bool:
-            inner.send("forked")
-            inner.recv()
-            return view == BLOCK.data
-
-        with Child(child) as heir:
+        with Child(still_right, view) as heir:
             assert heir.receive() == "forked"
             link.send("forked")
             link.recv()

@@ -6,73 +6,27 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from forebay.store import BlockStore, View
 from tests.faults._child import Child, run
-from tests.faults._place import Place, settle
+from tests.faults._held import BLOCK, held, recycle, still_right, take, with_block
+from tests.faults._place import Place
 from tests.faults._world import Block
-
-BLOCK: Final = Block(1, 50_000)
-JUNK: Final = 9  # the dataset that segments are recycled for
 
 
 @pytest.fixture
 def place(memory_path: Path) -> Place:
     """A store of seven segments, with the block in it."""
-    place = Place.under(memory_path, quota="8MiB")
-
-    def make(link: Connection) -> None:
-        with place.open() as store:
-            assert store.put(BLOCK.key, BLOCK.data)
-
-    run(make)
-    return place
-
-
-def take(store: BlockStore) -> View:
-    """Return a zero-copy view of the block."""
-    view = store.get(BLOCK.key)
-    assert view is not None
-    assert view.zero_copy
-    return view
-
-
-def recycle(store: BlockStore) -> None:
-    """Evict everything and write all segments that can be had anew, twice."""
-    store.free_dataset(0)
-    settle(store)
-    for version in range(2):
-        numbers = iter(range(1000, 2000))
-        while store.put((junk := Block(next(numbers), 60_000, version)).key, junk.data, dataset=JUNK):
-            pass
-        store.free_dataset(JUNK)
-        settle(store)
-    assert store.get(BLOCK.key) is None
-
-
-def held(store: BlockStore) -> tuple[int, int]:
-    """Return the segments held and the processes that hold, after maintenance."""
-    settle(store)
-    status = store.status()
-    tier = status["tiers"][0]
-    assert tier["held_bytes"] == tier["segments_held"] * tier["segment_bytes"]
-    return tier["segments_held"], len(status["holders"])
+    return with_block(Place.under(memory_path, quota="8MiB"))
 
 
 def test_a_childs_view_outlives_its_parents_release_and_the_eviction(place: Place) -> None:
     def parent(link: Connection) -> None:
         with place.open() as store:
             view = take(store)
-
-            def child(inner: Connection) -> bool:
-                inner.send("forked")
-                inner.recv()
-                return view == BLOCK.data
-
-            with Child(child) as heir:
+            with Child(still_right, view) as heir:
                 assert heir.receive() == "forked"
                 view.release()
                 recycle(store)

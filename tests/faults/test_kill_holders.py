@@ -12,21 +12,15 @@ from typing import Final
 import pytest
 
 from forebay.store import BlockStore
-from tests.faults._child import Child, run, wait_until
+from tests.faults._child import Child, wait_until
+from tests.faults._held import held, recycle, take, with_block
 from tests.faults._place import Place
 from tests.faults._points import CHURNED
 from tests.faults._world import Block
-from tests.faults.test_fork_views import BLOCK, held, recycle, take
 
 READERS: Final = 6
 # A put that finds no room looks whether there is a maintainer; its sign of life lasts two seconds.
 TAKEOVER_S: Final = 1.9
-
-
-def put_block(link: Connection, place: Place) -> None:
-    """Body: put the block."""
-    with place.open() as store:
-        assert store.put(BLOCK.key, BLOCK.data)
 
 
 def hold(link: Connection, place: Place) -> None:
@@ -38,8 +32,7 @@ def hold(link: Connection, place: Place) -> None:
 
 
 def test_leases_of_killed_readers_are_reclaimed(memory_path: Path) -> None:
-    place = Place.under(memory_path, quota="8MiB")
-    run(put_block, place)
+    place = with_block(Place.under(memory_path, quota="8MiB"))
     with ExitStack() as stack:
         readers = [stack.enter_context(Child(hold, place)) for _ in range(READERS)]
         assert [reader.receive() for reader in readers] == [3] * READERS
@@ -66,8 +59,7 @@ def test_leases_of_killed_readers_are_reclaimed(memory_path: Path) -> None:
 
 
 def test_a_row_taken_anew_has_none_of_the_dead_ones_leases(memory_path: Path) -> None:
-    place = Place.under(memory_path, quota="8MiB")
-    run(put_block, place)
+    place = with_block(Place.under(memory_path, quota="8MiB"))
 
     def watch(link: Connection) -> None:
         with place.open() as store:

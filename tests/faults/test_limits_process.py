@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
+from forebay.config import MIB, Medium
 from forebay.store import BlockStore
 from tests.faults._child import run
-from tests.faults._damage import MIB, CacheFolder, count, rebuilt
+from tests.faults._damage import MEDIA, CacheFolder, count, rebuilt
 from tests.faults.conftest import MakeFolder
 
 SIZE = 20_000
-MEDIA: tuple[Medium, ...] = ("MEM", "SSD")
 
 
 @contextmanager
@@ -118,48 +117,47 @@ def test_out_of_descriptors_a_store_does_not_open_and_loses_nothing(make_folder:
         assert folder.warm(store) == set(folder.sizes)
 
 
-def test_a_rebuild_out_of_descriptors_gives_up_no_segment(make_folder: MakeFolder) -> None:
+@pytest.fixture
+def full(make_folder: MakeFolder) -> CacheFolder:
+    """Many segments on a disk."""
     folder = make_folder("SSD")
     folder.made(300, SIZE)
-    folder.index.unlink()
+    return folder
 
-    def act() -> None:
+
+def _loses_nothing(folder: CacheFolder, act: Callable[[BlockStore], object]) -> None:
+    """A process acts without a descriptor to spare, and every block is there when it has some again."""
+
+    def without_descriptors() -> None:
         with folder.open() as store:
             with _descriptors_left(0):
-                for _ in range(5):
-                    store.maintain()
+                act(store)
             rebuilt(store)
             assert folder.warm(store) == set(folder.sizes)
 
-    _in_child(act)
+    _in_child(without_descriptors)
 
 
-def test_the_check_out_of_descriptors_repairs_nothing_away(make_folder: MakeFolder) -> None:
-    folder = make_folder("SSD")
-    folder.made(300, SIZE)
-
-    def act() -> None:
-        with folder.open() as store:
-            with _descriptors_left(0):
-                store.check(repair=True)
-            assert folder.warm(store) == set(folder.sizes)
-
-    _in_child(act)
+def _maintain(store: BlockStore) -> None:
+    for _ in range(5):
+        store.maintain()
 
 
-def test_eviction_out_of_descriptors_drops_nothing_blindly(make_folder: MakeFolder) -> None:
-    folder = make_folder("SSD")
-    folder.made(300, SIZE)
+def test_a_rebuild_out_of_descriptors_gives_up_no_segment(full: CacheFolder) -> None:
+    full.index.unlink()
+    _loses_nothing(full, _maintain)
 
-    def act() -> None:
-        with folder.open() as store:
-            store.set_retention(0, "lru")
-            with _descriptors_left(0):
-                for _ in range(5):
-                    store.maintain()
-            assert folder.warm(store) == set(folder.sizes)
 
-    _in_child(act)
+def test_the_check_out_of_descriptors_repairs_nothing_away(full: CacheFolder) -> None:
+    _loses_nothing(full, lambda store: store.check(repair=True))
+
+
+def test_eviction_out_of_descriptors_drops_nothing_blindly(full: CacheFolder) -> None:
+    def evict(store: BlockStore) -> None:
+        store.set_retention(0, "lru")
+        _maintain(store)
+
+    _loses_nothing(full, evict)
 
 
 @pytest.mark.parametrize("medium", MEDIA)

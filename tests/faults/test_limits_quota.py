@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forebay.config import Medium
+from forebay.config import KIB, MIB, Medium
 from forebay.store import BlockStore, Tier
-from tests.faults._damage import KIB, MIB, CacheFolder, count
+from tests.faults._damage import CacheFolder, count
 from tests.faults.conftest import MakeFolder
 
 SIZES = (100, 5_000, 70_000, 300_000)

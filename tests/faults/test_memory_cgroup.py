@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from forebay.config import MIB
 from forebay.store import BlockStore, Tier
 from tests.faults._child import Child, wait_until
-from tests.faults._damage import MIB, CacheFolder, nothing_left
+from tests.faults._damage import CacheFolder, nothing_left
 from tests.faults._damage_cgroup import MemoryGroup, memory_group
 
 LIMIT = 60 * MIB

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from forebay.config import MIB
 from forebay.errors import ConfigError
 from forebay.store import BlockStore, Tier
 from tests.faults._child import Child, run
-from tests.faults._damage import MIB, CacheFolder, count, nothing_left
+from tests.faults._damage import CacheFolder, count, nothing_left
 
 SIZE = 20_000
 GROUP, MEMBER, STRANGER = 54_321, 54_322, 54_323

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from forebay.cache import Cache
 from forebay.config import KIB, MIB, Tier
+from tests.integration._sites import OpenCache
 
 
 @pytest.fixture
-def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[Callable[..., Cache]]:
+def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
     """Open the test's cache directory, as often as wanted; closed at the end."""
     opened: list[Cache] = []
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,16 @@ from forebay import config
 from forebay.cache import Cache
 from forebay.config import KIB, MIB
 from forebay.errors import Closed, ConfigError, NotAttached, NotFound
+from tests.integration._sites import OpenCache, counters, write_files
 
 BLOCK = 64 * KIB
-OpenCache = Callable[..., Cache]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of known files: empty, one byte, around one block, several blocks, in directories."""
     root = tmp_path / "data"
-    for name, size in {
+    sizes = {
         "empty": 0,
         "one": 1,
         "block-1": BLOCK - 1,
@@ -36,17 +35,12 @@ def folder(tmp_path: Path) -> Path:
         "block+1": BLOCK + 1,
         "sub/big": 5 * BLOCK + 123,
         "sub/deep/er": 10,
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(os.urandom(size))
+    }
+    write_files(root, {name: os.urandom(size) for name, size in sizes.items()})
     return root
 
 
 FILES = ("empty", "one", "block-1", "block", "block+1", "sub/big", "sub/deep/er")
-
-
-def counters(cache: Cache) -> dict[str, int]:
-    return dict(cache.status()["counters"])
 
 
 def test_every_size_reads_right_cold_and_warm(open_cache: OpenCache, folder: Path) -> None:

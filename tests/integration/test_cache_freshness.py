@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +13,9 @@ from forebay.config import KIB
 from forebay.errors import NotFound, Stale, under_storage_error
 from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
+from tests.integration._sites import OpenCache, counters
 
 BLOCK = 64 * KIB
-OpenCache = Callable[..., Cache]
-
-
-def counters(cache: Cache) -> dict[str, int]:
-    return dict(cache.status()["counters"])
 
 
 def faulty(

@@ -22,6 +22,7 @@ from forebay.errors import NotFound, UnderStorageError
 from forebay.testing.faults import Fault
 from forebay.testing.proxy import Proxy
 from forebay.testing.s3 import S3Server
+from tests.integration._sites import log_in, proxy_of, write_files
 
 BLOCK = 256 * KIB
 SIZES = {
@@ -59,14 +60,10 @@ class Site:
 def site(tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     objects = {name: os.urandom(size) for name, size in SIZES.items()}
     folder = tmp_path / "buckets/bucket/pre"
-    for name, data in objects.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+    write_files(folder, objects)
     with S3Server(tmp_path / "buckets", live=True) as server:
-        for name, value in server.environ().items():
-            monkeypatch.setenv(name, value)
-        host, port = server.address.split(":")
-        with Proxy((host, int(port))) as proxy:
+        log_in(server, monkeypatch)
+        with proxy_of(server) as proxy:
             yield Site(objects, folder, proxy, tmp_path / "cache", memory_path)
 
 

@@ -16,6 +16,7 @@ from forebay import __version__
 from forebay.cli import main
 from forebay.config import KIB
 from forebay.testing.s3 import S3Server
+from tests.integration._sites import log_in, write_files
 
 Run = Callable[..., "Outcome"]
 
@@ -44,9 +45,8 @@ def place(tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FOREBAY_TIERS", f"{memory_path}:32MiB:MEM")
-    for name, data in {"a.bin": b"bytes of a", "sub/b.bin": os.urandom(100 * KIB), "sub/c": b""}.items():
-        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / name).write_bytes(data)
+    files = {"a.bin": b"bytes of a", "sub/b.bin": os.urandom(100 * KIB), "sub/c": b""}
+    write_files(tmp_path / "data", files)
     return tmp_path
 
 
@@ -269,8 +269,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
     (tmp_path / "buckets/bucket").mkdir(parents=True)
     (tmp_path / "buckets/bucket/a.bin").write_bytes(b"from S3")
     with S3Server(tmp_path / "buckets") as server:
-        for name, value in server.environ().items():
-            monkeypatch.setenv(name, value)
+        log_in(server, monkeypatch)
         yield server
 
 

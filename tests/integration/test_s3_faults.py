@@ -17,6 +17,7 @@ from forebay.testing.faults import Fault
 from forebay.testing.proxy import Proxy
 from forebay.testing.s3 import S3Server
 from forebay.ufs import UnderStorage, open_storage
+from tests.integration._sites import log_in, proxy_of
 
 BIG = os.urandom(3 << 20)
 GET_BIG = "GET /bucket/big"
@@ -33,10 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    for name, value in server.environ().items():
-        monkeypatch.setenv(name, value)
-    host, port = server.address.split(":")
-    with Proxy((host, int(port))) as proxy:
+    log_in(server, monkeypatch)
+    with proxy_of(server) as proxy:
         yield proxy
 
 

@@ -32,6 +32,11 @@ def counting(store: BlockStore) -> Callable[[], dict[str, int]]:
     return changes
 
 
+def leases(store: BlockStore) -> int:
+    """Return how many leases all processes hold."""
+    return sum(holder["leases"] for holder in store.status()["holders"])
+
+
 def maintain(store: BlockStore, until: Callable[[], bool], rounds: int = 1000) -> None:
     """Do rounds of maintenance until something holds."""
     for _ in range(rounds):

@@ -13,12 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from forebay.config import MIB
 from forebay.testing._http import BodyFinder, RequestStream
 from forebay.testing.faults import Fault
 from forebay.testing.proxy import Proxy, main
 from forebay.testing.proxy_process import ProxyProcess
-
-MIB = 1 << 20
 
 
 class Handler(BaseHTTPRequestHandler):

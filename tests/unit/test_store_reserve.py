@@ -7,7 +7,7 @@ import pytest
 
 from forebay.config import KIB, MIB
 from forebay.store import BlockStore, Reservation
-from tests.unit._stores import Stores, counting, maintain, noise
+from tests.unit._stores import Stores, counting, leases, maintain, noise
 
 
 @pytest.fixture(params=["MEM", "SSD", "recycled"])
@@ -27,10 +27,6 @@ def store(request: pytest.FixtureRequest, stores: Stores) -> BlockStore:
 
 def outcome(reservation: Reservation) -> bool | None:
     return reservation.admitted
-
-
-def leases(store: BlockStore) -> int:
-    return sum(holder["leases"] for holder in store.status()["holders"])
 
 
 @pytest.mark.parametrize("length", [0, 1, 64, 64 * KIB, 64 * KIB + 1, 900_000])

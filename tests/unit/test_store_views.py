@@ -13,7 +13,7 @@ import pytest
 
 from forebay.config import KIB, MIB
 from forebay.store import BlockStore, View
-from tests.unit._stores import Stores, counting, maintain, noise
+from tests.unit._stores import Stores, counting, leases, maintain, noise
 
 DATA = noise(100_000)
 
@@ -47,10 +47,6 @@ def held(store: BlockStore) -> View:
 def array_over(buffer: Any) -> numpy.ndarray[Any, Any]:
     """numpy's own types know of no other buffers than the built-in ones."""
     return numpy.frombuffer(buffer, dtype=numpy.uint8)
-
-
-def leases(store: BlockStore) -> int:
-    return sum(holder["leases"] for holder in store.status()["holders"])
 
 
 def test_length_bytes_and_slices(view: View) -> None:

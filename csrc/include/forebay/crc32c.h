@@ -21,23 +21,14 @@
 extern "C" {
 #endif
 
-/* Bytes that one stored checksum covers: a record of n bytes has fb_crc32c_chunk_count(n, this) of them. */
-#define FB_CRC32C_CHUNK_BYTES ((size_t)64 * 1024)
-
 /* CRC-32C of data appended to bytes whose CRC-32C is crc; 0 to begin. */
 uint32_t fb_crc32c(uint32_t crc, const void *data, size_t length_bytes);
 
 /* Copies like memcpy and returns the CRC-32C of the copied bytes. */
 uint32_t fb_copy_crc32c(void *destination, const void *source, size_t length_bytes);
 
-/* How many checksums cover length_bytes; 0 for an empty run. chunk_bytes is positive. */
-static inline size_t fb_crc32c_chunk_count(size_t length_bytes, size_t chunk_bytes)
-{
-    return length_bytes / chunk_bytes + (length_bytes % chunk_bytes != 0);
-}
-
-/* One checksum a chunk, each beginning at 0; the last chunk may be short. out holds fb_crc32c_chunk_count
- * words. */
+/* One checksum a chunk, each beginning at 0; the last chunk may be short, and an empty run has none.
+ * chunk_bytes is positive; out holds a word for each chunk begun. */
 void fb_crc32c_chunks(const void *data, size_t length_bytes, size_t chunk_bytes, uint32_t *out);
 
 /* The same while copying. */

@@ -61,7 +61,11 @@ enum fb_counter {
     FB_C_IO_ERRORS,
     FB_C_REBUILT_SEGMENTS,
     FB_C_SEGMENTS_RETIRED,
-    FB_C_COUNT
+    FB_C_COUNT,
+    /* Each of the hits and their bytes, the first FB_C_QUICK, has a second word behind the counters, for
+     * calls with `quick`: they come one at a time, and so count without a locked instruction. */
+    FB_C_QUICK = FB_C_MISS_COLD,
+    FB_C_WORDS = FB_C_COUNT + FB_C_QUICK
 };
 
 struct fb_tier_config {
@@ -115,12 +119,10 @@ int fb_open(const struct fb_config *config, fb_store **out, struct fb_error *err
  * the store open. The caller guarantees that no hit is held. Frees the store. May block. */
 void fb_close(fb_store *store);
 
-/* Leases that views of this process hold now. */
-uint64_t fb_held_leases(fb_store *store);
-
 /* Look a key up. 0: *hit is filled. -ENOENT: a miss, and its cause is counted. Takes no lock; a
  * hit in a MEM tier makes no system call. May block when the block lies on disk or is verified:
- * with `quick` set such a hit returns -EAGAIN instead, and the caller asks again without it. */
+ * with `quick` set such a hit returns -EAGAIN instead, and the caller asks again without it. With
+ * `quick`, called by one thread at a time (the interpreter lock does). */
 int fb_get(fb_store *store, const struct fb_key *key, bool quick, struct fb_hit *hit);
 
 /* Copy up to length_bytes from `offset` of a block. Returns the bytes copied in *copied. May block. */
@@ -134,6 +136,10 @@ bool fb_contains(fb_store *store, const struct fb_key *key);
 void fb_release(fb_store *store, struct fb_hit *hit);
 void fb_hold(fb_store *store, uint32_t segment);
 void fb_unhold(fb_store *store, uint32_t segment);
+
+/* How often a process forked on the way from the one that first opened a store here to this one: it differs
+ * in a child, where calls of the parent's other threads never end. */
+uint32_t fb_fork_generation(void);
 
 /* A reservation: `data` is where the caller writes length_bytes. */
 struct fb_fill {
