@@ -224,10 +224,9 @@ static int sweep_page(fb_store *s, uint32_t page, uint64_t mask, uint64_t bits)
     if (r == -EOWNERDEAD && complete)
         fb_page_repair(s, page);
     for (uint32_t i = 0; complete && i < FB_PAGE_SLOTS;) {
-        if ((fb_word_load(&fb_page_at(s, page)->slots[i].place) & mask) == bits)
-            fb_page_remove(s, page, i);
-        else
-            i++;
+        bool matches = (fb_word_load(&fb_page_at(s, page)->slots[i].place) & mask) == bits;
+        if (!matches || !fb_page_remove(s, page, i))
+            i++; /* removed, it has another in its place */
     }
     fb_index_unlock(s, page);
     return complete ? 0 : -EAGAIN;

@@ -74,11 +74,17 @@ static void remove_slot(fb_store *s, uint32_t page, uint32_t slot)
     atomic_fetch_sub(&s->metas[page].used, 1);
 }
 
-void fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
+bool fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
 {
+    const uint64_t tombstone = FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0);
+    if (atomic_load(&s->shared->rebuilding)) {
+        fb_page_set(s, page, slot, tombstone, 0);
+        return false;
+    }
     begin_write(s, page);
     remove_slot(s, page, slot);
     end_write(s, page);
+    return true;
 }
 
 void fb_page_add(fb_store *s, uint32_t page, const struct fb_key *key, uint64_t place, uint64_t extent)

@@ -317,10 +317,7 @@ static void remove_locked(fb_store *s, const struct fb_key *key, uint32_t page, 
 {
     uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
     fb_hold_old(s, place);
-    if (atomic_load(&s->shared->rebuilding))
-        fb_page_set(s, page, slot, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0);
-    else
-        fb_page_remove(s, page, slot);
+    fb_page_remove(s, page, slot);
     fb_index_unlock(s, page);
     FB_POINT("delete.unpublished");
     fb_bury(s, key, place);

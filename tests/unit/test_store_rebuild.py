@@ -80,6 +80,30 @@ def test_a_block_deleted_before_it_was_found_does_not_come_back(lose_index: Lose
     assert rebuilt(lose_index(store)).get(b"k") is None
 
 
+def write_file(store: BlockStore, seed: int) -> None:
+    """Two blocks of a megabyte, under the same keys whatever the seed."""
+    with store.reserve_file(b"file", 2 * MIB, block_bytes=MIB) as file:
+        for number in range(2):
+            file.write(number, b"file/%d" % number, noise(MIB, seed + number))
+        if seed:
+            raise InterruptedError
+
+
+def test_a_file_given_up_before_the_older_one_was_found_leaves_neither(stores: Stores) -> None:
+    tier = stores.tier(128 * MIB)
+    store = stores.open(tier)
+    write_file(store, 0)
+    assert store.get(b"file/0") == noise(MIB, 0)
+    store.close()
+    os.unlink(stores.path / "v1" / "index")
+    store = stores.open(tier)
+    with pytest.raises(InterruptedError):
+        write_file(store, 10)
+    rebuilt(store)
+    assert [store.get(b"file/%d" % number) for number in range(2)] == [None, None]
+    assert store.check().ok
+
+
 def test_a_dataset_freed_before_it_was_found_does_not_come_back(lose_index: Lose) -> None:
     store = lose_index(None)
     store.put(b"a", b"value", dataset=1)
