@@ -81,6 +81,17 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("io_errors", "io_errors", "Errors of tiers in reading or writing."),
     _counter("rebuilt_segments", "rebuilt_segments", "Segments read to rebuild the index."),
     _counter("segments_retired", "segments_retired", "Segments emptied for another use."),
+    _counter("misses_changed", "misses", _MISSES, cause="changed"),
+    _counter("misses_not_admitted", "misses", _MISSES, cause="not_admitted"),
+    _counter("misses_peer_down", "misses", _MISSES, cause="peer_down"),
+    _counter("source_requests", "source_requests", "Requests sent to under storages."),
+    _counter("source_bytes", "source_bytes", "Bytes read from under storages."),
+    _counter("source_errors", "source_errors", "Requests to under storages that failed."),
+    _counter("source_throttled", "source_throttled", "Requests that an under storage refused as too many."),
+    _counter("peer_requests", "peer_requests", "Requests sent to peers."),
+    _counter("peer_bytes", "peer_bytes", "Bytes read from peers."),
+    _counter("readahead_bytes", "readahead_bytes", "Bytes fetched ahead of a reader."),
+    _counter("load_bytes", "load_bytes", "Bytes fetched by loads."),
     _tier("quota_bytes", "quota_bytes", "What the tier may hold."),
     _tier(
         "effective_bytes", "effective_bytes", "What the tier may hold for now: less under memory pressure."

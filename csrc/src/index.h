@@ -39,8 +39,8 @@ void fb_index_unlock(fb_store *s, uint32_t page);
 
 /* Under the page's lock. */
 void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint64_t extent);
-/* While a rebuild goes on a tombstone takes the slot (false), lest a segment that is still to be scanned bring
- * back what the slot's block was put in place of. */
+/* While a rebuild goes on a tombstone takes the slot (false), lest a segment that is still to be scanned
+ * bring back what the slot's block was put in place of. */
 bool fb_page_remove(fb_store *s, uint32_t page, uint32_t slot);
 
 /* Insert or replace; *old is the place that was there (0: none). 0, -ENOSPC or -ETIMEDOUT. `guard`

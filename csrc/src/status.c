@@ -145,3 +145,11 @@ void fb_config_read(fb_store *s, struct fb_config *out)
 {
     *out = s->config;
 }
+
+int fb_count_for(fb_store *s, uint32_t counter, uint64_t n)
+{
+    if (counter < FB_C_MISS_CHANGED || counter >= FB_C_COUNT)
+        return -EINVAL;
+    fb_count(s, counter, n);
+    return 0;
+}

@@ -16,7 +16,7 @@ cdef class BlockStore:
     cdef int check_open(self) except -1
     cdef void view_ended(self) noexcept
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1
-    cdef void call_begins(self) noexcept
+    cdef int call_begins(self) except -1
     cdef void call_of_view_begins(self) noexcept
     cdef void call_ended(self) noexcept
     cdef void forget_calls_of_parent(self) noexcept

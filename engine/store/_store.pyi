@@ -202,6 +202,13 @@ class BlockStore(_Scope):
         The figures are counted at the call: about 15 ms for a million blocks. Names: docs/metrics.md.
         """
 
+    def count(self, name: str, n: int = 1) -> None:
+        """Add n to one of the counters that are kept for whoever fetches, host-wide.
+
+        They are those from ``misses_changed`` on in ``forebay.store.report.COUNTERS``. Threads: any.
+        Raises: ValueError (another counter); Closed.
+        """
+
     def check(self, repair: bool = False, *, data: bool = True) -> CheckReport:
         """Walk index, record tables and (data) every byte; with repair drop what is wrong.
 
@@ -290,7 +297,8 @@ class FileReservation(_Scope):
     """A segment for one whole file, filled block by block.
 
     A context manager: a clean exit publishes the whole, an exception gives it up with all its blocks. Where
-    the file was not admitted it does nothing. Made by `BlockStore.reserve_file`. Threads: one at a time.
+    the file was not admitted it does nothing. Made by `BlockStore.reserve_file`. Threads: any, for blocks
+    that differ; it is ended when none writes any more.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...

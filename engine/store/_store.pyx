@@ -13,7 +13,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 
 from forebay.store.c_store cimport *
@@ -23,9 +22,11 @@ import os
 from forebay.errors import Closed, ConfigError, PinLimit, StoreBusy
 from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
-from forebay.store.report import CheckReport, render_status
+from forebay.store.report import COUNTERS, CheckReport, render_status
 
 RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2}
+
+cdef dict counter_numbers = {name: number for number, name in enumerate(COUNTERS)}
 
 cdef enum:
     HOLDERS_MAX = 64
@@ -136,12 +137,13 @@ cdef class BlockStore:
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1:
         self.check_open()
         key_of(self, key, k)
-        self.call_begins()
-        return 0
+        return self.call_begins()
 
-    cdef void call_begins(self) noexcept:
+    cdef int call_begins(self) except -1:
+        self.check_open()
         self.views += 1
         self.call_of_view_begins()
+        return 0
 
     cdef void call_of_view_begins(self) noexcept:
         self.forget_calls_of_parent()
@@ -397,7 +399,6 @@ cdef class BlockStore:
     def free_dataset(self, uint32_t dataset):
         """Drop all blocks of a dataset, pinned ones too."""
         cdef int code
-        self.check_open()
         self.call_begins()
         with nogil:
             code = fb_free_dataset(self.c, dataset)
@@ -407,30 +408,30 @@ cdef class BlockStore:
 
     def status(self):
         """Return tiers, counters, holders and the rest as plain, JSON-able values."""
-        cdef fb_status *status
+        cdef fb_status status
         cdef fb_holder[HOLDERS_MAX] holders
         cdef uint32_t count, i
-        self.check_open()
-        status = <fb_status *>malloc(sizeof(fb_status))
-        if status == NULL:
-            raise MemoryError
         self.call_begins()
-        try:
-            with nogil:
-                fb_status_read(self.c, status)
-                count = fb_holders(self.c, holders, HOLDERS_MAX)
-            fields = dict(status[0])
-            fields["counters"] = [status.counters[i] for i in range(<uint32_t>FB_C_COUNT)]
-            fields["tiers"] = [dict(status.tiers[i]) for i in range(status.tier_count)]
-            return render_status(fields, [dict(holders[i]) for i in range(count)])
-        finally:
-            free(status)
-            self.call_ended()
+        with nogil:
+            fb_status_read(self.c, &status)
+            count = fb_holders(self.c, holders, HOLDERS_MAX)
+        self.call_ended()
+        fields = dict(status)
+        fields["counters"] = [status.counters[i] for i in range(<uint32_t>FB_C_COUNT)]
+        fields["tiers"] = [dict(status.tiers[i]) for i in range(status.tier_count)]
+        return render_status(fields, [dict(holders[i]) for i in range(count)])
+
+    def count(self, str name not None, uint64_t n=1):
+        """Add to one of the counters that are kept for whoever fetches."""
+        cdef int code
+        self.check_open()
+        code = fb_count_for(self.c, counter_numbers.get(name, 0), n)
+        if code != 0:
+            raise ValueError(f"{name!r} is no counter of the caller's")
 
     def check(self, bint repair=False, *, bint data=True):
         """Walk index, record tables and (data) every byte; with repair drop what is wrong."""
         cdef fb_check_report report
-        self.check_open()
         self.call_begins()
         with nogil:
             fb_check(self.c, repair, data, &report)
@@ -440,7 +441,6 @@ cdef class BlockStore:
     def maintain(self):
         """Do one round of maintenance here; return False when another process is the maintainer."""
         cdef int code
-        self.check_open()
         self.call_begins()
         with nogil:
             code = fb_maintain(self.c)

@@ -155,6 +155,7 @@ cdef extern from "forebay/store.h" nogil:
     int fb_delete(fb_store *store, const fb_key *key)
     int fb_pin(fb_store *store, const fb_key *key, bint pinned)
     void fb_pin_room_of(fb_store *store, const fb_key *key, fb_pin_room *out)
+    int fb_count_for(fb_store *store, uint32_t counter, uint64_t n)
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
     int fb_free_dataset(fb_store *store, uint32_t dataset)

@@ -45,6 +45,17 @@ COUNTERS: Final = (
     "io_errors",
     "rebuilt_segments",
     "segments_retired",
+    "misses_changed",
+    "misses_not_admitted",
+    "misses_peer_down",
+    "source_requests",
+    "source_bytes",
+    "source_errors",
+    "source_throttled",
+    "peer_requests",
+    "peer_bytes",
+    "readahead_bytes",
+    "load_bytes",
 )
 
 

@@ -229,3 +229,19 @@ def test_the_index_takes_at_most_64_bytes_a_block_at_half_load(store: BlockStore
     pages = store.status()["index"]["pages"]
     assert pages * 2046 / 2 <= 60_000
     assert pages * 65_536 / 60_000 <= 64
+
+
+def test_whoever_fetches_counts_with_the_store(stores: Stores) -> None:
+    store = stores.open(stores.tier())
+    store.count("source_requests")
+    store.count("source_bytes", 100)
+    store.count("source_bytes", 23)
+    assert store.status()["counters"]["source_requests"] == 1
+    assert store.status()["counters"]["source_bytes"] == 123
+
+
+@pytest.mark.parametrize("name", ["hits_mem", "segments_retired", "nothing"])
+def test_a_counter_of_the_store_is_not_the_callers(store: BlockStore, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        store.count(name)
+    assert not any(store.status()["counters"].values())

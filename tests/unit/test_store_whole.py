@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_complete_it_is_one_contiguous_view(store: BlockStore) -> None:
     status = store.status()
     assert status["tiers"][0]["segments_whole"] == 1
     assert status["committed_bytes"] == SIZE
+    assert store.check().ok
+
+
+def test_blocks_that_differ_may_be_written_by_several_threads_at_once(store: BlockStore) -> None:
+    with store.reserve_file(b"f", SIZE, block_bytes=BLOCK) as file, ThreadPoolExecutor(8) as pool:
+        numbers = range(len(blocks()))
+        written = list(pool.map(file.write, numbers, map(key, numbers), blocks()))
+    assert written == [True] * len(written)
+    assert file.complete
+    assert store.get_file(b"f") == FILE
     assert store.check().ok
 
 

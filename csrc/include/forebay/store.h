@@ -61,6 +61,18 @@ enum fb_counter {
     FB_C_IO_ERRORS,
     FB_C_REBUILT_SEGMENTS,
     FB_C_SEGMENTS_RETIRED,
+    /* Counted by whoever fetches, through fb_count_for. */
+    FB_C_MISS_CHANGED,
+    FB_C_MISS_NOT_ADMITTED,
+    FB_C_MISS_PEER_DOWN,
+    FB_C_SOURCE_REQUESTS,
+    FB_C_SOURCE_BYTES,
+    FB_C_SOURCE_ERRORS,
+    FB_C_SOURCE_THROTTLED,
+    FB_C_PEER_REQUESTS,
+    FB_C_PEER_BYTES,
+    FB_C_READAHEAD_BYTES,
+    FB_C_LOAD_BYTES,
     FB_C_COUNT,
     /* Each of the hits and their bytes, the first FB_C_QUICK, has a second word behind the counters, for
      * calls with `quick`: they come one at a time, and so count without a locked instruction. */
@@ -175,6 +187,9 @@ struct fb_pin_room {
     char tier_path[FB_PATH_MAX];
 };
 void fb_pin_room_of(fb_store *store, const struct fb_key *key, struct fb_pin_room *out);
+
+/* Add to a counter from FB_C_MISS_CHANGED on. -EINVAL: another counter. Any thread; a locked instruction. */
+int fb_count_for(fb_store *store, uint32_t counter, uint64_t n);
 int fb_expire(fb_store *store, const struct fb_key *key, double ttl_s); /* < 0: never */
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
