@@ -1,4 +1,4 @@
-"""Builds forebay's one extension; everything declarative is in pyproject.toml.
+"""Builds forebay's extensions; everything declarative is in pyproject.toml.
 
 The folders are not named as the packages are: engine/ is ``forebay``, peer/ and fuse/ are ``forebay.peer``
 and ``forebay.fuse``. setuptools knows that from its package-dir table, but Cython, mypy and protoc look files
@@ -70,13 +70,13 @@ def sanitizer() -> str | None:
     return name
 
 
-def store_extension() -> Extension:
-    """Describe the extension; csrc/ has static state and so belongs to this one alone."""
+def extensions() -> list[Extension]:
+    """Describe the extensions; csrc/ has static state and so belongs to one of them alone."""
     compile_flags, link_flags = list(COMPILE_FLAGS), ["-O3", "-flto=auto", "-pthread"]
     if name := sanitizer():
         compile_flags += ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={name}"]
         link_flags += [f"-fsanitize={name}"]
-    return Extension(
+    store = Extension(
         "forebay.store._store",
         sources=["engine/store/_store.pyx", *sorted(glob("csrc/src/*.c"))],
         depends=sorted(glob("csrc/**/*.h", recursive=True)),
@@ -84,6 +84,13 @@ def store_extension() -> Extension:
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
+    recent = Extension(
+        "forebay.meta._recent",
+        sources=["engine/meta/_recent.pyx"],
+        extra_compile_args=compile_flags,
+        extra_link_args=link_flags,
+    )
+    return [store, recent]
 
 
 class BuildExtension(build_ext):
@@ -138,6 +145,6 @@ class MakePackageView(Command):
 
 
 setup(
-    ext_modules=[store_extension()] if SUPPORTED else [],
+    ext_modules=extensions() if SUPPORTED else [],
     cmdclass={"build_ext": BuildExtension, "pkgview": MakePackageView},
 )

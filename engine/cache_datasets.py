@@ -21,6 +21,7 @@ class Attached:
         self._schemes: Final = schemes
         self._lock: Final = threading.Lock()
         self._storage: UnderStorage | None = None
+        self._throttled_told = 0
 
     @property
     def storage(self) -> UnderStorage:
@@ -32,6 +33,14 @@ class Attached:
                     self._storage = open_storage(self.record.uri, self.record.options, self._schemes)
                 storage = self._storage
         return storage
+
+    def newly_throttled(self) -> int:
+        """Return how many requests the under storage has refused for load since this was asked last."""
+        throttled = self.storage.counts().get("throttled", 0)
+        with self._lock:
+            new = max(throttled - self._throttled_told, 0)
+            self._throttled_told += new
+        return new
 
     def close(self) -> None:
         """Close the under storage if there is one."""

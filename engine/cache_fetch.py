@@ -4,96 +4,147 @@ The life of a miss:
 
 1. ``store.get`` finds nothing.
 2. ``store.claim`` makes one process of the host the leader. It looks again: another may just have ended.
-3. The leader asks the remote, then the under storage, for the version that the key stands for.
+3. The leader asks the remote, then the under storage, for the version that the key stands for. Blocks that
+   lie side by side, all led by it, are one request.
 4. It offers the bytes to the store, and gives them to its own reader, admitted or not.
-5. Followers wait in steps of 100 ms and look again. Who still finds nothing after two leaders (the first
-   may have died), or after one that makes no progress, fetches alone and offers the store nothing.
+5. Followers wait in steps of 100 ms, holding no permit, and look again. Who still finds nothing after two
+   leaders (the first may have died), or after one that makes no progress, fetches alone and offers the store
+   nothing.
+
+Whoever follows leads nothing meanwhile, so no two processes wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from forebay.cache_blocks import PART_BYTES, Block, Keep, Run, Sink, block_of, runs_of
 from forebay.cache_datasets import Attached
+from forebay.cache_demand import Demand
 from forebay.cache_lookup import Lookup, as_entry
 from forebay.cache_paths import block_key
+from forebay.cache_pool import FetchPool, Kind
 from forebay.errors import under_storage_error
 from forebay.meta import Entry
-from forebay.remote import BlockRequest, Remote
+from forebay.remote import BlockRequest, NoRemote, Remote
 from forebay.ufs import RangeBody
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from forebay.store import BlockStore, Claim, View
 
 _T = TypeVar("_T")
+_Led = list[tuple[Block, "Claim | None"]]
 
+_NOTHING: Final = memoryview(b"")
 _WAIT_STEP_S: Final = 0.1
 _FLIGHTS_AWAITED_MAX: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block of one version of an object, and its key."""
-
-    entry: Entry
-    offset: int
-    length: int
-    key: bytes
+_BYTE_COUNTERS: Final = {Kind.READAHEAD: "readahead_bytes", Kind.LOAD: "load_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
 class FirstTouch:
-    """What one request told of an unknown object: its entry and, if it has one there, the asked block."""
+    """What one request told of an unknown object: its entry and, if they came, bytes from offset on."""
 
     entry: Entry
-    view: View | None = None
+    offset: int = 0
+    data: memoryview = _NOTHING
+
+    def has(self, offset: int, end: int) -> bool:
+        """Say whether these bytes came."""
+        return self.offset <= offset and end <= self.offset + len(self.data)
+
+    def bytes_of(self, offset: int, end: int) -> memoryview:
+        """Return bytes that came."""
+        return self.data[offset - self.offset : end - self.offset]
 
 
 class Fetcher:
     """Gets blocks for one process. Threads: any."""
 
-    def __init__(self, store: BlockStore, remote: Remote, lookup: Lookup, block_bytes: int) -> None:
-        """Use this store, remote and lookup; block_bytes is a power of two."""
-        self._store: Final = store
+    def __init__(
+        self, store: BlockStore, remote: Remote, lookup: Lookup, pool: FetchPool, demand: Demand
+    ) -> None:
+        """Use these, with the store's size of blocks."""
+        self.store: Final = store
+        self.pool: Final = pool
+        self.block_bytes: Final = store.block_bytes
         self._remote: Final = remote
         self._lookup: Final = lookup
-        self.block_bytes: Final = block_bytes
+        self._demand: Final = demand
 
     def block(self, attached: Attached, entry: Entry, number: int) -> Block:
         """Describe a block; the caller guarantees that it begins within the object."""
-        offset = number * self.block_bytes
-        key = block_key(attached.record.id, entry.path, entry.version, number, self.block_bytes)
-        return Block(entry, offset, min(self.block_bytes, entry.size - offset), key)
+        return block_of(attached, entry, number, self.block_bytes)
 
-    def view(self, attached: Attached, block: Block) -> View:
+    def view(self, attached: Attached, block: Block, kind: Kind = Kind.DEMAND) -> View:
         """Return a view of the whole block, from wherever it can be had.
 
+        May be called by a task of the pool that was given without a permit. Raises: as
+        UnderStorage.read_range.
+        """
+        view = self.store.get(block.key)
+        if view is not None:
+            return view
+        sink = Keep()
+        (run,) = runs_of(attached, [block], sink)
+        self.bring([run], kind)
+        if run.error is not None:
+            raise run.error
+        return sink.views[block.number]
+
+    def bring(self, runs: Sequence[Run], kind: Kind = Kind.DEMAND) -> None:
+        """Bring the runs' blocks to their sinks, side by side; what went wrong is in each run's error.
+
+        For several runs the caller is no task of the pool. Blocking: until all have ended.
+        """
+        waiting = list(runs)
+        while waiting:
+            self.pool.run_all(kind, [(run.size_bytes, partial(self._advance, run, kind)) for run in waiting])
+            waiting = [run for run in waiting if run.error is None and run.awaited is not None]
+            for run in waiting:
+                self._await(run)
+            waiting = [run for run in waiting if run.blocks]
+
+    def fetch(self, attached: Attached, missing: Iterable[Block], sink: Sink) -> None:
+        """Bring missing blocks of one object, in order, to where a reader waits for them.
+
+        Raises: as UnderStorage.read_range, for the first in order that could not be had.
+        """
+        runs = runs_of(attached, missing, sink)
+        self.bring(runs)
+        for run in runs:
+            if run.error is not None:
+                raise run.error
+
+    def prefetch(self, run: Run, kind: Kind) -> None:
+        """Bring a run's blocks as a task of the pool, leaving to others what others fetch.
+
         Raises: as UnderStorage.read_range.
         """
-        view = self._store.get(block.key)
-        return view if view is not None else self._miss(attached, block)
+        while run.blocks and run.error is None:
+            self._advance(run, kind)
+            if run.awaited is not None:
+                run.awaited = None
+                run.blocks.popleft()
+        if run.error is not None:
+            raise run.error
 
-    def hit(self, block: Block) -> View | None:
-        """Return a view of the block if the store holds it, without counting a miss if not."""
-        return self._store.get(block.key) if self._store.contains(block.key) else None
+    def first_touch(
+        self, attached: Attached, path: str, offset: int, length: int, kind: Kind = Kind.DEMAND
+    ) -> FirstTouch:
+        """Find out what an unknown object is by reading some of it: one request instead of two.
 
-    def copy_hit(self, block: Block, start: int, target: memoryview) -> bool:
-        """Copy len(target) bytes from start on, if the store holds the block; else return False."""
-        copied = self._store.readinto(block.key, target, start)
-        return copied == len(target)
-
-    def copy_miss(self, attached: Attached, block: Block, start: int, target: memoryview) -> None:
-        """Copy as ``copy_hit`` what the store did not hold. Raises: as UnderStorage.read_range."""
-        with self._miss(attached, block) as view:
-            target[:] = view[start : start + len(target)]
-
-    def first_touch(self, attached: Attached, path: str, number: int) -> FirstTouch:
-        """Find out what an unknown object is by reading one block of it: one request instead of two.
-
-        Raises: as UnderStorage.read_range.
+        That is the blocks of the range, but not more than one part. Raises: as UnderStorage.read_range.
         """
+        number = offset // self.block_bytes
+        behind = max(offset + min(length, PART_BYTES), offset + 1)
+        count = max(min(-(-behind // self.block_bytes) - number, PART_BYTES // self.block_bytes), 1)
 
         def look() -> FirstTouch | None:
             entry = self._lookup.known(attached, path)
@@ -101,17 +152,14 @@ class Fetcher:
 
         # Its version is not known, so this key is only for finding each other; nothing is stored under it.
         key = block_key(attached.record.id, path, "", number, self.block_bytes)
-        return self._fly(key, look, lambda claim: self._fetch_unknown(attached, path, number, claim))
-
-    def _miss(self, attached: Attached, block: Block) -> View:
-        return self._fly(
-            block.key, lambda: self.hit(block), lambda claim: self._fetch(attached, block, claim)
-        )
+        fetch = partial(self._fetch_unknown, attached, path, number, count, kind)
+        self._prepare(attached)
+        return self._fly(key, look, lambda claim: self.pool.run_one(partial(fetch, claim)))
 
     def _fly(self, key: bytes, look: Callable[[], _T | None], fetch: Callable[[Claim | None], _T]) -> _T:
         """Return what look finds after others' fetches, or what this process fetches (None: alone)."""
         for _ in range(_FLIGHTS_AWAITED_MAX):
-            claim = self._store.claim(key)
+            claim = self.store.claim(key)
             if claim.leader:
                 try:
                     found = look()
@@ -126,60 +174,203 @@ class Fetcher:
                 break
         return fetch(None)
 
-    def _fetch(self, attached: Attached, block: Block, claim: Claim | None) -> View:
-        """Fetch a block of a known version and offer it to the store."""
-        record, entry = attached.record, block.entry
-        buffer = memoryview(bytearray(block.length))
+    def _advance(self, run: Run, kind: Kind) -> None:
+        """Fetch of a run what this process leads, up to the first block that another fetches."""
+        try:
+            self._prepare(run.attached)
+            while run.blocks and run.awaited is None:
+                led = self._lead(run)
+                try:
+                    if led:
+                        self._fetch(run, led, kind)
+                finally:
+                    for _, claim in led:
+                        if claim is not None:
+                            claim.done()
+        except Exception as error:  # noqa: BLE001  (whoever brings the run raises it)
+            run.error = error
+
+    def _prepare(self, attached: Attached) -> None:
+        """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""
+        if isinstance(self._remote, NoRemote):
+            attached.storage.prepare()
+
+    def _lead(self, run: Run) -> _Led:
+        """Take from the run adjacent blocks that nobody has and nobody fetches."""
+        led: _Led = []
+        while run.blocks:
+            claim: Claim | None = self.store.claim(run.blocks[0].key)
+            assert claim is not None
+            if not claim.leader:
+                if not run.passes_by:
+                    if not led:
+                        run.awaited = claim
+                    return led
+                claim = None
+            run.passes_by = run.passes_by and run.has_stalled
+            run.flights_awaited = 0
+            block = run.blocks.popleft()
+            if not run.sink.from_store(self.store, block):
+                led.append((block, claim))
+                continue
+            if claim is not None:
+                claim.done()
+            if led:
+                return led
+        return led
+
+    def _await(self, run: Run) -> None:
+        """Wait for the flight that the run has come upon, and see what it brought."""
+        claim = run.awaited
+        assert claim is not None
+        while not claim.wait(_WAIT_STEP_S):
+            pass
+        run.awaited = None
+        if run.sink.from_store(self.store, run.blocks[0]):
+            run.blocks.popleft()
+            run.flights_awaited = 0
+            return
+        run.flights_awaited += 1
+        # One who stands still is likely to lead the next blocks too: none of his is waited for again.
+        run.has_stalled = run.has_stalled or claim.stalled
+        run.passes_by = run.has_stalled or run.flights_awaited >= _FLIGHTS_AWAITED_MAX
+
+    def _fetch(self, run: Run, led: _Led, kind: Kind) -> None:
+        """Fetch adjacent blocks of a known version, offer them to the store, give them to the reader."""
+        if not isinstance(self._remote, NoRemote):
+            led = [each for each in led if not self._fetch_from_peer(run, *each)]
+        for part in _adjacent(led):
+            self._fetch_from_source(run, part, kind)
+
+    def _fetch_from_source(self, run: Run, led: _Led, kind: Kind) -> None:
+        first, last = led[0][0], led[-1][0]
+        record, entry, length = run.attached.record, first.entry, last.end - first.offset
+        claims = [claim for _, claim in led if claim is not None]
+        with (
+            self._asking(run.attached, kind),
+            run.attached.storage.read_range(entry.path, first.offset, length, entry.version) as body,
+        ):
+            _check_length(body, f"{record.uri}/{entry.path}", length)
+            room = run.sink.room(first.offset, length)
+            data = self._drain(body, room, claims, kind)
+        for block, claim in led:
+            part = data[block.offset - first.offset : block.end - first.offset]
+            self._hand_over(run, block, part, claim, is_placed=room is not None)
+
+    def _fetch_from_peer(self, run: Run, block: Block, claim: Claim | None) -> bool:
+        record, entry = run.attached.record, block.entry
         request = BlockRequest(record.name, entry.path, entry.version, block.offset, block.length, block.key)
+        buffer = memoryview(bytearray(block.length))
+        self.store.count("peer_requests")
         if not self._remote.fetch(request, buffer):
-            with attached.storage.read_range(entry.path, block.offset, block.length, entry.version) as body:
-                if body.length != block.length:
-                    cause = (
-                        f"has {body.length} bytes from {block.offset} on, not the {block.length} it should"
-                    )
-                    raise under_storage_error(f"{record.uri}/{entry.path}", cause)
-                _fill(buffer, body, claim)
-        return self._offer(attached, block, buffer, claim)
+            return False
+        self.store.count("peer_bytes", block.length)
+        self._hand_over(run, block, buffer, claim)
+        return True
 
-    def _fetch_unknown(self, attached: Attached, path: str, number: int, claim: Claim | None) -> FirstTouch:
-        """Fetch a block of whatever version there is, and remember which it was."""
-        asked_ns = self._lookup.now_ns()
-        with attached.storage.read_range(path, number * self.block_bytes, self.block_bytes) as body:
-            entry = as_entry(body.info, asked_ns)
-            view = (
-                self._take(attached, self.block(attached, entry, number), body, claim)
-                if body.length
-                else None
-            )
-        # Last: whoever sees the entry finds the block as well.
-        self._lookup.remember(attached, entry)
-        return FirstTouch(entry, view)
-
-    def _take(self, attached: Attached, block: Block, body: RangeBody, claim: Claim | None) -> View:
-        """Return a view of the block that the body brings, without reading it if it is cached already."""
-        view = self._store.get(block.key)
-        if view is not None:
-            return view
-        buffer = memoryview(bytearray(body.length))
-        _fill(buffer, body, claim)
-        return self._offer(attached, block, buffer, claim)
-
-    def _offer(self, attached: Attached, block: Block, buffer: memoryview, claim: Claim | None) -> View:
+    def _hand_over(
+        self, run: Run, block: Block, data: memoryview, claim: Claim | None, *, is_placed: bool = False
+    ) -> None:
         """Give the block to the store, unless the fetch was one alone, and to the reader in any case."""
-        if claim is not None and not self._store.read_only:
-            self._store.put(block.key, buffer, dataset=attached.record.id)
-        return private_view(buffer)
+        admitted = claim is not None and self._admit(run, block, data)
+        if not is_placed:
+            run.sink.take(block, data, admitted)
+        if claim is not None:
+            claim.done()
+
+    def _admit(self, run: Run, block: Block, data: memoryview) -> bool:
+        if self.store.read_only:
+            return False
+        if run.admit is not None and run.admit(block, data):
+            return True
+        return self.offer(run.attached, block, data)
+
+    def offer(self, attached: Attached, block: Block, data: memoryview) -> bool:
+        """Put a block into the store; return whether it was admitted."""
+        admitted = self.store.put(block.key, data, dataset=attached.record.id)
+        if not admitted:
+            self.store.count("misses_not_admitted")
+        return admitted
+
+    def _fetch_unknown(
+        self, attached: Attached, path: str, number: int, count: int, kind: Kind, claim: Claim | None
+    ) -> FirstTouch:
+        """Fetch blocks of whatever version there is, and remember which it was."""
+        asked_ns = self._lookup.now_ns()
+        offset, length = number * self.block_bytes, count * self.block_bytes
+        data = memoryview(b"")
+        with (
+            self.pool.permit(kind, length),
+            self._asking(attached, kind),
+            attached.storage.read_range(path, offset, length) as body,
+        ):
+            entry = as_entry(body.info, asked_ns)
+            _check_length(body, f"{attached.record.uri}/{path}", max(min(length, entry.size - offset), 0))
+            numbers = range(number, number + -(-body.length // self.block_bytes))
+            blocks = [block_of(attached, entry, each, self.block_bytes) for each in numbers]
+            # Without reading the body if all is cached already; what is not is counted as missed.
+            if None in self.store.get_many([block.key for block in blocks]):
+                data = self._drain(body, None, [claim] if claim is not None else [], kind)
+                for block in blocks if claim is not None and not self.store.read_only else ():
+                    self.offer(attached, block, data[block.offset - offset : block.end - offset])
+        # Last: whoever sees the entry finds the blocks as well.
+        self._lookup.remember(attached, entry)
+        return FirstTouch(entry, offset, data)
+
+    @contextmanager
+    def _asking(self, attached: Attached, kind: Kind) -> Iterator[None]:
+        """Count a request to the under storage, and tell the host that a reader waits for it."""
+        self.store.count("source_requests")
+        self._mark(kind)
+        try:
+            yield
+        except Exception:
+            self.store.count("source_errors")
+            raise
+        finally:
+            self._mark(kind)
+            if throttled := attached.newly_throttled():
+                self.store.count("source_throttled", throttled)
+
+    def _mark(self, kind: Kind) -> None:
+        if kind is Kind.DEMAND:
+            self._demand.mark()
+
+    def _drain(
+        self, body: RangeBody, room: memoryview | None, claims: Sequence[Claim], kind: Kind
+    ) -> memoryview:
+        """Read all of a body, into room if there is one, and return the bytes."""
+
+        def progress() -> None:
+            self._mark(kind)
+            for claim in claims:
+                claim.progress()
+
+        if room is None:
+            buffer = body.take(progress)
+        else:
+            body.readinto(room, progress)
+            buffer = room
+        self.store.count("source_bytes", body.length)
+        if kind in _BYTE_COUNTERS:
+            self.store.count(_BYTE_COUNTERS[kind], body.length)
+        return buffer
 
 
-def _fill(buffer: memoryview, body: RangeBody, claim: Claim | None) -> None:
-    if claim is None:
-        body.readinto(buffer)
-    else:
-        body.readinto(buffer, claim.progress)
+def _check_length(body: RangeBody, uri: str, length: int) -> None:
+    """Hold a body to the length that it must have. Raises: UnderStorageError."""
+    if body.length != length:
+        cause = f"has {body.length} bytes from {body.offset} on, not the {length} it should"
+        raise under_storage_error(uri, cause)
 
 
-def private_view(data: memoryview) -> View:
-    """Return a view over bytes that are not the store's: every read gives the same kind of thing."""
-    from forebay.store import View
-
-    return View.wrap(data)
+def _adjacent(led: _Led) -> Iterator[_Led]:
+    """Part blocks in order into those that lie side by side."""
+    part: _Led = []
+    for each in led:
+        if part and part[-1][0].end != each[0].offset:
+            yield part
+            part = []
+        part.append(each)
+    if part:
+        yield part

@@ -1,46 +1,94 @@
 """What is known of the objects: asked of the entries first, of the under storage when they are not fresh.
 
 A dataset's max_age says what fresh is: None, everything once seen; 0, nothing; else seconds. Answers are
-remembered, failures never; that there is no such object is not remembered either.
+remembered, failures never; that there is no such object is remembered for the dataset's negative_ttl.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from forebay.cache_datasets import Attached
-from forebay.clock import NS_PER_S, Clock
-from forebay.errors import NotFound
-from forebay.meta import Dataset, Entries, Entry
+from forebay.cache_paths import block_key
+from forebay.cache_status import SyncReport
+from forebay.clock import NS_PER_S, BootClock, Clock
+from forebay.errors import NotFound, not_found
+from forebay.meta import Dataset, Entries, Entry, Seen
 from forebay.ufs import ObjectInfo
+
+if TYPE_CHECKING:
+    from forebay.meta import Recent
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a look-up found, as long as it holds; key is that of an object's only block."""
+
+    dataset: str
+    entry: Entry
+    key: bytes | None
 
 
 class Lookup:
     """Looks up entries for one process. Threads: any."""
 
-    def __init__(self, entries: Entries, clock: Clock) -> None:
-        """Use these entries and this clock."""
+    def __init__(
+        self,
+        entries: Entries,
+        clock: Clock,
+        recent: Recent,
+        block_bytes: int,
+        on_stale: Callable[[], None],
+    ) -> None:
+        """Use these; on_stale is called when versions have become stale, whose blocks are to go."""
         self._entries: Final = entries
         self._clock: Final = clock
+        self._recent: Final = recent
+        self._block_bytes: Final = block_bytes
+        self._on_stale: Final = on_stale
+        # What is kept for a time is kept by the machine's own clock.
+        self._keeps_for_a_time: Final = isinstance(clock, BootClock)
 
     def known(self, attached: Attached, path: str) -> Entry | None:
         """Return what the entries say of an object, fresh or not."""
         return self._entries.get(attached.record.id, path)
 
+    def look(self, attached: Attached, path: str) -> Seen:
+        """Return what the entries say of an object, fresh or not, with the number of changes for ``keep``."""
+        return self._entries.seen(attached.record.id, path)
+
     def is_fresh(self, dataset: Dataset, checked_ns: int) -> bool:
         """Say whether what was checked then still holds by the dataset's max_age."""
-        if dataset.max_age is None:
-            return True
-        age_ns = self._clock.boot_ns() - checked_ns
-        # A check in the future was made by a clock that is not ours, such as another time namespace's.
-        return dataset.max_age > 0 and 0 <= age_ns <= dataset.max_age * NS_PER_S
+        return dataset.max_age is None or self._is_within(dataset.max_age, checked_ns)
 
     def stat(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory. Raises: as UnderStorage.stat."""
-        entry = self._entries.get(attached.record.id, path, directories=True)
-        if entry is not None and self.is_fresh(attached.record, entry.checked_ns):
-            return entry
-        return self.ask(attached, path)
+        entry, changes = self._entries.seen(attached.record.id, path, directories=True)
+        if entry is None:
+            self.raise_if_absent(attached, path)
+        if entry is None or not self.is_fresh(attached.record, entry.checked_ns):
+            entry = self.ask(attached, path)
+        self.keep(attached, entry, changes)
+        return entry
+
+    def keep(self, attached: Attached, entry: Entry, changes: int) -> None:
+        """Let this process find an entry that is fresh without a look-up, until something changes."""
+        dataset = attached.record
+        if dataset.max_age == 0 or not entry.path:
+            return
+        expires_ns = -1
+        if dataset.max_age is not None:
+            if not self._keeps_for_a_time:
+                return
+            expires_ns = entry.checked_ns + int(dataset.max_age * NS_PER_S)
+        is_one_block = not entry.is_dir and 0 < entry.size <= self._block_bytes
+        key = block_key(dataset.id, entry.path, entry.version, 0, self._block_bytes) if is_one_block else None
+        counter = self._entries.counter(dataset.id)
+        known = Known(dataset.name, entry, key)
+        self._recent.put(f"{dataset.name}/{entry.path}", known, counter, changes, expires_ns)
 
     def ask(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory by the under storage's answer. Raises: as UnderStorage.stat."""
@@ -48,20 +96,39 @@ class Lookup:
         try:
             info = attached.storage.stat(path)
         except NotFound:
-            self._entries.forget(attached.record.id, path)
+            self.forget(attached, path)
+            self.note_absent(attached, path, asked_ns)
             raise
         entry = as_entry(info, asked_ns)
         self.remember(attached, entry)
         return entry
 
+    def learn(self, attached: Attached, path: str) -> None:
+        """Ask about an object that turned out to be another or gone, so that opening it anew helps.
+
+        Whatever comes of it: whoever calls this has an exception to raise.
+        """
+        with suppress(OSError):
+            self.ask(attached, path)
+
     def remember(self, attached: Attached, entry: Entry) -> None:
         """Keep what the under storage said of an object; the dataset itself has no entry."""
-        if entry.path:
-            self._entries.put(attached.record.id, [entry])
+        if entry.path and self._entries.put(attached.record.id, [entry]).replaced:
+            self._on_stale()
 
     def forget(self, attached: Attached, path: str) -> None:
         """Drop what is known of an object, because it turned out to be wrong."""
-        self._entries.forget(attached.record.id, path)
+        if self._entries.forget(attached.record.id, path):
+            self._on_stale()
+
+    def note_absent(self, attached: Attached, path: str, asked_ns: int) -> None:
+        """Remember for the dataset's negative_ttl that there is no such object."""
+        if attached.record.negative_ttl > 0 and self._entries.note_absent(attached.record.id, path, asked_ns):
+            self._on_stale()
+
+    def changes(self, attached: Attached) -> int:
+        """Return how often something known of the dataset has become different; cheap enough to ask often."""
+        return self._entries.counter(attached.record.id).load()
 
     def now_ns(self) -> int:
         """Return the time to give to ``as_entry``, taken before the under storage is asked."""
@@ -69,26 +136,118 @@ class Lookup:
 
     def children(self, attached: Attached, directory: str) -> list[Entry]:
         """List a directory, in the order of names. Raises: as UnderStorage.list."""
-        dataset_id = attached.record.id
-        listed_ns = self._entries.listed_ns(dataset_id, directory)
-        if listed_ns is not None and self.is_fresh(attached.record, listed_ns):
-            children = self._entries.children(dataset_id, directory)
-        else:
-            children = self._list(attached, directory)
+        listed_ns, children = self._entries.listing(attached.record.id, directory)
+        if not self._is_listing_fresh(attached, listed_ns):
+            children = self.relist(attached, directory)
         return sorted(children, key=lambda entry: (entry.path, entry.is_dir))
 
-    def _list(self, attached: Attached, directory: str) -> list[Entry]:
-        """List anew, remembering page by page, so that no write waits for the network."""
+    def names(self, attached: Attached, directory: str) -> list[str]:
+        """Return the names in a directory, each once and in order. Raises: as UnderStorage.list."""
+        listed_ns, names = self._entries.names(attached.record.id, directory)
+        if self._is_listing_fresh(attached, listed_ns):
+            return names
+        return sorted({entry.path.rpartition("/")[2] for entry in self.relist(attached, directory)})
+
+    def relist(self, attached: Attached, directory: str) -> list[Entry]:
+        """List by the under storage's answer, remembering page by page, so that no write waits for it.
+
+        Raises: as UnderStorage.list.
+        """
         started_ns = self._clock.boot_ns()
         found: list[Entry] = []
         all_kept = True
         for page in attached.storage.list(directory):
             entries = [as_entry(info, started_ns) for info in page]
-            all_kept = self._entries.put(attached.record.id, entries) and all_kept
+            all_kept = self._entries.put(attached.record.id, entries).complete and all_kept
             found += entries
         if all_kept:
             self._entries.finish_listing(attached.record.id, directory, started_ns)
+        self._on_stale()
         return found
+
+    def remember_page(self, attached: Attached, entries: Sequence[Entry]) -> bool:
+        """Keep what a page of a listing said; return whether all of it is kept."""
+        written = self._entries.put(attached.record.id, entries)
+        if written.replaced:
+            self._on_stale()
+        return bool(written)
+
+    def sync(self, attached: Attached, path: str) -> SyncReport:
+        """Ask now for all that is known, fresh or not, of an object or of a directory and all below it.
+
+        Raises: as UnderStorage.stat and list; what was counted until then has been noted all the same.
+        """
+        dataset_id = attached.record.id
+        if path:
+            before = self._entries.get(dataset_id, path)
+            try:
+                now = self.ask(attached, path)
+            except NotFound:
+                if before is None:
+                    raise
+                return SyncReport(removed=1)
+            if not now.is_dir:
+                changed = before is not None and before.version != now.version
+                return SyncReport(added=before is None, changed=changed)
+        known_before = self._count_known(dataset_id, path)
+        report, directories = SyncReport(), [path]
+        seen: set[str] = set()
+        while directories:
+            directory = directories.pop()
+            seen.add(directory)
+            found, below = self._sync_directory(attached, directory)
+            report += found
+            directories += below
+            if not directories:
+                # Where nothing was listed before: directories that are known by what was read in them.
+                known = self._entries.known_directories(dataset_id, path)
+                directories = [each for each in known if each not in seen]
+        # Told by the figures: what lay below a directory that is gone goes with it, uncounted.
+        removed = known_before + report.added - self._count_known(dataset_id, path)
+        return report + SyncReport(removed=max(removed, 0))
+
+    def _sync_directory(self, attached: Attached, directory: str) -> tuple[SyncReport, list[str]]:
+        """List a directory; return what is new or has changed in it, and the directories in it."""
+        known = self._entries.children(attached.record.id, directory)
+        before = {entry.path: entry for entry in known if not entry.is_dir}
+        try:
+            now = self.relist(attached, directory)
+        except NotFound:
+            if not directory:
+                raise
+            for entry in known:
+                self.forget(attached, entry.path)
+            return SyncReport(), []
+        report = SyncReport()
+        for entry in now:
+            if not entry.is_dir:
+                old = before.get(entry.path)
+                changed = old is not None and old.version != entry.version
+                report += SyncReport(added=old is None, changed=changed)
+        return report, [entry.path for entry in now if entry.is_dir]
+
+    def _count_known(self, dataset_id: int, path: str) -> int:
+        """Count the objects that are known below a directory."""
+        return sum(
+            sum(not entry.is_dir for entry in self._entries.children(dataset_id, directory))
+            for directory in list(self._entries.known_directories(dataset_id, path))
+        )
+
+    def _is_listing_fresh(self, attached: Attached, listed_ns: int | None) -> bool:
+        return listed_ns is not None and self.is_fresh(attached.record, listed_ns)
+
+    def raise_if_absent(self, attached: Attached, path: str) -> None:
+        """Raise NotFound if the under storage said so within the dataset's negative_ttl."""
+        dataset = attached.record
+        if dataset.negative_ttl > 0:
+            absent_ns = self._entries.absent_ns(dataset.id, path)
+            if absent_ns is not None and self._is_within(dataset.negative_ttl, absent_ns):
+                raise not_found(f"{dataset.uri}/{path}", "there was no such object a moment ago")
+
+    def _is_within(self, age_s: float, checked_ns: int) -> bool:
+        age_ns = self._clock.boot_ns() - checked_ns
+        # A check in the future was made by a clock that is not ours, such as another time namespace's.
+        return age_s > 0 and 0 <= age_ns <= age_s * NS_PER_S
 
 
 def as_entry(info: ObjectInfo, asked_ns: int) -> Entry:

@@ -13,6 +13,8 @@ _BAD_PART: Final = re.compile(r"(?:^|/)(\.{0,2})(?:/|\Z)")
 _DATASET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KEY_HEAD: Final = struct.Struct(">I")
 _KEY_TAIL: Final = struct.Struct(">BQ")
+# The number that stands for all blocks: no object has so many.
+_WHOLE: Final = (1 << 64) - 1
 # The store takes keys of 4,096 bytes; a longer path is represented by its digest.
 _KEY_HEAD_BYTES_MAX: Final = 4_000
 
@@ -70,3 +72,8 @@ def block_key(dataset_id: int, path: str, version: str, number: int, block_bytes
     if len(head) > _KEY_HEAD_BYTES_MAX:
         head = _KEY_HEAD.pack(dataset_id) + b"\0" + hashlib.blake2b(head).digest()
     return head + _KEY_TAIL.pack(block_bytes.bit_length() - 1, number)
+
+
+def whole_key(dataset_id: int, path: str, version: str, block_bytes: int) -> bytes:
+    """Return the key of a whole file in blocks of that size, under which no block is stored."""
+    return block_key(dataset_id, path, version, _WHOLE, block_bytes)

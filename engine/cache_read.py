@@ -1,20 +1,26 @@
 """Reads: which blocks a range of an object lies in, and how their bytes come into one piece.
 
-A range within one block is served as it lies there. A longer one is gathered into a buffer of its size,
-hits first, then all misses at once. If the object changes meanwhile the read begins anew, once, with the
-new version: bytes of two versions are never mixed.
+A range within one block is served as it lies there, and so is one within a file that lies whole. Any other
+is gathered into a buffer of its size, hits first, then all misses at once. If the object changes meanwhile
+the read begins anew, once, with the new version: bytes of two versions are never mixed.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from forebay.cache_ahead import Readahead
+from forebay.cache_blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
 from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Block, Fetcher, FirstTouch, private_view
-from forebay.cache_lookup import Lookup
+from forebay.cache_fetch import Fetcher, FirstTouch
+from forebay.cache_lookup import Known, Lookup
+from forebay.cache_pool import Kind
+from forebay.cache_whole import WholeFiles
 from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
 
@@ -22,19 +28,24 @@ if TYPE_CHECKING:
     from forebay.store import View
 
 _T = TypeVar("_T")
-_Run = Callable[[Sequence[Callable[[], None]]], None]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A read that is prepared: blocks to bring, and what makes a view of them then."""
+
+    runs: list[Run]
+    finish: Callable[[], View]
 
 
 class Reader:
     """Reads objects for one process. Threads: any."""
 
-    def __init__(
-        self, lookup: Lookup, fetcher: Fetcher, pool: ThreadPoolExecutor, max_read_bytes: int
-    ) -> None:
-        """Use these; only tasks that wait for no other task of the pool are given to it."""
+    def __init__(self, lookup: Lookup, fetcher: Fetcher, whole: WholeFiles, max_read_bytes: int) -> None:
+        """Use these, all of one process."""
         self._lookup: Final = lookup
         self._fetcher: Final = fetcher
-        self._pool: Final = pool
+        self._whole: Final = whole
         self._max_read_bytes: Final = max_read_bytes
 
     def read(self, attached: Attached, path: str, offset: int, length: int | None) -> View:
@@ -43,30 +54,35 @@ class Reader:
         Raises: ValueError (negative figures; a gathered read above max_read_bytes); as
         UnderStorage.read_range.
         """
-        return self._read(attached, path, offset, length, self._in_pool)
+        _check_range(offset, length)
+        wanted = self._max_read_bytes if length is None else length
+        use = partial(self._read_version, attached, offset=offset, length=length)
+        return self._with_entry(attached, path, offset, wanted, use)
 
-    def read_many(self, wanted: Sequence[tuple[Attached, str]]) -> list[View]:
+    def read_known(
+        self, attached: Attached, known: Known, offset: int, length: int | None, *, is_missed: bool = False
+    ) -> View:
+        """Read as ``read`` what was looked up lately; is_missed: its block was asked for and is not there."""
+        _check_range(offset, length)
+        use = partial(self._read_version, attached, offset=offset, length=length, is_missed=is_missed)
+        return self._once_more(attached, FirstTouch(known.entry), use)
+
+    def read_many(self, wanted: Sequence[tuple[Attached, str, Known | None]]) -> list[View]:
         """Return views of whole objects in the order asked; those that are not cached are fetched together.
 
         Raises: what the first one in that order raises that cannot be read; the others' views are released.
         """
-        found = [self._hit(attached, path) for attached, path in wanted]
-        pending = {
-            position: self._pool.submit(self._read, *wanted[position], 0, None, _one_by_one)
-            for position, view in enumerate(found)
-            if view is None
-        }
-        wait(pending.values())
+        prepared = self._prepare(wanted)
+        self._fetcher.bring([run for each in prepared if isinstance(each, _Pending) for run in each.runs])
+        views: list[View] = []
         try:
-            return [
-                pending[position].result() if view is None else view for position, view in enumerate(found)
-            ]
+            for (attached, path, _), each in zip(wanted, prepared, strict=True):
+                views.append(self._finish(attached, path, each))
         except BaseException:
-            done = [future.result() for future in pending.values() if future.exception() is None]
-            for view in (*found, *done):
-                if view is not None:
-                    view.release()
+            for view in views:
+                view.release()
             raise
+        return views
 
     def readinto(self, attached: Attached, path: str, buffer: memoryview, offset: int) -> int:
         """Fill the buffer from offset on; return how many bytes, fewer only at the object's end.
@@ -74,122 +90,273 @@ class Reader:
         After an exception the buffer's content means nothing. Raises: as ``read``, whatever the size.
         """
         _check_range(offset, None)
+        fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset)
+        return self._with_entry(attached, path, offset, len(buffer), fill)
 
-        def fill(touch: FirstTouch) -> int:
-            length = min(len(buffer), max(touch.entry.size - offset, 0))
-            self._gather(attached, touch, offset, buffer[:length], self._in_pool)
-            return length
+    def readinto_known(
+        self, attached: Attached, known: Known, buffer: memoryview, offset: int, *, is_missed: bool = False
+    ) -> int:
+        """Fill as ``readinto`` from what was looked up lately; is_missed: its only block is not there."""
+        _check_range(offset, None)
+        fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset, is_missed=is_missed)
+        return self._once_more(attached, FirstTouch(known.entry), fill)
 
-        return self._with_entry(attached, path, offset, fill)
+    def entry(self, attached: Attached, path: str) -> Entry:
+        """Return what an object is now, for a handle that keeps to that version.
 
-    def _read(self, attached: Attached, path: str, offset: int, length: int | None, run: _Run) -> View:
-        _check_range(offset, length)
-        return self._with_entry(
-            attached, path, offset, lambda touch: self._read_version(attached, touch, offset, length, run)
-        )
+        Raises: as UnderStorage.stat; IsADirectoryError.
+        """
+        entry = self._lookup.stat(attached, path)
+        _refuse_directory(attached, entry)
+        return entry
 
-    def _hit(self, attached: Attached, path: str) -> View | None:
-        """Return a view of an object that is one block, fresh and cached, and asks nobody; else None."""
-        entry = self._lookup.known(attached, path)
-        if entry is None or not self._lookup.is_fresh(attached.record, entry.checked_ns):
-            return None
-        if not 0 < entry.size <= self._fetcher.block_bytes:
-            return None
-        return self._fetcher.hit(self._fetcher.block(attached, entry, 0))
+    def views(self, attached: Attached, entry: Entry) -> Iterator[View]:
+        """Yield the blocks of one version in order, fetching ahead. Raises: Stale; as ``read``."""
+        ahead = self.readahead(attached, entry)
+        try:
+            for block in blocks_of(attached, entry, 0, entry.size, self._fetcher.block_bytes):
+                ahead.reads(block.offset, block.end)
+                yield self.block_view(attached, block, ahead)
+        finally:
+            ahead.cancel()
 
-    def _with_entry(self, attached: Attached, path: str, offset: int, use: Callable[[FirstTouch], _T]) -> _T:
+    def readahead(self, attached: Attached, entry: Entry) -> Readahead:
+        """Make what fetches ahead of one reader."""
+        return Readahead(self._fetcher, self._whole, attached, entry)
+
+    def block_view(self, attached: Attached, block: Block, ahead: Readahead) -> View:
+        """Return a block for a reader that has others fetched ahead. Raises: as UnderStorage.read_range."""
+        view = ahead.take(block.number)
+        if view is not None:
+            return view
+        try:
+            return self._fetcher.view(attached, block)
+        except (Stale, NotFound):
+            self._lookup.learn(attached, block.entry.path)
+            raise
+
+    def _prepare(
+        self, wanted: Sequence[tuple[Attached, str, Known | None]]
+    ) -> list[_Pending | View | Exception]:
+        """Look up all, asking for what is not known side by side, and prepare their reads."""
+        asked: dict[int, Future[tuple[FirstTouch, int]]] = {}
+        touches: dict[int, FirstTouch] = {}
+        for position, (attached, path, known) in enumerate(wanted):
+            entry, changes = (known.entry, 0) if known else self._lookup.look(attached, path)
+            if entry is None or not (known or self._lookup.is_fresh(attached.record, entry.checked_ns)):
+                ask = partial(self._touch, attached, path, 0, self._max_read_bytes)
+                asked[position] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
+                continue
+            touches[position] = FirstTouch(entry)
+            if known is None:
+                self._lookup.keep(attached, entry, changes)
+        wait(asked.values())
+        prepared: list[_Pending | View | Exception] = []
+        for position, (attached, _, _) in enumerate(wanted):
+            try:
+                if position in asked:
+                    touches[position], changes = asked[position].result()
+                    self._lookup.keep(attached, touches[position].entry, changes)
+                touch = touches[position]
+                prepared.append(self._plan(attached, touch, 0, touch.entry.size))
+            except (OSError, ValueError) as error:
+                prepared.append(error)
+        return prepared
+
+    def _finish(self, attached: Attached, path: str, prepared: _Pending | View | Exception) -> View:
+        if isinstance(prepared, Exception):
+            raise prepared
+        try:
+            return _settle(prepared)
+        except Stale:
+            return self.read(attached, path, 0, None)
+        except NotFound:
+            self._lookup.forget(attached, path)
+            raise
+
+    def _with_entry(
+        self, attached: Attached, path: str, offset: int, length: int, use: Callable[[FirstTouch], _T]
+    ) -> _T:
         """Call use with what the object is, and again, once, if it has changed by then."""
-        touch = self._touch(attached, path, offset)
+        touch, changes = self._touch(attached, path, offset, length)
+        result = self._once_more(attached, touch, use)
+        # A version that was replaced meanwhile has raised the number, so it is not found again.
+        self._lookup.keep(attached, touch.entry, changes)
+        return result
+
+    def _once_more(self, attached: Attached, touch: FirstTouch, use: Callable[[FirstTouch], _T]) -> _T:
+        path = touch.entry.path
         try:
             try:
                 return use(touch)
             except Stale:
+                self._fetcher.store.count("misses_changed")
                 return use(FirstTouch(self._ask(attached, path)))
         except NotFound:
             self._lookup.forget(attached, path)
             raise
 
-    def _touch(self, attached: Attached, path: str, offset: int) -> FirstTouch:
-        entry = self._lookup.known(attached, path)
+    def _touch(self, attached: Attached, path: str, offset: int, length: int) -> tuple[FirstTouch, int]:
+        """Return what the object is, and the number of changes from before it was looked up."""
+        entry, changes = self._lookup.look(attached, path)
         if entry is None:
-            return self._fetcher.first_touch(attached, path, offset // self._fetcher.block_bytes)
-        if self._lookup.is_fresh(attached.record, entry.checked_ns):
-            return FirstTouch(entry)
-        return FirstTouch(self._ask(attached, path))
+            self._lookup.raise_if_absent(attached, path)
+            asked_ns = self._lookup.now_ns()
+            touch = partial(self._fetcher.first_touch, attached, path, offset, length)
+            try:
+                try:
+                    return touch(), changes
+                except Stale:
+                    # It changed while the answer came.
+                    return touch(), changes
+            except NotFound:
+                self._lookup.note_absent(attached, path, asked_ns)
+                raise
+        if not self._lookup.is_fresh(attached.record, entry.checked_ns):
+            known, entry = entry, self._ask(attached, path)
+            if entry.version != known.version:
+                self._fetcher.store.count("misses_changed")
+        return FirstTouch(entry), changes
 
     def _ask(self, attached: Attached, path: str) -> Entry:
         entry = self._lookup.ask(attached, path)
-        if entry.is_dir:
-            raise IsADirectoryError(errno.EISDIR, "is a directory", f"{attached.record.name}/{path}")
+        _refuse_directory(attached, entry)
         return entry
 
     def _read_version(
-        self, attached: Attached, touch: FirstTouch, offset: int, length: int | None, run: _Run
+        self,
+        attached: Attached,
+        touch: FirstTouch,
+        *,
+        offset: int,
+        length: int | None,
+        is_missed: bool = False,
     ) -> View:
         size = touch.entry.size
         end = size if length is None else min(size, offset + length)
+        planned = self._plan(attached, touch, offset, end, is_missed=is_missed)
+        if isinstance(planned, _Pending):
+            self._fetcher.bring(planned.runs)
+        self._follow(attached, touch.entry, offset, end)
+        return _settle(planned)
+
+    def fill(
+        self,
+        attached: Attached,
+        touch: FirstTouch,
+        offset: int,
+        target: memoryview,
+        *,
+        is_missed: bool = False,
+    ) -> None:
+        """Fill the target from offset on with bytes that the object has. Raises: as ``read``."""
+        sink, end = Gather(target, offset, is_lent=True), offset + len(target)
+        if is_missed:
+            missing = list(blocks_of(attached, touch.entry, offset, end, self._fetcher.block_bytes))
+        else:
+            missing = self._gather(attached, touch, sink, offset, end)
+        try:
+            self._fetcher.fetch(attached, missing, sink)
+        except BaseException:
+            sink.leave()
+            raise
+
+    def _readinto_version(
+        self,
+        attached: Attached,
+        touch: FirstTouch,
+        *,
+        buffer: memoryview,
+        offset: int,
+        is_missed: bool = False,
+    ) -> int:
+        length = min(len(buffer), max(touch.entry.size - offset, 0))
+        self.fill(attached, touch, offset, buffer[:length], is_missed=is_missed)
+        self._follow(attached, touch.entry, offset, offset + length)
+        return length
+
+    def _plan(
+        self, attached: Attached, touch: FirstTouch, offset: int, end: int, *, is_missed: bool = False
+    ) -> _Pending | View:
+        """Return a view of the range if it can be had without the under storage, else how to get one."""
         if offset >= end:
             return private_view(memoryview(b""))
+        if touch.has(offset, end):
+            return private_view(touch.bytes_of(offset, end))
         block_bytes = self._fetcher.block_bytes
         if offset // block_bytes == (end - 1) // block_bytes:
-            return self._read_within_block(attached, touch, offset, end)
+            return self._plan_within_block(attached, touch.entry, offset, end, is_missed=is_missed)
+        whole = self._whole_view(attached, touch.entry, offset, end)
+        if whole is not None:
+            return whole
         if end - offset > self._max_read_bytes:
             raise ValueError(
                 f"{attached.record.name}/{touch.entry.path}: {end - offset} bytes in one read are more than "
-                f"max_read_bytes ({self._max_read_bytes}); read parts of it, or use readinto"
+                f"max_read_bytes ({self._max_read_bytes}); read parts of it, or use open, views or readinto"
             )
         buffer = memoryview(bytearray(end - offset))
-        self._gather(attached, touch, offset, buffer, run)
-        return private_view(buffer)
+        sink = Gather(buffer, offset)
+        runs = runs_of(attached, self._gather(attached, touch, sink, offset, end), sink)
+        return _Pending(runs, lambda: private_view(buffer))
 
-    def _read_within_block(self, attached: Attached, touch: FirstTouch, offset: int, end: int) -> View:
-        block = self._fetcher.block(attached, touch.entry, offset // self._fetcher.block_bytes)
-        view = touch.view if touch.view is not None else self._fetcher.view(attached, block)
-        start = offset - block.offset
-        if end - offset == block.length:
-            return view
-        # The slice keeps the view, and with it the lease, for as long as it lives itself.
-        return private_view(view[start : start + end - offset])
+    def _plan_within_block(
+        self, attached: Attached, entry: Entry, offset: int, end: int, *, is_missed: bool
+    ) -> _Pending | View:
+        block = self._fetcher.block(attached, entry, offset // self._fetcher.block_bytes)
+        view = None if is_missed else self._fetcher.store.get(block.key)
+        if view is not None:
+            return _part(view, offset - block.offset, end - block.offset)
+        sink = Keep()
+        runs = runs_of(attached, [block], sink)
+        return _Pending(
+            runs, lambda: _part(sink.views[block.number], offset - block.offset, end - block.offset)
+        )
+
+    def _whole_view(self, attached: Attached, entry: Entry, offset: int, end: int) -> View | None:
+        """Return a view of a file that lies whole, bringing it so if all of it is asked for."""
+        view = self._whole.view(attached, entry)
+        if view is None and end - offset == entry.size and self._whole.is_worth(attached, entry):
+            self._whole.fetch(attached, entry, Kind.DEMAND)
+            view = self._whole.view(attached, entry)
+        return None if view is None else _part(view, offset, end)
 
     def _gather(
-        self, attached: Attached, touch: FirstTouch, offset: int, buffer: memoryview, run: _Run
-    ) -> None:
-        """Fill the buffer from the object's bytes, which the caller has seen to be there."""
-        block_bytes, position = self._fetcher.block_bytes, 0
-        missing: list[Callable[[], None]] = []
-        first = touch.view
-        while position < len(buffer):
-            block = self._fetcher.block(attached, touch.entry, (offset + position) // block_bytes)
-            start = offset + position - block.offset
-            target = buffer[position : position + block.length - start]
-            if first is not None:
-                target[:] = first[start : start + len(target)]
-                first = None
-            elif not self._fetcher.copy_hit(block, start, target):
-                missing.append(self._copy_later(attached, block, start, target))
-            position += len(target)
-        run(missing)
+        self, attached: Attached, touch: FirstTouch, sink: Gather, offset: int, end: int
+    ) -> list[Block]:
+        """Fill the sink from what is there, and return the blocks that are not."""
+        missing = []
+        for block in blocks_of(attached, touch.entry, offset, end, self._fetcher.block_bytes):
+            if touch.has(block.offset, block.end):
+                sink.take(block, touch.bytes_of(block.offset, block.end), admitted=True)
+            elif not sink.hit(self._fetcher.store, block):
+                missing.append(block)
+        return missing
 
-    def _copy_later(
-        self, attached: Attached, block: Block, start: int, target: memoryview
-    ) -> Callable[[], None]:
-        return lambda: self._fetcher.copy_miss(attached, block, start, target)
-
-    def _in_pool(self, tasks: Sequence[Callable[[], None]]) -> None:
-        """Run the tasks side by side; raise the first one's exception when all have ended."""
-        if len(tasks) <= 1:
-            _one_by_one(tasks)
-            return
-        futures = [self._pool.submit(task) for task in tasks]
-        wait(futures)
-        for future in futures:
-            future.result()
+    def _follow(self, attached: Attached, entry: Entry, offset: int, end: int) -> None:
+        """Bring the file whole if this reader is on its way through it."""
+        if end - offset < entry.size and self._whole.is_wanted_whole(attached, entry, offset, end):
+            self._whole.fetch_behind(attached, entry)
 
 
-def _one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run the tasks here: for a caller that is a task of the pool itself, and must not wait for others."""
-    for task in tasks:
-        task()
+def _settle(prepared: _Pending | View) -> View:
+    """Make the view of what was brought. Raises: what the first run in order ended with."""
+    if not isinstance(prepared, _Pending):
+        return prepared
+    for run in prepared.runs:
+        if run.error is not None:
+            raise run.error
+    return prepared.finish()
+
+
+def _part(view: View, start: int, end: int) -> View:
+    """Return part of a view; it keeps the view, and with it the lease, for as long as it lives itself."""
+    return view if end - start == len(view) else private_view(view[start:end])
+
+
+def _refuse_directory(attached: Attached, entry: Entry) -> None:
+    if entry.is_dir:
+        name = f"{attached.record.name}/{entry.path}"
+        raise IsADirectoryError(errno.EISDIR, "is a directory", name)
 
 
 def _check_range(offset: int, length: int | None) -> None:

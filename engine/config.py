@@ -1,9 +1,7 @@
-"""Settings: tiers, sizes, where they come from, and whether this machine can hold a store.
+"""Configuration: sizes, tiers, defaults, and whether this machine can hold a store.
 
-A setting given in the call or on the command line wins over the environment (``FOREBAY_CACHE_DIR``,
-``FOREBAY_TIERS``), that over the TOML file (``FOREBAY_CONFIG`` names it), that over the defaults. Every
-check here raises ConfigError with what is wrong, where it stands and what would be right. Nothing in this
-module touches a cache directory.
+Every check here raises ConfigError with what is wrong, where it stands and what would be right. Nothing in
+this module touches a cache directory; what files and environment say is read by ``forebay.settings``.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ import os
 import platform
 import re
 import sys
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from forebay.errors import ConfigError
 
@@ -36,10 +33,6 @@ BLOCK_BYTES_DEFAULT: Final = 4 * MIB
 BLOCK_BYTES_MIN: Final = 64 * KIB
 BLOCK_BYTES_MAX: Final = 64 * MIB
 READ_BYTES_MAX_DEFAULT: Final = GIB
-
-ENV_CACHE_DIR: Final = "FOREBAY_CACHE_DIR"
-ENV_TIERS: Final = "FOREBAY_TIERS"
-ENV_CONFIG: Final = "FOREBAY_CONFIG"
 
 KERNEL_MIN: Final = (5, 14)
 PYTHON_MIN: Final = (3, 11)
@@ -247,73 +240,6 @@ def _free_bytes(path: Path) -> int:
     except OSError:
         return 0
     return stats.f_bavail * stats.f_frsize
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment and the TOML file say; None where they say nothing."""
-
-    cache_dir: str | None = None
-    tiers: tuple[Tier, ...] | None = None
-
-
-def load_settings(config_file: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the TOML file and the environment, the environment winning.
-
-    config_file, or else FOREBAY_CONFIG, names the file; without either none is read.
-    Raises: ConfigError (file unreadable or no TOML, an unknown key, a value of the wrong kind; names file
-    and key).
-    """
-    name = config_file or environ.get(ENV_CONFIG)
-    from_file = _read_file(name) if name else Settings()
-    cache_dir = environ.get(ENV_CACHE_DIR) or from_file.cache_dir
-    listed = environ.get(ENV_TIERS)
-    tiers = _parse_tier_list(listed) if listed else from_file.tiers
-    return Settings(cache_dir, tiers)
-
-
-def _parse_tier_list(text: str) -> tuple[Tier, ...]:
-    try:
-        return validate_tiers(Tier.parse(part.strip()) for part in text.split(",") if part.strip())
-    except ConfigError as error:
-        raise ConfigError(f"{ENV_TIERS}: {error}") from None
-
-
-def _read_file(name: str) -> Settings:
-    try:
-        with open(name, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: not valid TOML: {error}") from error
-    try:
-        _refuse_unknown(table, [field.name for field in fields(Settings)])
-        cache_dir = _text(table["cache_dir"], "cache_dir") if "cache_dir" in table else None
-        tiers = _tiers_from_tables(table["tiers"]) if "tiers" in table else None
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    return Settings(os.path.expanduser(cache_dir) if cache_dir else None, tiers)
-
-
-def _tiers_from_tables(tables: object) -> tuple[Tier, ...]:
-    if not isinstance(tables, Sequence) or not all(isinstance(table, Mapping) for table in tables):
-        raise ConfigError("tiers: expected tables, written as [[tiers]] with path and quota below")
-    return validate_tiers(_tier_from_table(table) for table in tables)
-
-
-def _tier_from_table(table: Mapping[str, Any]) -> Tier:
-    _refuse_unknown(table, [field.name for field in fields(Tier)], "tiers: ")
-    for key in ("path", "quota"):
-        if key not in table:
-            raise ConfigError(f"tiers: {key} is missing in one of the tables")
-    return Tier(**table)
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{where}unknown key {key!r}{nearest(key, known)}; keys are {', '.join(known)}")
 
 
 def check_platform() -> None:

@@ -39,6 +39,10 @@ class NotAttached(LookupError):
     """The first part of a path names no attached dataset."""
 
 
+class JobNotFound(LookupError):
+    """There is no job of that id."""
+
+
 class Closed(ValueError):
     """The cache or store was used after ``close``."""
 

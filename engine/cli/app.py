@@ -5,23 +5,38 @@ A command's module is imported when the command is run, so that ``forebay --help
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
 from forebay import __version__
-from forebay.cli.session import Session, common_options
+from forebay.cli.interrupt import INTERRUPTED
+from forebay.cli.session import Session, common_options, logging_to_stderr
 from forebay.cli.text import printable
-from forebay.errors import ConfigError, NotAttached
+from forebay.errors import (
+    ConfigError,
+    NotAttached,
+    NotFound,
+    PinLimit,
+    Stale,
+    StoreBusy,
+    UnderStorageError,
+)
 
 DONE: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
+
+# What writing to a file can come to; errors of tiers and destinations name theirs.
+_OUTPUT_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Entry(NamedTuple):
@@ -32,13 +47,24 @@ class _Entry(NamedTuple):
 # The one list of commands. The help stands here too, so that showing it imports nothing.
 _COMMANDS: Final = {
     "attach": _Entry("attach", "Attach an under storage as a dataset."),
+    "bench": _Entry("bench", "Measure what the tiers give on this machine."),
+    "cancel": _Entry("load", "Stop a load for good."),
     "cat": _Entry("cat", "Write objects to standard output."),
     "check": _Entry("check", "Verify the cache, and repair it."),
+    "completion": _Entry("completion", "Print the completion script for a shell."),
+    "cp": _Entry("cp", "Copy objects to local files."),
     "datasets": _Entry("attach", "List the attached datasets."),
     "detach": _Entry("attach", "Detach a dataset and free what is cached of it."),
+    "du": _Entry("du", "Count objects and bytes, and how many are cached."),
+    "free": _Entry("free", "Drop cached data, or what is known of objects."),
+    "jobs": _Entry("jobs", "List loads, and show one."),
+    "load": _Entry("load", "Bring datasets or parts of them into the cache."),
     "ls": _Entry("ls", "List directories."),
+    "resume": _Entry("load", "Go on with a load that was interrupted."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
+    "sync": _Entry("free", "Ask the under storage anew what there is."),
+    "top": _Entry("top", "Show what goes on, live."),
 }
 
 
@@ -73,47 +99,106 @@ def app() -> None:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return the exit code, having said on standard error what went wrong."""
-    session = Session()
-    try:
-        result = app.main(arguments, prog_name="forebay", standalone_mode=False, obj=session)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has enough of it. What is still buffered must not be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("forebay: interrupted", err=True)
-        return FAILED
-    except (OSError, LookupError, ValueError) as error:
-        complain(error, verbose=session.verbosity > 0)
-        return WRONG_USAGE if isinstance(error, ValueError) else FAILED
+    # Known before anything is parsed, for what cannot be parsed is told of in JSON as well.
+    session = Session(as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        _make_output_encodable()
+    with logging_to_stderr():
+        try:
+            result = app.main(arguments, prog_name="forebay", standalone_mode=False, obj=session)
+            sys.stdout.flush()
+        except SystemExit as end:  # a completion that was asked for has been answered
+            return end.code if isinstance(end.code, int) else DONE
+        except BrokenPipeError:
+            # Whoever read our output has enough of it.
+            _discard_output()
+            return FAILED
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("forebay: interrupted", err=True)
+            return INTERRUPTED
+        except Exception as error:  # noqa: BLE001  (the last resort: told as one line, with -v in full)
+            return _fail(error, session)
     return result if isinstance(result, int) else DONE
 
 
-def complain(error: Exception, *, verbose: bool = False) -> None:
-    """Say on standard error what failed, where, and what can be done about it."""
+def _make_output_encodable() -> None:
+    """Let what the terminal's encoding does not have be escaped rather than be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is still buffered cannot be written, and must not be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: Exception, session: Session) -> int:
+    # Before 8.2 click shows the help of a bare `forebay` by itself.
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        assert isinstance(error, click.UsageError)
+        error.show()
+        return WRONG_USAGE
+    if isinstance(error, OSError) and is_of_output(error):
+        error.filename = "standard output"
+        _discard_output()
+    complain(error, verbose=session.verbosity > 0, as_json=session.as_json)
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    return WRONG_USAGE if isinstance(error, ValueError) and _is_ours(error) else FAILED
+
+
+def is_of_output(error: OSError) -> bool:
+    """Say whether it is our own output that cannot be written: then nothing that follows matters."""
+    is_nameless = error.filename is None and error.errno in _OUTPUT_ERRNOS
+    return is_nameless or isinstance(error, BrokenPipeError)
+
+
+def complain(error: Exception, *, verbose: bool = False, as_json: bool = False) -> None:
+    """Say on standard error, in a line, what failed, where, and what can be done about it."""
     if verbose:
-        traceback.print_exception(error)
-    hint = _hint(error)
-    click.echo(f"forebay: {printable(_words(error))}" + (f"\n  {hint}" if hint else ""), err=True)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            click.echo(printable(line), err=True)
+    words, hint = _words(error).removesuffix("."), _hint(error)
+    if as_json:
+        told: dict[str, Any] = {"kind": type(error).__name__, "message": words, "hint": hint}
+        if isinstance(error, OSError) and error.filename is not None:
+            told["path"] = str(error.filename)
+        click.echo(json.dumps({"error": told}), err=True)
+    else:
+        click.echo(f"forebay: {printable(words)}{f'; {hint}' if hint else ''}", err=True)
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    if _is_ours(error):
+        return str(error) or type(error).__name__
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Say whether the error is one that is raised on purpose, and not a fault of the program."""
+    faults = (KeyError, IndexError, UnicodeError)
+    return isinstance(error, OSError | ValueError | LookupError) and not isinstance(error, faults)
 
 
 def _hint(error: Exception) -> str:
-    if isinstance(error, ConfigError | NotAttached):
+    """Return what can be done, where the error itself does not say it."""
+    if isinstance(error, click.UsageError):
+        return f"see `{error.ctx.command_path if error.ctx else 'forebay'} --help`"
+    if isinstance(error, click.ClickException | ConfigError | NotAttached | PinLimit):
         return ""
-    if isinstance(error, PermissionError):
-        return "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, attach --profile) and what they allow"
-    if isinstance(error, FileNotFoundError):
-        return "see what there is with `forebay ls`"
-    if isinstance(error, OSError):
-        return "check that the under storage can be reached: `forebay datasets` shows where it is"
-    return ""
+    hints: tuple[tuple[Any, str], ...] = (
+        (StoreBusy, "another process is stopped inside the cache: let it go on, or end it"),
+        (PermissionError, "check the credentials (AWS_PROFILE, attach --profile) or access rights"),
+        (NotFound, "see what there is with `forebay ls`"),
+        (IsADirectoryError, "name an object in it, or use -r where the command has it"),
+        (NotADirectoryError, "leave the end of the path away"),
+        (Stale, "unless it is being written just now, `forebay sync` asks anew"),
+        (UnderStorageError | TimeoutError, "check the URI and --endpoint-url, and that it can be reached"),
+    )
+    last = "" if _is_ours(error) else "run it again with -v for more"
+    return next((hint for kind, hint in hints if isinstance(error, kind)), last)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
 import click
 
+from forebay.cache_attach import RETENTIONS, dataset_record
+from forebay.cli.kinds import DATASET
 from forebay.cli.session import Session, common_options, pass_session
-from forebay.cli.text import echo_json, echo_table
+from forebay.cli.text import echo_json, echo_table, printable
+from forebay.ufs import open_storage
+
+# Parameters of Cache.attach that are no options of an under storage.
+_SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention")
 
 
 @click.command()
@@ -20,7 +30,17 @@ from forebay.cli.text import echo_json, echo_table
 @click.option(
     "--max-age", type=float, metavar="S", help="Seconds that an answer holds; 0: always check. [60]"
 )
-@click.option("--retention", default="epoch", show_default=True, metavar="R", help="epoch, s3fifo or lru.")
+@click.option(
+    "--negative-ttl", type=float, metavar="S", help="Seconds for which an absent path stays absent. [0]"
+)
+@click.option("--retention", metavar="R", help="epoch, s3fifo or lru. [epoch]")
+@click.option(
+    "--option",
+    "pairs",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option of the under storage; may be given several times.",
+)
 @pass_session
 def attach(
     session: Session,
@@ -32,39 +52,43 @@ def attach(
     anonymous: bool,
     immutable: bool,
     max_age: float | None,
-    retention: str,
+    negative_ttl: float | None,
+    retention: str | None,
+    pairs: tuple[str, ...],
 ) -> None:
     """Attach URI (s3://bucket/prefix or file:///folder) as the dataset NAME, making the cache if it is new.
 
-    Credentials are never given here: they come from the environment, a profile or the machine's role.
+    Attaching it again changes the settings. Credentials are never given here: they come from the environment,
+    a profile or the machine's role.
     """
     if immutable and max_age is not None:
         raise click.UsageError("--immutable and --max-age exclude each other")
-    options = {"region": region, "profile": profile, "anonymous": anonymous or None}
+    options = _options(pairs) | _given(
+        endpoint_url=endpoint_url, region=region, profile=profile, anonymous=anonymous or None
+    )
+    settings = _given(max_age=max_age, negative_ttl=negative_ttl, retention=retention)
+    if immutable:
+        settings["max_age"] = None
+    _check(name, uri, settings, options)
     with session.open_cache(make=True) as cache:
-        dataset = cache.attach(
-            name,
-            uri,
-            endpoint_url=endpoint_url,
-            max_age=None if immutable else 60.0 if max_age is None else max_age,
-            retention=retention,
-            **{option: value for option, value in options.items() if value is not None},
-        )
+        dataset = cache.attach(name, uri, **settings, **options)
     if session.as_json:
         echo_json(dataset.to_json())
     else:
-        click.echo(f"attached {dataset.name}: {dataset.uri}")
+        click.echo(f"attached {dataset.name}: {printable(dataset.uri)}")
 
 
 @click.command()
 @common_options
-@click.argument("name")
+@click.argument("name", type=DATASET)
 @pass_session
 def detach(session: Session, name: str) -> None:
     """Detach the dataset NAME and free what is cached of it. The under storage is not touched."""
     with session.open_cache() as cache:
         cache.detach(name)
-    if not session.as_json:
+    if session.as_json:
+        echo_json({"detached": name})
+    else:
         click.echo(f"detached {name}")
 
 
@@ -82,6 +106,32 @@ def datasets(session: Session) -> None:
         ("dataset", "uri", "max age", "retention"),
         [(dataset.name, dataset.uri, _age_text(dataset.max_age), dataset.retention) for dataset in found],
     )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return what was given on the command line."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _check(name: str, uri: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse what is wrong usage before a cache is made for it. Raises: ConfigError."""
+    any_settings = {"max_age": None, "negative_ttl": 0.0, "retention": RETENTIONS[0]}
+    record = dataset_record(name, uri, **{**any_settings, **settings}, options=options)
+    open_storage(record.uri, record.options).close()
+
+
+def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Read KEY=VALUE; a value that is JSON is what it says (5, true, {...}), any other is text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals or key in _SETTINGS:
+            raise click.BadParameter("write KEY=VALUE, an option of the under storage", param_hint="--option")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options
 
 
 def _age_text(max_age: float | None) -> str:

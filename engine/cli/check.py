@@ -18,7 +18,8 @@ from forebay.cli.text import echo_json, printable, size_text
 def check(session: Session, repair: bool) -> int:
     """Verify the cache: its index, its segments, and the checksum of every cached byte.
 
-    Ends with 1 if it is damaged.
+    Ends with 1 if it is damaged. A damaged catalog, which holds what is attached, is named with its backup;
+    see "Restoring the catalog" in docs/operations.md.
     """
     with session.open_cache() as cache:
         report = cache.check(repair)
@@ -30,6 +31,6 @@ def check(session: Session, repair: bool) -> int:
         bad = report.bad_pages + report.bad_slots + report.bad_records + report.bad_checksums
         if bad:
             click.echo(f"damaged: {bad}, repaired: {report.repaired}, first: {printable(report.first)}")
-    if not report.ok:
+    if not report.ok and not session.as_json:
         click.echo("forebay: the cache is damaged; `forebay check --repair` drops what is wrong", err=True)
     return DONE if report.ok else FAILED

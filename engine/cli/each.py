@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from forebay.cli.app import DONE, FAILED, complain
+from forebay.cache_paths import split_path
+from forebay.cli.app import DONE, FAILED, complain, is_of_output
 from forebay.cli.session import Session
 
+if TYPE_CHECKING:
+    from forebay.cache import Cache, FileStatus
 
-def for_each(paths: Iterable[str], session: Session, action: Callable[[str], object]) -> int:
-    """Run the action for each path and return the exit code.
 
-    What fails for one path (OSError, NotAttached) is said on standard error. Raises: ValueError (a
-    malformed path is wrong usage); BrokenPipeError (nobody reads our output).
+class Failures:
+    """Tells of what fails, and remembers that something did. For one thread."""
+
+    def __init__(self, session: Session) -> None:
+        """Tell in the way that the session asks for."""
+        self._session = session
+        self.code = DONE
+
+    def tell(self, error: OSError | LookupError) -> None:
+        """Say it on standard error. Raises: the error itself, if it is that our output cannot be written."""
+        if isinstance(error, OSError) and is_of_output(error):
+            raise error
+        complain(error, verbose=self._session.verbosity > 0, as_json=self._session.as_json)
+        self.code = FAILED
+
+
+def for_each(
+    paths: Sequence[str],
+    session: Session,
+    action: Callable[[str], object],
+    failures: Failures | None = None,
+) -> int:
+    """Run the action for each path and return the exit code, which failures has a part in.
+
+    What fails for one path (OSError, NotAttached) is said on standard error. Raises: ValueError (one of the
+    paths is malformed: nothing was done); OSError (our output cannot be written).
     """
-    code = DONE
+    failures = Failures(session) if failures is None else failures
+    for path in paths:
+        if path:
+            split_path(path)
     for path in paths:
         try:
             action(path)
-        except BrokenPipeError:
-            raise
         except (OSError, LookupError) as error:
-            complain(error, verbose=session.verbosity > 0)
-            code = FAILED
-    return code
+            failures.tell(error)
+    return failures.code
+
+
+def below(cache: Cache, found: Iterable[FileStatus], failures: Failures) -> Iterator[FileStatus]:
+    """Yield what was found and everything below, each directory before what lies in it, in order of names.
+
+    A directory that cannot be listed is told of. Raises: what iterating over found raises.
+    """
+    waiting = [iter(found)]
+    while waiting:
+        status = next(waiting[-1], None)
+        if status is None:
+            waiting.pop()
+            continue
+        yield status
+        if status.is_dir:
+            try:
+                waiting.append(iter(cache.scandir(status.path)))
+            except OSError as error:
+                failures.tell(error)

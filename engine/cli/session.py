@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from forebay.config import Tier, default_cache_dir, is_new, load_settings
+from forebay.cli.text import printable
+from forebay.config import Tier, default_cache_dir, is_new
 from forebay.errors import ConfigError
+from forebay.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from forebay.cache import Cache
@@ -28,8 +31,18 @@ class Session:
     cache_dir: str | None = None
     config: str | None = None
     tiers: tuple[Tier, ...] | None = None
+    given: dict[str, str] = field(default_factory=dict)
     as_json: bool = False
     verbosity: int = 0
+
+    def settings(self) -> Settings:
+        """Return what options, environment and file say together. Raises: ConfigError."""
+        found = load_settings(self.config, given=self.given)
+        return Settings(self.cache_dir or found.cache_dir, self.tiers or found.tiers, found.options)
+
+    def folder(self) -> str:
+        """Return the cache directory that is meant, whether or not there is one. Raises: ConfigError."""
+        return os.path.abspath(self.settings().cache_dir or default_cache_dir())
 
     def open_cache(self, *, make: bool = False) -> Cache:
         """Open the cache that options, environment or configuration name.
@@ -39,14 +52,39 @@ class Session:
         """
         from forebay.cache import Cache
 
-        settings = load_settings(self.config)
-        cache_dir = os.path.abspath(self.cache_dir or settings.cache_dir or default_cache_dir())
-        if not make and is_new(cache_dir):
+        settings, folder = self.settings(), self.folder()
+        if not make and is_new(folder):
             raise ConfigError(
-                f"{cache_dir}: no cache lies here; begin one with `forebay attach NAME URI`, or name another "
+                f"{folder}: no cache lies here; begin one with `forebay attach NAME URI`, or name another "
                 "with --cache-dir or FOREBAY_CACHE_DIR"
             )
-        return Cache(cache_dir, self.tiers or settings.tiers)
+        return Cache(folder, settings.tiers, **settings.options)
+
+
+class _Formatter(logging.Formatter):
+    """One line a record, whatever names are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Show forebay's log, from the level that -v names, and no library's: theirs may hold credentials."""
+    log = logging.getLogger("forebay")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("forebay: %(levelname)s: %(name)s: %(message)s"))
+    # With a handler at the root, what libraries log does not go to standard error for want of one.
+    quiet = logging.NullHandler()
+    level = log.level
+    log.addHandler(handler)
+    logging.getLogger().addHandler(quiet)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        logging.getLogger().removeHandler(quiet)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
@@ -70,11 +108,18 @@ def _keep_tiers(context: click.Context, parameter: click.Parameter, value: tuple
     _keep(context, parameter, tuple(Tier.parse(text) for text in value))
 
 
+def _keep_given(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    for text in value:
+        key, equals, setting = text.partition("=")
+        if not equals:
+            raise click.BadParameter("write KEY=VALUE", ctx=context, param=parameter)
+        context.ensure_object(Session).given[key] = setting
+
+
 def _keep_verbosity(context: click.Context, parameter: click.Parameter, value: int) -> None:
     _keep(context, parameter, value)
     if value:
-        level = _LOG_LEVELS[min(value, len(_LOG_LEVELS) - 1)]
-        logging.basicConfig(level=level, format="forebay: %(levelname)s: %(name)s: %(message)s", force=True)
+        logging.getLogger("forebay").setLevel(_LOG_LEVELS[min(value, len(_LOG_LEVELS) - 1)])
 
 
 _OPTIONS: Final = (
@@ -83,6 +128,7 @@ _OPTIONS: Final = (
         metavar="DIR",
         expose_value=False,
         callback=_keep,
+        type=click.Path(file_okay=False),
         help="The cache directory [FOREBAY_CACHE_DIR].",
     ),
     click.option(
@@ -99,7 +145,17 @@ _OPTIONS: Final = (
         metavar="FILE",
         expose_value=False,
         callback=_keep,
-        help="A TOML file with these settings [FOREBAY_CONFIG].",
+        type=click.Path(),
+        help="A TOML file with settings [FOREBAY_CONFIG].",
+    ),
+    click.option(
+        "--set",
+        "given",
+        metavar="KEY=VALUE",
+        multiple=True,
+        expose_value=False,
+        callback=_keep_given,
+        help="A setting, in place of the file's or the environment's; may be given several times.",
     ),
     click.option("--json", "as_json", is_flag=True, expose_value=False, callback=_keep, help="Print JSON."),
     click.option(
@@ -109,6 +165,6 @@ _OPTIONS: Final = (
         count=True,
         expose_value=False,
         callback=_keep_verbosity,
-        help="Log more; twice for more still.",
+        help="Log more, and show tracebacks; twice for more still.",
     ),
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import click
 
 from forebay.cli.session import Session, common_options, pass_session
-from forebay.cli.text import echo_json, echo_table, printable, size_text
+from forebay.cli.text import columns, echo_json, printable, share_text, size_text
 from forebay.metrics import render_prometheus
+
+_MEDIA: Final = ("mem", "ssd", "hdd")
 
 
 @click.command()
@@ -17,7 +19,7 @@ from forebay.metrics import render_prometheus
 @click.option("--prometheus", is_flag=True, help="Print Prometheus's text format.")
 @pass_session
 def status(session: Session, prometheus: bool) -> None:
-    """Show tiers, hits and misses, and datasets, for all processes of this host."""
+    """Show tiers, hits and misses, what was asked of under storages, and limits, for all of this host."""
     if prometheus and session.as_json:
         raise click.UsageError("--json and --prometheus exclude each other")
     with session.open_cache() as cache:
@@ -27,41 +29,118 @@ def status(session: Session, prometheus: bool) -> None:
     elif prometheus:
         click.echo(render_prometheus(found), nl=False)
     else:
-        _show(found)
+        for line in status_lines(found):
+            click.echo(line)
 
 
-def _show(status: Mapping[str, Any]) -> None:
-    index, rows = status["index"], status["rows"]
+def hits_by_medium(counters: Mapping[str, int], what: str = "hits") -> dict[str, int]:
+    """Return the hits, or with what="hit_bytes" their bytes, by medium."""
+    return {medium.upper(): counters[f"{what}_{medium}"] for medium in _MEDIA}
+
+
+def misses_by_cause(counters: Mapping[str, int]) -> dict[str, int]:
+    """Return the misses by cause."""
+    return {
+        name.removeprefix("misses_"): count for name, count in counters.items() if name.startswith("misses_")
+    }
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the status as people read it."""
+    counters, index = status["counters"], status["index"]
     rebuilding = ", the index is being rebuilt" if index["rebuilding"] else ""
-    click.echo(f"cache     {printable(status['path'])}")
-    click.echo(f"live file {printable(index['live_path'])}")
-    click.echo(f"cached    {status['blocks']} blocks, {size_text(status['committed_bytes'])}{rebuilding}")
-    click.echo(f"reads     {_reads_text(status['counters'])}")
-    click.echo(f"processes {rows['used']} of at most {rows['max']}")
-    echo_table(
-        ("tier", "medium", "quota", "effective", "used", "held", "free", "pinned", "state"),
-        [_tier_row(tier) for tier in status["tiers"]],
+    yield f"cache      {printable(status['path'])}"
+    yield f"live file  {printable(index['live_path'])}"
+    yield f"cached     {status['blocks']} blocks, {size_text(status['committed_bytes'])}{rebuilding}"
+    yield f"hit ratio  {_ratio_text(counters)}"
+    yield f"hits       {_parts_text(hits_by_medium(counters))}"
+    yield f"misses     {_parts_text(misses_by_cause(counters))}"
+    yield f"source     {_source_text(counters)}"
+    tables = (
+        (
+            ("tier", "medium", "cached", "used", "quota", "use", "held", "pinned", "state"),
+            map(_tier_row, status["tiers"]),
+        ),
+        (("limit", "used", "most", "use"), _limit_rows(status)),
+        (("dataset", "retention", "max age", "uri"), map(_dataset_row, status["attached"])),
+        (("holder", "pid", "leases", "held"), _holder_rows(status["holders"])),
     )
-    echo_table(("dataset", "uri"), [(dataset["name"], dataset["uri"]) for dataset in status["attached"]])
-    holders = [holder for holder in status["holders"] if holder["leases"] or holder["held_bytes"]]
-    if holders:
-        echo_table(
-            ("holder", "pid", "leases", "held"),
-            [
-                (holder["name"], str(holder["pid"]), str(holder["leases"]), size_text(holder["held_bytes"]))
-                for holder in holders
-            ],
-        )
+    for headings, rows in tables:
+        if listed := list(rows):
+            yield ""
+            yield from columns(headings, listed)
 
 
-def _reads_text(counters: Mapping[str, int]) -> str:
-    hits = sum(counters[f"hits_{medium}"] for medium in ("mem", "ssd", "hdd"))
-    misses = sum(value for name, value in counters.items() if name.startswith("misses_"))
-    ratio = f"{100 * hits / (hits + misses):.1f} %" if hits + misses else "none yet"
-    return f"{hits} hits, {misses} misses (hit ratio {ratio})"
+def _ratio_text(counters: Mapping[str, int]) -> str:
+    hits, misses = sum(hits_by_medium(counters).values()), sum(misses_by_cause(counters).values())
+    if not hits + misses:
+        return "none yet"
+    served = size_text(sum(hits_by_medium(counters, "hit_bytes").values()))
+    return f"{share_text(hits, hits + misses)} of {hits + misses} look-ups, {served} served from tiers"
+
+
+def _parts_text(parts: Mapping[str, int]) -> str:
+    """Return a sum and what it is made of."""
+    listed = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in parts.items() if count)
+    return f"{sum(parts.values())} ({listed})" if listed else "0"
+
+
+def _source_text(counters: Mapping[str, int]) -> str:
+    text = f"{counters['source_requests']} requests, {size_text(counters['source_bytes'])}"
+    for name, words in (("source_errors", "failed"), ("source_throttled", "throttled")):
+        if counters[name]:
+            text += f", {counters[name]} {words}"
+    return text
 
 
 def _tier_row(tier: Mapping[str, Any]) -> tuple[str, ...]:
-    names = ("quota_bytes", "effective_bytes", "used_bytes", "held_bytes", "free_bytes", "pinned_bytes")
-    state = f"failed: {tier['cause']}" if tier["failed"] else "ok"
-    return (tier["path"], tier["medium"], *(size_text(tier[name]) for name in names), state)
+    state = "ok"
+    if tier["failed"]:
+        state = f"failed: {tier['cause']}"
+    elif tier["effective_bytes"] < tier["quota_bytes"]:
+        state = f"shrunk to {size_text(tier['effective_bytes'])} for want of room"
+    return (
+        tier["path"],
+        tier["medium"],
+        size_text(tier["committed_bytes"]),
+        size_text(tier["used_bytes"]),
+        size_text(tier["quota_bytes"]),
+        share_text(tier["used_bytes"], tier["quota_bytes"]),
+        size_text(tier["held_bytes"]),
+        size_text(tier["pinned_bytes"]),
+        state,
+    )
+
+
+def _limit_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the limits beside the tiers'; those marked so are of this process, as of each."""
+    rows, index, maps, fetch = status["rows"], status["index"], status["maps"], status["fetch"]
+    held_bytes = max((holder["held_bytes"] for holder in status["holders"]), default=0)
+    yield _limit_row("processes", rows["used"], rows["max"])
+    yield _limit_row("index", index["bytes"], index["bytes_max"], size_text)
+    yield _limit_row("held by one process", held_bytes, status["max_held_bytes"], size_text)
+    yield _limit_row("this: segments mapped", maps["used"], maps["max"])
+    yield _limit_row("this: requests in flight", fetch["in_flight"], fetch["in_flight_max"])
+    yield _limit_row("this: fetch memory", fetch["memory_bytes"], fetch["memory_bytes_max"], size_text)
+    yield _limit_row("this: look-ups kept", status["recent"]["entries"], status["recent"]["entries_max"])
+
+
+def _limit_row(name: str, used: int, most: int, text: Any = str) -> tuple[str, ...]:
+    return name, text(used), text(most), share_text(used, most)
+
+
+def _dataset_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    max_age = "immutable" if dataset["max_age"] is None else f"{dataset['max_age']:g} s"
+    return dataset["name"], dataset["retention"], max_age, dataset["uri"]
+
+
+def _holder_rows(holders: Any) -> Iterator[tuple[str, ...]]:
+    """Yield the processes that hold anything."""
+    for holder in holders:
+        if holder["leases"] or holder["held_bytes"]:
+            yield (
+                holder["name"],
+                str(holder["pid"]),
+                str(holder["leases"]),
+                size_text(holder["held_bytes"]),
+            )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ import click
 
 from forebay.clock import NS_PER_S
 
+_FIGURE: Final = re.compile(r"[0-9]|-$")
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -33,11 +36,19 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.{1 if power else 0}f} {_UNITS[power]}"
 
 
+def share_text(part: float, whole: float) -> str:
+    """Return part / whole as ``37.5 %``, "-" where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
 def time_text(mtime_ns: int) -> str:
-    """Return a time in UTC to the second, "-" where there is none."""
+    """Return a time in UTC to the second, "-" where there is none or no calendar has it."""
     if not mtime_ns:
         return "-"
-    return datetime.fromtimestamp(mtime_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(mtime_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):
+        return "-"
 
 
 def echo_json(value: Any) -> None:
@@ -45,15 +56,43 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: drawn on a terminal, elsewhere plain lines with tabs and no headings.
+class JsonArray:
+    """A JSON array that is printed item by item, a line each: for as many as there are."""
 
-    Cells are escaped.
-    """
-    cells = [[printable(cell) for cell in row] for row in rows]
+    def __init__(self) -> None:
+        """Begin with no item."""
+        self._count = 0
+
+    def add(self, item: Any) -> None:
+        """Print one item."""
+        click.echo(("[" if self._count == 0 else ",") + f"\n  {json.dumps(item)}", nl=False)
+        self._count += 1
+
+    def end(self) -> None:
+        """Print the end."""
+        click.echo("\n]" if self._count else "[]")
+
+
+@contextmanager
+def json_array() -> Iterator[JsonArray]:
+    """Print what is added as one JSON array, which ends whatever happens."""
+    array = JsonArray()
+    try:
+        yield array
+    finally:
+        array.end()
+
+
+def echo_lines(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows for programs: a line each, tabs between the cells. Cells are escaped."""
+    for row in rows:
+        click.echo("\t".join(map(printable, row)))
+
+
+def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a list: a drawn table on a terminal, elsewhere ``echo_lines``."""
     if not sys.stdout.isatty():
-        for row in cells:
-            click.echo("\t".join(row))
+        echo_lines(rows)
         return
     from rich import box
     from rich.console import Console
@@ -61,6 +100,26 @@ def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(*headings, box=box.SIMPLE_HEAD)
-    for row in cells:
-        table.add_row(*map(Text, row))
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     Console().print(table)
+
+
+def columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table to be read by people wherever it goes: headings, columns in line.
+
+    Cells are escaped; columns of figures stand at the right.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    by_column = list(zip(*cells, strict=True)) or [()] * len(headings)
+    widths = [max(map(len, (heading, *column))) for heading, column in zip(headings, by_column, strict=True)]
+    is_right = [all(_FIGURE.match(cell) for cell in column) for column in by_column]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, is_right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(row) for row in (headings, *cells)]

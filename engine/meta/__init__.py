@@ -6,22 +6,54 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from forebay.clock import boot_id
 from forebay.config import GIB
 from forebay.errors import ConfigError
-from forebay.meta.catalog import Catalog, Dataset
-from forebay.meta.entries import Entries, Entry
+from forebay.meta.catalog import Catalog, Dataset, cure
+from forebay.meta.entries import Entries, Seen, Written
 from forebay.meta.environment import Environment
+from forebay.meta.read import Listing, Names
+from forebay.meta.repair import fill_up, is_truncated, remove_same, remove_unreadable
+from forebay.meta.rows import Entry
+from forebay.meta.stale import StaleObject
 
-__all__ = ["Catalog", "Dataset", "Entries", "Entry", "Metadata"]
+if TYPE_CHECKING:
+    from forebay.meta._recent import ChangeCounter, Recent
+
+__all__ = [
+    "Catalog",
+    "ChangeCounter",
+    "Dataset",
+    "Entries",
+    "Entry",
+    "Listing",
+    "Metadata",
+    "Names",
+    "Recent",
+    "Seen",
+    "StaleObject",
+    "Written",
+]
 
 _CATALOG: Final = "catalog.lmdb"
 _CATALOG_MAP_BYTES: Final = GIB
 _ENTRIES_MAP_BYTES: Final = 256 * GIB
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
+
+
+def __getattr__(name: str) -> Any:
+    """Import the extension's classes at their first use: it exists on Linux alone, this module everywhere.
+
+    Raises: AttributeError (no such name).
+    """
+    if name not in ("ChangeCounter", "Recent"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from forebay.meta import _recent
+
+    return getattr(_recent, name)
 
 
 class Metadata:
@@ -39,21 +71,35 @@ class Metadata:
         files of earlier boots are removed without a look inside. Raises: ConfigError (names the file and
         the cause).
         """
+        from forebay.meta.changes import Changes
+
         place = Path(folder)
         entries_name = f"entries-{boot_id()}.lmdb"
         open_environment = partial(Environment, shared_group=shared_group, read_only=read_only)
         with ExitStack() as opened:
-            if not read_only:
+            if read_only:
+                _refuse_truncated(place / _CATALOG, place / entries_name)
+            else:
                 _prepare(place, entries_name, shared_group)
-            catalog = opened.enter_context(
-                open_environment(str(place / _CATALOG), map_bytes=_CATALOG_MAP_BYTES, durable=True)
-            )
+                _mend(place / _CATALOG, place / entries_name)
+            try:
+                catalog = opened.enter_context(
+                    open_environment(str(place / _CATALOG), map_bytes=_CATALOG_MAP_BYTES, durable=True)
+                )
+            except ConfigError as error:
+                raise ConfigError(f"{error}; if it is damaged, {cure(str(place / _CATALOG))}") from error
             entries = opened.enter_context(
                 open_environment(str(place / entries_name), map_bytes=_ENTRIES_MAP_BYTES, durable=False)
             )
+            try:
+                entries_status = os.stat(place / entries_name)
+                changes = Changes(place / f"{entries_name}.changes", shared_group, read_only=read_only)
+            except OSError as error:
+                raise ConfigError(f"{place / entries_name}.changes: {error.strerror}") from error
             self._opened: Final = opened.pop_all()
-        self.catalog = Catalog(catalog)
-        self.entries = Entries(entries, read_only=read_only)
+        self.catalog = Catalog(catalog, place / _CATALOG)
+        on_damage = partial(remove_same, place / entries_name, entries_status)
+        self.entries = Entries(entries, changes, read_only=read_only, on_damage=on_damage)
 
     def close(self) -> None:
         """Close both; may be called twice."""
@@ -75,6 +121,27 @@ def _prepare(folder: Path, entries_name: str, shared_group: int | None) -> None:
         _remove_earlier_boots(folder, entries_name)
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror}") from error
+
+
+def _mend(catalog: Path, entries: Path) -> None:
+    """See to it that no damage is found only when it is too late for an error; entries are no loss."""
+    try:
+        remove_unreadable(entries)
+        for path in (catalog, entries):
+            fill_up(path)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or catalog.parent}: {error.strerror}") from error
+
+
+def _refuse_truncated(*paths: Path) -> None:
+    """Refuse files that only a process that may write can mend."""
+    for path in paths:
+        try:
+            truncated = is_truncated(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be opened: {error.strerror}") from error
+        if truncated:
+            raise ConfigError(f"{path}: truncated; open the cache once with the right to write")
 
 
 def _make_folder(folder: Path, shared_group: int | None) -> None:

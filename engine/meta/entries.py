@@ -1,47 +1,44 @@
 """Entries: what is known of the objects in the attached datasets.
 
-A cache itself: dropped at boot, and never a loss.
+A cache itself: dropped at boot, and never a loss. What cannot be written (a full disk, a full map, a
+stopped writer) or cannot be read (damage) is counted, told of once and otherwise ignored: what is not known
+is asked again.
 
-One row for each object or directory, under its dataset, its parent and its name, so that a stat is one get
-and a directory's content one range of keys; a further row says that a directory was listed as a whole.
-Every row carries the boot time at which the under storage said so. Writes that fail (a full disk) are noted
-and otherwise ignored: what is not known is asked again.
+One row for each object or directory, under its dataset, its parent and its name (rows.py), so that a stat
+is one look-up and a directory's content one range of keys. Every row carries the boot time at which the
+under storage said so, and newer knowledge gives way to no older one, in whatever order they come.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import logging
-import struct
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import lmdb
 
 from forebay.errors import StoreBusy
+from forebay.meta import stale
+from forebay.meta.drop import Drop
 from forebay.meta.environment import Environment
+from forebay.meta.read import Listing, Names, Read
+from forebay.meta.repair import is_damage
+from forebay.meta.rows import CHANGES_UNKNOWN, Entry
+from forebay.meta.stale import StaleObject
+from forebay.meta.sweep import Sweep
+from forebay.meta.walk import Found, find_directories, note_listed, with_directories
+from forebay.meta.write import Write
+
+if TYPE_CHECKING:
+    from forebay.meta._recent import ChangeCounter
+    from forebay.meta.changes import Changes
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
-_ID: Final = struct.Struct(">I")
-_ROW: Final = struct.Struct(
-    "<QqQHH"
-)  # size, mtime_ns, checked_ns, bytes of version, bytes of name if kept whole
-_TIME: Final = struct.Struct("<Q")
-_PARENT_HASH_BYTES: Final = 12
-_PREFIX_BYTES: Final = _ID.size + _PARENT_HASH_BYTES
-
-# What follows the parent in a key. An object and a directory may have the same name in an object store.
-_OBJECT: Final = b"\0"
-_DIRECTORY: Final = b"\1"
-_LISTED: Final = b"\2"
-
-# LMDB's keys end at 511 bytes.
-_NAME_BYTES_MAX: Final = 400
-_NAME_BYTES_KEPT: Final = 384
-_NAME_HASH_BYTES: Final = 16
 _BATCH: Final = 10_000
 
 # Reads go on without what is not written, so they wait little for it, and less when the last wait was in
@@ -50,16 +47,25 @@ _PATIENCE_S: Final = 1.0
 _PATIENCE_AFTER_FAILURE_S: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One object or directory as the under storage described it at checked_ns, in boot time."""
+class Written(NamedTuple):
+    """What came of a ``put``: whether all of it is remembered, and which versions it showed to be stale.
 
-    path: str
-    size: int
-    mtime_ns: int
-    version: str
-    is_dir: bool
-    checked_ns: int
+    True if all of it is remembered.
+    """
+
+    complete: bool
+    replaced: list[StaleObject]
+
+    def __bool__(self) -> bool:
+        """Whether all of it is remembered."""
+        return self.complete
+
+
+class Seen(NamedTuple):
+    """What a look-up saw, and the number of changes that it belongs to, for ``Recent.put``."""
+
+    entry: Entry | None
+    changes: int
 
 
 class Entries:
@@ -68,57 +74,151 @@ class Entries:
     Threads: any; other processes may write as well.
     """
 
-    def __init__(self, environment: Environment, *, read_only: bool = False) -> None:
-        """Use an environment that the caller keeps open, and closes; read_only makes writing a no-op."""
+    def __init__(
+        self,
+        environment: Environment,
+        changes: Changes,
+        *,
+        read_only: bool = False,
+        on_damage: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Use an environment that the caller keeps open, and closes; read_only makes writing a no-op.
+
+        on_damage is called once if LMDB cannot read its file, to have it out of the way of the next opener.
+        """
         self._environment: Final = environment
+        self._changes: Final = changes
         self._read_only: Final = read_only
-        self._write_failed = False
+        self._on_damage: Callable[[], None] | None = None if read_only else on_damage
+        self._failed = False
+        self._damaged_rows = 0
+        self._count_lock: Final = threading.Lock()
+
+    @property
+    def damaged_rows(self) -> int:
+        """How many damaged rows this process has come upon; each was a miss."""
+        return self._damaged_rows
 
     def get(self, dataset_id: int, path: str, *, directories: bool = False) -> Entry | None:
         """Return what is known of the object, or else, if asked for, of the directory of that name."""
-        prefix, name = _locate(dataset_id, path)
-        with self._environment.reading() as transaction:
-            value = transaction.get(prefix + _OBJECT + name)
-            if value is not None:
-                return _unpack(path, value, is_dir=False)
-            value = transaction.get(prefix + _DIRECTORY + name) if directories else None
-        return None if value is None else _unpack(path, value, is_dir=True)
+        return self._read(lambda read: read.find(dataset_id, path, directories=directories), None)
 
-    def put(self, dataset_id: int, entries: Iterable[Entry]) -> bool:
-        """Remember entries; what was known of the same objects gives way unless it is newer.
+    def seen(self, dataset_id: int, path: str, *, directories: bool = False) -> Seen:
+        """Return as ``get`` what is known, with the number of changes that goes with it into ``Recent``."""
 
-        False: not written.
+        def look(read: Read) -> Seen:
+            number = self._changes.committed(read.transaction, dataset_id)
+            return Seen(read.find(dataset_id, path, directories=directories), number)
+
+        return self._read(look, Seen(None, CHANGES_UNKNOWN))
+
+    def by_inode(self, inode: int) -> tuple[int, Entry] | None:
+        """Return the dataset's id and the entry that has this inode."""
+        return self._read(lambda read: read.find_inode(inode), None)
+
+    def changes(self, dataset_id: int) -> int:
+        """Return how often something known of the dataset has become different or was forgotten.
+
+        Asked before a look-up, it is a number for ``Recent.put`` as well; ``seen`` is cheaper.
         """
+        return self._read(lambda read: self._changes.committed(read.transaction, dataset_id), CHANGES_UNKNOWN)
 
-        def write(transaction: Any) -> None:
-            for entry in entries:
-                prefix, name = _locate(dataset_id, entry.path)
-                key = prefix + (_DIRECTORY if entry.is_dir else _OBJECT) + name
-                known = transaction.get(key)
-                if known is None or _checked_ns(known) <= entry.checked_ns:
-                    transaction.put(key, _pack(entry))
+    def counter(self, dataset_id: int) -> ChangeCounter:
+        """Return the shared word that follows ``changes``, for ``Recent``."""
+        return self._changes.counter(dataset_id)
 
-        return self._write(write)
+    def put(self, dataset_id: int, entries: Iterable[Entry]) -> Written:
+        """Remember entries; what was known of the same objects gives way unless it is newer."""
+        wanted = list(entries)
+        if not wanted:
+            return Written(True, [])
+        write = self._write(dataset_id, lambda write: write.put(wanted))
+        if write is None:
+            return Written(False, [])
+        return Written(not write.has_skipped, write.replaced)
 
-    def forget(self, dataset_id: int, path: str) -> None:
-        """Remove what is known of the object or directory."""
-        prefix, name = _locate(dataset_id, path)
+    def put_many(self, dataset_id: int, pages: Iterable[Sequence[Entry]]) -> bool:
+        """Remember pages of entries as they come, and hold no more than a batch of them at a time.
 
-        def write(transaction: Any) -> None:
-            for kind in (_OBJECT, _DIRECTORY):
-                transaction.delete(prefix + kind + name)
+        Returns whether all of them are remembered. Raises: what pages raises; what came before is kept.
+        """
+        complete = True
+        for batch in _batches(pages):
+            complete = self.put(dataset_id, batch).complete and complete
+        return complete
 
-        self._write(write)
+    def put_walk(self, dataset_id: int, root: str, pages: Iterable[Sequence[Entry]], started_ns: int) -> bool:
+        """Remember as ``put_many`` all objects that there are below a directory, and that there are no more.
+
+        Their times are started_ns or later. Directories are made known by what lies in them, and each is
+        noted as listed when the pages have come to their end and all of them is remembered. Not for
+        storages whose directories exist by themselves: the empty ones would be taken for gone.
+        """
+        if not self.put_many(dataset_id, with_directories(pages, root, started_ns)):
+            return False
+        self.finish_listing(dataset_id, root, started_ns)
+        for found in self._directories(dataset_id, root, started_ns):
+            self._write(dataset_id, partial(note_listed, directories=found.exact, started_ns=started_ns))
+            for directory in found.listed:
+                self.finish_listing(dataset_id, directory, started_ns)
+            for directory in found.gone:
+                self._sweep(dataset_id, Sweep(directory, started_ns, is_listed=False))
+        return True
+
+    def forget(self, dataset_id: int, path: str) -> list[StaleObject]:
+        """Remove what is known of the object or directory; return the version that became stale, if any."""
+
+        def remove(write: Write) -> None:
+            write.remove(path)
+            write.forget_absent(path)
+
+        write = self._write(dataset_id, remove)
+        return [] if write is None else write.replaced
+
+    def forget_listing(self, dataset_id: int, directory: str) -> None:
+        """Forget that the directory was listed as a whole; what is known in it stays known."""
+
+        def unlist(write: Write) -> None:
+            row = write.directory(directory)
+            if row is not None and row.listed_ns:
+                write.set_directory(row._replace(listed_ns=0))
+
+        self._write(dataset_id, unlist)
+
+    def note_absent(self, dataset_id: int, path: str, asked_ns: int) -> list[StaleObject]:
+        """Remember that the under storage, asked at asked_ns, had nothing of that name; return as forget."""
+        write = self._write(dataset_id, lambda write: write.note_absent(path, asked_ns))
+        return [] if write is None else write.replaced
+
+    def absent_ns(self, dataset_id: int, path: str) -> int | None:
+        """Return when the under storage last said that there is nothing of that name; None if it did not."""
+        return self._read(lambda read: read.absent_ns(dataset_id, path), None)
 
     def listed_ns(self, dataset_id: int, directory: str) -> int | None:
         """Return when the last complete listing of the directory began, None if there was none."""
-        with self._environment.reading() as transaction:
-            value = transaction.get(_prefix(dataset_id, directory) + _LISTED)
-        return None if value is None else int(_TIME.unpack(value)[0])
+
+        def look(read: Read) -> int | None:
+            row = read.directory(dataset_id, directory)
+            return None if row is None else row.listed_ns or None
+
+        return self._read(look, None)
+
+    def listing(self, dataset_id: int, directory: str) -> Listing:
+        """Return the directory's content and when it was listed, both of one moment."""
+        return self._read(lambda read: read.listing(dataset_id, directory), Listing(None, []))
 
     def children(self, dataset_id: int, directory: str) -> list[Entry]:
         """Return what is known in the directory, complete only if a listing was completed."""
-        return [_child(directory, key, value) for key, value in self._rows(dataset_id, directory)]
+        return self.listing(dataset_id, directory).entries
+
+    def known_directories(self, dataset_id: int, root: str) -> Iterator[str]:
+        """Yield the directories at and below root in which something is known, in no promised order."""
+        for found in self._directories(dataset_id, root, 0):
+            yield from (*found.exact, *found.listed, *found.gone)
+
+    def names(self, dataset_id: int, directory: str) -> Names:
+        """Return as ``listing``, but the names alone, each once and in order; several times as fast."""
+        return self._read(lambda read: read.names(dataset_id, directory), Names(None, []))
 
     def finish_listing(self, dataset_id: int, directory: str, started_ns: int) -> None:
         """Note that the directory was listed as a whole: what the listing did not show is gone.
@@ -126,107 +226,111 @@ class Entries:
         The caller has put everything that was listed, and all was written, with started_ns or later as its
         time.
         """
-        gone = [key for key, value in self._rows(dataset_id, directory) if _checked_ns(value) < started_ns]
-        for start in range(0, len(gone), _BATCH):
-            self._delete_older(gone[start : start + _BATCH], started_ns)
-        key = _prefix(dataset_id, directory) + _LISTED
+        self._sweep(dataset_id, Sweep(directory, started_ns))
 
-        def write(transaction: Any) -> None:
-            known = transaction.get(key)
-            if known is None or _TIME.unpack(known)[0] < started_ns:
-                transaction.put(key, _TIME.pack(started_ns))
+    def stale(self, limit: int) -> list[StaleObject]:
+        """Return up to limit versions, of any dataset, whose blocks are to be reclaimed."""
+        found = self._read(lambda read: stale.read(read.transaction, limit), None)
+        if found is None:
+            return []
+        objects, damaged = found
+        if damaged:
+            self._note_damage(len(damaged))
+            self._write(0, lambda write: write.discard(damaged))
+        return objects
 
-        self._write(write)
+    def reclaimed(self, objects: Iterable[StaleObject]) -> None:
+        """Take versions off the list of stale ones, for their blocks are gone."""
+        done = list(objects)
+        if done:
+            self._write(0, lambda write: write.reclaimed(done))
+
+    def announce(self, dataset_id: int) -> None:
+        """Have every process look up anew what it remembers: the dataset's settings have changed."""
+
+        def tell(write: Write) -> None:
+            write.has_changed = True
+
+        self._write(dataset_id, tell)
 
     def drop_dataset(self, dataset_id: int) -> None:
         """Remove everything of a dataset, in batches, so that other writers are not kept waiting."""
-        first, behind = _ID.pack(dataset_id), _ID.pack(dataset_id + 1)
-        left = True
-
-        def write(transaction: Any) -> None:
-            nonlocal left
-            cursor = transaction.cursor()
-            for _ in range(_BATCH):
-                left = cursor.set_range(first) and cursor.key() < behind
-                if not left:
-                    return
-                cursor.delete()
-
-        while left and self._write(write):
+        drop = Drop(dataset_id)
+        while not drop.is_done and self._write(dataset_id, drop.step) is not None:
             pass
 
-    def _rows(self, dataset_id: int, directory: str) -> Iterator[tuple[bytes, bytes]]:
-        prefix = _prefix(dataset_id, directory)
-        with self._environment.reading() as transaction:
-            cursor = transaction.cursor()
-            for key, value in cursor if cursor.set_range(prefix) else ():
-                if not key.startswith(prefix) or key[_PREFIX_BYTES:] == _LISTED:
-                    return
-                yield key, value
+    def _directories(self, dataset_id: int, root: str, started_ns: int) -> Iterator[Found]:
+        """Yield the known directories at and below root, some at a time, each time in a transaction."""
+        position: bytes | None = None
+        while True:
+            look = partial(
+                find_directories, dataset_id=dataset_id, root=root, started_ns=started_ns, position=position
+            )
+            found = self._read(look, None)
+            if found is None:
+                return
+            yield found
+            position = found.position
+            if position is None:
+                return
 
-    def _delete_older(self, keys: list[bytes], started_ns: int) -> None:
-        def write(transaction: Any) -> None:
-            for key in keys:
-                value = transaction.get(key)
-                if value is not None and _checked_ns(value) < started_ns:
-                    transaction.delete(key)
+    def _sweep(self, dataset_id: int, sweep: Sweep) -> None:
+        while not sweep.is_done and self._write(dataset_id, sweep.step) is not None:
+            pass
 
-        self._write(write)
+    def _read(self, look: Callable[[Read], _T], default: _T) -> _T:
+        """Run one reading transaction; what LMDB cannot read is not known."""
+        try:
+            with self._environment.reading() as transaction:
+                read = Read(transaction)
+                found = look(read)
+        except lmdb.Error as error:
+            self._note_failure(error)
+            return default
+        if read.damaged_rows:
+            self._note_damage(read.damaged_rows)
+        return found
 
-    def _write(self, action: Callable[[Any], None]) -> bool:
-        """Run one write transaction; False if it could not be written."""
+    def _write(self, dataset_id: int, action: Callable[[Write], object]) -> Write | None:
+        """Run one writing transaction and return what it did; None if it could not be written."""
         if self._read_only:
-            return False
-        patience_s = _PATIENCE_AFTER_FAILURE_S if self._write_failed else _PATIENCE_S
+            return None
+        patience_s = _PATIENCE_AFTER_FAILURE_S if self._failed else _PATIENCE_S
         try:
             with self._environment.writing(patience_s) as transaction:
-                action(transaction)
+                write = Write(transaction, dataset_id, self._changes)
+                action(write)
+                write.finish()
         except (lmdb.Error, StoreBusy) as error:
-            if not self._write_failed:
-                _log.warning("metadata is not kept, reads go on without: %s", error)
-            self._write_failed = True
-            return False
-        self._write_failed = False
-        return True
+            self._note_failure(error)
+            return None
+        self._failed = False
+        return write
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._failed:
+            _log.warning("metadata is not kept, reads go on without: %s", error)
+        self._failed = True
+        on_damage = self._on_damage
+        if on_damage is not None and is_damage(error):
+            self._on_damage = None
+            with suppress(OSError):
+                on_damage()
+
+    def _note_damage(self, count: int) -> None:
+        with self._count_lock:
+            if not self._damaged_rows:
+                _log.warning("metadata is damaged; what it said there is asked of the under storage again")
+            self._damaged_rows += count
 
 
-@functools.lru_cache(maxsize=4_096)
-def _prefix(dataset_id: int, directory: str) -> bytes:
-    digest = hashlib.blake2b(directory.encode("utf-8", "surrogateescape"), digest_size=_PARENT_HASH_BYTES)
-    return _ID.pack(dataset_id) + digest.digest()
-
-
-def _locate(dataset_id: int, path: str) -> tuple[bytes, bytes]:
-    """Return both ends of a path's key: its parent's prefix, and its name, shortened if too long."""
-    directory, _, name = path.rpartition("/")
-    encoded = name.encode("utf-8", "surrogateescape")
-    if len(encoded) > _NAME_BYTES_MAX:
-        digest = hashlib.blake2b(encoded, digest_size=_NAME_HASH_BYTES).digest()
-        encoded = encoded[:_NAME_BYTES_KEPT] + digest
-    return _prefix(dataset_id, directory), encoded
-
-
-def _pack(entry: Entry) -> bytes:
-    version = entry.version.encode("utf-8", "surrogateescape")
-    name = entry.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
-    whole_name = name if len(name) > _NAME_BYTES_MAX else b""
-    head = _ROW.pack(entry.size, entry.mtime_ns, entry.checked_ns, len(version), len(whole_name))
-    return head + version + whole_name
-
-
-def _unpack(path: str, value: bytes, *, is_dir: bool) -> Entry:
-    size, mtime_ns, checked_ns, version_bytes, _ = _ROW.unpack_from(value)
-    version = value[_ROW.size : _ROW.size + version_bytes].decode("utf-8", "surrogateescape")
-    return Entry(path, size, mtime_ns, version, is_dir, checked_ns)
-
-
-def _child(directory: str, key: bytes, value: bytes) -> Entry:
-    whole_name_bytes = _ROW.unpack_from(value)[4]
-    raw_name = value[-whole_name_bytes:] if whole_name_bytes else key[_PREFIX_BYTES + 1 :]
-    name = raw_name.decode("utf-8", "surrogateescape")
-    is_dir = key[_PREFIX_BYTES : _PREFIX_BYTES + 1] == _DIRECTORY
-    return _unpack(f"{directory}/{name}" if directory else name, value, is_dir=is_dir)
-
-
-def _checked_ns(value: bytes) -> int:
-    return int(_ROW.unpack_from(value)[2])
+def _batches(pages: Iterable[Sequence[Entry]]) -> Iterator[list[Entry]]:
+    """Join small pages, and cut large ones, into what one transaction takes."""
+    batch: list[Entry] = []
+    for page in pages:
+        batch += page
+        while len(batch) >= _BATCH:
+            yield batch[:_BATCH]
+            batch = batch[_BATCH:]
+    if batch:
+        yield batch

@@ -65,21 +65,30 @@ class _Gate:
     def __init__(self) -> None:
         self._renew_lock()
         self.handles: dict[str, _Handle] = {}
-        self._active = 0
+        self._active: Final[set[object]] = set()
         self._forks = 0
 
-    def enter(self, handle: _Handle) -> tuple[lmdb.Environment, Guard]:
-        """Begin to use a handle, after any fork that is about to happen."""
+    def enter(self, handle: _Handle, user: object) -> tuple[lmdb.Environment, Guard]:
+        """Begin to use a handle, after any fork that is about to happen; user stands for this one use."""
         with self.lock:
             while self._forks:
                 self._changed.wait()
             opened = handle.opened or handle.open()
-            self._active += 1
+            self._active.add(user)
             return opened
 
-    def leave(self) -> None:
+    def leave(self, user: object) -> None:
+        """End a use, if it has begun; may be called twice."""
+        try:
+            self._leave(user)
+        except BaseException:
+            # Interrupted, perhaps before it was done.
+            self._leave(user)
+            raise
+
+    def _leave(self, user: object) -> None:
         with self.lock:
-            self._active -= 1
+            self._active.discard(user)
             if self._forks:
                 self._changed.notify_all()
 
@@ -117,28 +126,33 @@ os.register_at_fork(
 class Transaction:
     """One transaction, for one thread and not longer than a call; a context manager that gives LMDB's own.
 
-    It commits on a clean exit and aborts on an exception.
+    It commits on a clean exit and aborts on an exception, which may be an interrupt at any moment.
     """
 
-    __slots__ = ("_guard", "_handle", "_patience_s", "_pin", "_transaction")
+    __slots__ = ("_guard", "_handle", "_is_over", "_patience_s", "_pin", "_transaction", "_user")
 
     def __init__(self, handle: _Handle, patience_s: float | None) -> None:
         """Begin nothing yet; patience_s is for one that writes, None makes it one that reads."""
         self._handle = handle
         self._patience_s = patience_s
+        # For this one transaction everywhere, so that giving back twice gives back nobody else's.
+        self._user = object()
+        self._guard: Guard | None = None
+        self._transaction: Any = None
+        self._is_over = True
 
     def __enter__(self) -> Any:
         """Begin. Raises: ConfigError (the file cannot be opened again); StoreBusy; lmdb.Error."""
-        _, guard = _gate.enter(self._handle)
+        self._is_over = False
         try:
+            _, self._guard = _gate.enter(self._handle, self._user)
             if self._patience_s is None:
-                self._transaction, self._pin = guard.begin_read()
+                self._transaction, self._pin = self._guard.begin_read(self._user)
             else:
-                self._transaction = guard.begin_write(self._patience_s)
+                self._transaction = self._guard.begin_write(self._patience_s, self._user)
         except BaseException:
-            _gate.leave()
+            self._give_back()
             raise
-        self._guard = guard
         return self._transaction
 
     def __exit__(self, kind: object, *exception: object) -> None:
@@ -149,13 +163,25 @@ class Transaction:
             else:
                 self._transaction.abort()
         finally:
-            try:
+            self._give_back()
+
+    def __del__(self) -> None:
+        """End what an interrupt kept from ending: it may come before the first line of ``__exit__``."""
+        if not self._is_over:
+            if self._transaction is not None:
+                self._transaction.abort()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        try:
+            if self._transaction is not None and self._guard is not None:
                 if self._patience_s is None:
-                    self._guard.end_read(self._pin)
+                    self._guard.end_read(self._pin, self._user)
                 else:
-                    self._guard.end_write()
-            finally:
-                _gate.leave()
+                    self._guard.end_write(self._user)
+        finally:
+            _gate.leave(self._user)
+            self._is_over = True
 
 
 class Environment:
@@ -201,11 +227,20 @@ class Environment:
 
     def last_commit(self) -> int:
         """Return the number of the last commit by any process; while it stays, nothing has changed."""
-        env, _ = _gate.enter(self._open_handle())
+        user = object()
         try:
+            env, _ = _gate.enter(self._open_handle(), user)
             return int(env.info()["last_txnid"])
         finally:
-            _gate.leave()
+            _gate.leave(user)
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write a compact copy of the last commit to an empty file that is open for writing."""
+        handle = self._open_handle()
+        with Transaction(handle, None) as transaction:
+            # In a transaction, so that no fork closes it meanwhile.
+            env, _ = handle.opened or handle.open()
+            env.copyfd(descriptor, compact=True, txn=transaction)
 
     def close(self) -> None:
         """Leave the file, closing it after its last user; may be called twice.

@@ -79,9 +79,10 @@ class Guard:
         self._env: Any = env
         self._read_only: Final = read_only
         self._newest = 0
-        self._pins: Final[dict[int, int]] = {}  # commit -> threads that hold its byte
+        self._pins: Final[dict[int, set[object]]] = {}  # commit -> who holds its byte
         self._pins_lock: Final = threading.Lock()
-        self._writer_lock: Final = threading.Lock()
+        self._writer: object | None = None
+        self._writer_changed: Final = threading.Condition()
         # Two descriptions: one's own locks never conflict, and our writers have to wait for our readers.
         self._readers = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -95,12 +96,15 @@ class Guard:
         os.close(self._readers)
         os.close(self._writers)
 
-    def begin_read(self) -> tuple[Any, int]:
-        """Return a transaction on the last commit, and the pin to give back when it has ended."""
+    def begin_read(self, holder: object) -> tuple[Any, int]:
+        """Return a transaction on the last commit, and the pin to give back when it has ended.
+
+        The holder stands for this one transaction.
+        """
         commit = self._newest
         settled_at: float | None = None
         while True:
-            transaction = self._begin_pinned(commit, commit)
+            transaction = self._begin_pinned(commit, commit, holder)
             if transaction is not None:
                 self._newest = commit
                 return transaction, commit
@@ -111,23 +115,21 @@ class Guard:
             now = time.monotonic()
             settled_at = settled_at or now + _SETTLED_S
             if now >= settled_at:
-                transaction = self._begin_pinned(commit - 1, commit)
+                transaction = self._begin_pinned(commit - 1, commit, holder)
                 if transaction is not None:
                     return transaction, commit - 1
             time.sleep(_READER_STEP_S)
 
-    def end_read(self, pin: int) -> None:
-        """Give the pin back, after its transaction has ended."""
-        with self._pins_lock:
-            count = self._pins[pin] - 1
-            if count:
-                self._pins[pin] = count
-                return
-            # In this order: interrupted in between, a byte stays locked, and not a pin without its lock.
-            del self._pins[pin]
-            _request(self._readers, _UNLOCK, pin, 1)
+    def end_read(self, pin: int, holder: object) -> None:
+        """Give the pin back, after its transaction has ended; may be called twice."""
+        try:
+            self._unpin(pin, holder)
+        except BaseException:
+            # Interrupted, perhaps before it was done.
+            self._unpin(pin, holder)
+            raise
 
-    def begin_write(self, patience_s: float) -> Any:
+    def begin_write(self, patience_s: float, holder: object) -> Any:
         """Return a transaction that writes, once there is no other writer and nobody reads old pages.
 
         Raises: StoreBusy (not within patience_s: another writer, or a reader in a transaction, goes on or
@@ -136,39 +138,67 @@ class Guard:
         if self._read_only:
             raise lmdb.ReadonlyError(f"{self._path} was opened for reading")
         deadline = time.monotonic() + patience_s
-        if not self._writer_lock.acquire(timeout=max(0.0, patience_s)):
-            raise StoreBusy(f"{self._path}: another thread has been writing for {patience_s} s")
         try:
+            with self._writer_changed:
+                if not self._writer_changed.wait_for(lambda: self._writer is None, max(0.0, patience_s)):
+                    raise StoreBusy(f"{self._path}: another thread has been writing for {patience_s} s")
+                self._writer = holder
             self._become_writer(deadline)
             return self._begin_excluding(deadline)
         except BaseException:
-            self.end_write()
+            self.end_write(holder)
             raise
 
-    def end_write(self) -> None:
-        """Let others write, after the transaction has ended."""
+    def end_write(self, holder: object) -> None:
+        """Let others write, after the transaction has ended; may be called twice."""
         try:
-            _request(self._writers, _UNLOCK, 0, 0)
-        finally:
-            self._writer_lock.release()
+            self._give_way(holder)
+        except BaseException:
+            # Interrupted, perhaps before it was done.
+            self._give_way(holder)
+            raise
 
-    def _begin_pinned(self, pin: int, commit: int) -> Any:
+    def _give_way(self, holder: object) -> None:
+        with self._writer_changed:
+            if self._writer is holder:
+                _request(self._writers, _UNLOCK, 0, 0)
+                self._writer = None
+                self._writer_changed.notify()
+
+    def _begin_pinned(self, pin: int, commit: int, holder: object) -> Any:
         """Begin while the pin's byte is held, None if it cannot be or the last commit is another one."""
-        with self._pins_lock:
-            count = self._pins.get(pin, 0)
-            if count == 0 and not _request(self._readers, _SHARE, pin, 1):
-                return None
-            self._pins[pin] = count + 1
         try:
+            if not self._pin(pin, holder):
+                return None
             transaction = self._env.begin()
             if transaction.id() == commit:
                 return transaction
             transaction.abort()
         except BaseException:
-            self.end_read(pin)
+            self.end_read(pin, holder)
             raise
-        self.end_read(pin)
+        self.end_read(pin, holder)
         return None
+
+    def _pin(self, pin: int, holder: object) -> bool:
+        with self._pins_lock:
+            holders = self._pins.get(pin)
+            if not holders:
+                if not _request(self._readers, _SHARE, pin, 1):
+                    return False
+                holders = self._pins.setdefault(pin, set())
+            holders.add(holder)
+            return True
+
+    def _unpin(self, pin: int, holder: object) -> None:
+        """Let go of the byte if nobody else holds it, whether or not it was noted that the holder does."""
+        with self._pins_lock:
+            holders = self._pins.get(pin)
+            if holders:
+                holders.discard(holder)
+            if not holders:
+                _request(self._readers, _UNLOCK, pin, 1)
+                self._pins.pop(pin, None)
 
     def _become_writer(self, deadline: float) -> None:
         """Take the writers' byte; first the queue's, so that who writes again and again lets others in."""

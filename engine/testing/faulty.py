@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,11 @@ class FaultyStorage(UnderStorage):
         """Remove an object."""
         with self._lock:
             del self._objects[path]
+
+    def replace(self, objects: Mapping[str, tuple[bytes, str]]) -> None:
+        """Let these be all objects, each with its version."""
+        with self._lock:
+            self._objects = dict(objects)
 
     def script(self, operation: Operation, *outcomes: Outcome) -> None:
         """Let the next calls of an operation end so, in this order, and those after them as they should."""
@@ -98,7 +105,10 @@ class FaultyStorage(UnderStorage):
         self.act("read_range")
         with self._lock:
             found = self._objects.get(path)
+            is_dir = not path or any(name.startswith(f"{path}/") for name in self._objects)
         if found is None:
+            if is_dir:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             raise not_found(path)
         data, present = found
         if version is not None and version != present:
@@ -119,8 +129,12 @@ class _Body(RangeBody):
         self.length = len(data)
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
+        # Whatever goes wrong does so half-way.
+        half = self.length // 2
+        buffer[:half] = self._data[:half]
+        progress()
         self._storage.act("readinto")
-        buffer[:] = self._data
+        buffer[half:] = self._data[half:]
         progress()
 
     def close(self) -> None:

@@ -1,4 +1,7 @@
-"""Under storages: where the data lives. One module for each kind, found by the scheme of a URI."""
+"""Under storages: where the data lives. One module for each kind, found by the scheme of a URI.
+
+What has no module of its own goes to fsspec, if that knows the scheme.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,14 @@ def open_storage(
     factory = schemes.get(scheme)
     if factory is not None:
         return factory(uri, options)
-    known = ", ".join(f"{name}://" for name in schemes)
     if uri.startswith("/"):
         raise ConfigError(f"{uri}: no scheme; a local folder is written file://{uri}")
-    raise ConfigError(f"{uri}: unknown scheme {scheme!r}{nearest(scheme, schemes)}; known are {known}")
+    by_fsspec = import_module("forebay.ufs.fsspec")
+    if by_fsspec.is_known(scheme):
+        storage: UnderStorage = by_fsspec.open_fsspec(uri, options)
+        return storage
+    known = ", ".join(f"{name}://" for name in schemes)
+    # Not the whole URI: of a scheme that nobody knows, nobody can say where a password stands in it.
+    raise ConfigError(
+        f"unknown scheme {scheme!r}{nearest(scheme, schemes)}; known are {known} and those of fsspec"
+    )

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from forebay.config import nearest
-from forebay.errors import ConfigError
+from forebay.errors import ConfigError, NotFound
+from forebay.ufs._walk import visit_in_parallel
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """One object, or a directory (with neither size nor version), as the under storage gives it.
 
     version differs whenever the bytes may differ: an ETag, or what a file system knows about a file.
@@ -51,6 +50,16 @@ class RangeBody(ABC):
         The buffer's content means nothing then.
         """
 
+    def take(self, progress: Callable[[], None] = lambda: None) -> memoryview:
+        """Return the bytes in a buffer that is the caller's from then on; in place of ``readinto``.
+
+        A storage whose client makes a buffer of its own gives that one, without a copy. Raises: as
+        ``readinto``.
+        """
+        buffer = memoryview(bytearray(self.length))
+        self.readinto(buffer, progress)
+        return buffer
+
     @abstractmethod
     def close(self) -> None:
         """Give up what is left; may be called twice."""
@@ -72,6 +81,10 @@ class UnderStorage(ABC):
     and the cause.
     """
 
+    # Whether a directory is a thing of its own, which may be empty; otherwise it is no more than the first
+    # parts of names, and a walk of all objects tells of every one.
+    has_directories = True
+
     @abstractmethod
     def stat(self, path: str) -> ObjectInfo:
         """Describe the object, or the directory if there is no object of that name."""
@@ -85,6 +98,27 @@ class UnderStorage(ABC):
         directory).
         """
 
+    def walk(self, path: str, prefix_workers: int = 8) -> Iterator[Sequence[ObjectInfo]]:
+        """Yield every object below the directory, page by page, objects only, in no promised order.
+
+        The caller guarantees prefix_workers >= 1: as many requests at a time at most. A directory that
+        vanishes meanwhile has nothing below it. Closing the iterator ends the walk. Raises, besides the
+        above, while it is iterated: NotFound (no such directory).
+        """
+
+        def visit(directory: str) -> Iterator[tuple[Sequence[ObjectInfo], Sequence[str]]]:
+            try:
+                for page in self.list(directory):
+                    yield (
+                        [info for info in page if not info.is_dir],
+                        [info.path for info in page if info.is_dir],
+                    )
+            except NotFound:
+                if directory == path:
+                    raise
+
+        return visit_in_parallel([path], visit, prefix_workers)
+
     @abstractmethod
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """Begin to read length bytes from offset on, fewer at the object's end, none behind it.
@@ -93,6 +127,18 @@ class UnderStorage(ABC):
         of the present one. What the storage sends is the range that was asked for, or refused. Raises,
         besides the above: Stale (the object has another version); IsADirectoryError.
         """
+
+    def prepare(self) -> None:
+        """Make what the first request needs and takes long to make; asks nobody. May be called often."""
+        return None
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what was counted since this object was made; a storage leaves out what it does not count.
+
+        failed_requests: requests that were tried again or given up; throttled: those among them that were
+        refused for load; hidden_keys: what listings brought that no path can name.
+        """
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """``file:///folder``: a local folder as under storage, also one on NFS or Lustre.
 
 The version of a file is what its file system knows of it: modification and change time, inode and size.
-Symbolic links are followed, wherever they lead. What is neither a regular file nor a directory is not shown
-and not read.
+Symbolic links are followed, wherever they lead; a walk does not enter a directory that it is in already. What
+is neither a regular file nor a directory is not shown and not read.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from forebay.errors import ConfigError, from_os_error, stale, under_storage_error
-from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage, check_options
+from forebay.errors import ConfigError, NotFound, from_os_error, stale, under_storage_error
+from forebay.ufs._walk import visit_in_parallel
+from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage, check_options, refuse_embedded_credentials
 
 _PAGE_ENTRIES: Final = 1_000
 _SCHEME: Final = "file://"
+
+# Where a listing is a matter of the processor, threads only take turns for the interpreter (100,000 files:
+# 0.4 s by one, 0.9 s by eight); where it waits for a network, they wait together.
+_LOCAL_FILE_SYSTEMS: Final = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
+)
+_MOUNTS: Final = "/proc/self/mountinfo"
+
+# A directory to visit: its path, and device and inode of those that the walk went through to it.
+_Branch = tuple[str, tuple[tuple[int, int], ...]]
 
 
 class FileStorage(UnderStorage):
@@ -30,6 +41,7 @@ class FileStorage(UnderStorage):
         Raises: ConfigError (a host, a relative folder, any option).
         """
         check_options("file", options or {}, ())
+        refuse_embedded_credentials(uri, "file URI")
         location = uri.removeprefix(_SCHEME).removeprefix("localhost")
         if not location.startswith("/"):
             raise ConfigError(
@@ -52,19 +64,59 @@ class FileStorage(UnderStorage):
 
     def list(self, path: str) -> Iterator[Sequence[ObjectInfo]]:
         """Yield regular files and directories, without broken links and what vanishes meanwhile."""
-        place = self._place(path)
         page: list[ObjectInfo] = []
+        for name, status in self._scan(path):
+            page.append(_info(name, status))
+            if len(page) == _PAGE_ENTRIES:
+                yield page
+                page = []
+        yield page
+
+    def walk(self, path: str, prefix_workers: int = 8) -> Iterator[Sequence[ObjectInfo]]:
+        """Walk by as many threads as the file system is worth, entering no directory from within itself."""
+
+        def visit(branch: _Branch) -> Iterator[tuple[Sequence[ObjectInfo], Sequence[_Branch]]]:
+            try:
+                yield from self._visit(branch)
+            except NotFound:
+                if branch[0] == path:
+                    raise
+
+        place = self._place(path)
+        try:
+            status = os.stat(place)
+        except OSError as error:
+            raise self._translate(error, place) from error
+        workers = 1 if _file_system_type(status.st_dev) in _LOCAL_FILE_SYSTEMS else prefix_workers
+        root: _Branch = (path, (_identity(status),))
+        yield from visit_in_parallel([root], visit, workers)
+
+    def _visit(self, branch: _Branch) -> Iterator[tuple[Sequence[ObjectInfo], Sequence[_Branch]]]:
+        directory, ancestors = branch
+        page: list[ObjectInfo] = []
+        below: list[_Branch] = []
+        for name, status in self._scan(directory):
+            if not stat.S_ISDIR(status.st_mode):
+                page.append(_info(name, status))
+            elif (identity := _identity(status)) not in ancestors:
+                below.append((name, (*ancestors, identity)))
+            if len(page) == _PAGE_ENTRIES:
+                yield page, below
+                page, below = [], []
+        yield page, below
+
+    def _scan(self, path: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield path and status of the regular files and directories directly in a directory."""
+        place = self._place(path)
+        parent = f"{path}/" if path else ""
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if info := _entry_info(path, entry):
-                        page.append(info)
-                    if len(page) == _PAGE_ENTRIES:
-                        yield page
-                        page = []
+                    status = _status(entry)
+                    if status and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                        yield parent + entry.name, status
         except OSError as error:
             raise self._translate(error, place) from error
-        yield page
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """Open the file; a FIFO or device is refused, not waited for."""
@@ -157,11 +209,29 @@ def _info(path: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(path, status.st_size, status.st_mtime_ns, version)
 
 
-def _entry_info(parent: str, entry: os.DirEntry[str]) -> ObjectInfo | None:
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of what an entry is or leads to, None for what leads nowhere or vanished."""
     try:
-        status = entry.stat()
-    except FileNotFoundError:
-        return None
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        return None
-    return _info(f"{parent}/{entry.name}" if parent else entry.name, status)
+        return entry.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _file_system_type(device: int) -> str:
+    """Return the type of the mounted file system with this device number, "" if it cannot be told."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                mount, _, file_system = line.partition(" - ")
+                if mount.split()[2] == wanted:
+                    return file_system.split()[0]
+    except OSError:
+        return ""
+    return ""

@@ -1,30 +1,33 @@
-"""``s3://bucket/prefix``: S3 and its like, by boto3.
+"""``s3://bucket/prefix``: S3 and its like, objects by obstore and everything else by boto3.
 
 Credentials come from boto3's own chain (environment, profile, role), never from here. The version of an
 object is its ETag. Keys with a part that is empty, ``.`` or ``..`` cannot be named by a path and are not
-shown. Importing this module imports boto3, which takes some 36 MiB: it is imported when an attached s3://
-dataset is first asked.
+shown, but counted. Importing this module imports boto3, which takes some 36 MiB: it is imported when an
+attached s3:// dataset is first asked.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import boto3
-import botocore
-from botocore.config import Config
-from botocore.exceptions import ProfileNotFound
-
 from forebay.clock import NS_PER_S
+from forebay.config import nearest
 from forebay.errors import ConfigError, NotFound, not_found, stale, under_storage_error
-from forebay.ufs._http_range import WrongRange, served_range
-from forebay.ufs._s3_errors import FAILURES, status_of, translate
+from forebay.ufs import _s3_obstore
+from forebay.ufs._s3_body import S3Body
+from forebay.ufs._s3_boto import BotoClient
+from forebay.ufs._s3_endpoint import endpoint_of
+from forebay.ufs._s3_errors import Failed, Failure, Kind
+from forebay.ufs._s3_get import Wanted, describe
+from forebay.ufs._s3_listing import Listing
+from forebay.ufs._s3_names import is_marker, is_name
+from forebay.ufs._s3_obstore import ObstoreClient
+from forebay.ufs._s3_tries import Policy, Tries
+from forebay.ufs._s3_walk import walk_keys
 from forebay.ufs.base import (
     ObjectInfo,
     RangeBody,
@@ -33,24 +36,32 @@ from forebay.ufs.base import (
     refuse_embedded_credentials,
 )
 
-OPTIONS: Final = ("endpoint_url", "region", "profile", "anonymous", "timeout_s", "attempts")
+OPTIONS: Final = (
+    "endpoint_url",
+    "region",
+    "profile",
+    "anonymous",
+    "timeout_s",
+    "attempts",
+    "requests_per_s",
+    "client",
+)
 
-_CONNECT_TIMEOUT_S: Final = 5.0
-_READ_TIMEOUT_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 _ATTEMPTS: Final = 4
-_CONNECTIONS: Final = 64
-_BACKOFF_S: Final = 0.1
-_BACKOFF_MAX_S: Final = 5.0
-_READ_BYTES: Final = 256 << 10
+_CLIENTS: Final = ("auto", "boto3")
 
 
 class S3Storage(UnderStorage):
     """A bucket, or what lies under a prefix in it.
 
     Options: endpoint_url (a server other than AWS), region, profile (of the AWS configuration), anonymous
-    (unsigned requests), timeout_s (for one read of a socket), attempts (for each request, and for each
-    body).
+    (unsigned requests), timeout_s (how long a socket may be silent), attempts (for each request, and for each
+    body), requests_per_s (what this process asks the server at most; of all datasets on it the lowest
+    holds), client ("boto3" to do without obstore).
     """
+
+    has_directories = False
 
     def __init__(self, uri: str, options: Mapping[str, Any] | None = None) -> None:
         """Check URI and options; connects to nothing. Raises: ConfigError."""
@@ -64,228 +75,194 @@ class S3Storage(UnderStorage):
         prefix = prefix.strip("/")
         self._prefix: Final = f"{prefix}/" if prefix else ""
         self._options: Final = options
-        self._attempts: Final = int(_positive(options.get("attempts", _ATTEMPTS), "attempts"))
-        self._timeout_s: Final = _positive(options.get("timeout_s", _READ_TIMEOUT_S), "timeout_s")
+        self._policy: Final = Policy(
+            int(_positive(options.get("attempts", _ATTEMPTS), "attempts")),
+            _positive(options.get("timeout_s", _TIMEOUT_S), "timeout_s"),
+        )
+        self._use_obstore: Final = _client(options.get("client", "auto")) == "auto"
+        # On AWS every bucket has a host name, and a rate, of its own.
+        self._endpoint: Final = endpoint_of(
+            str(options.get("endpoint_url", f"s3://{self._bucket}")).rstrip("/")
+        )
+        if "requests_per_s" in options:
+            self._endpoint.throttle.limit(_positive(options["requests_per_s"], "requests_per_s"))
         self._lock: Final = threading.Lock()
-        self._made_client: Any = None
+        self._counts: Final[Counter[str]] = Counter()
+        self._made: BotoClient | None = None
+        self._made_fast: ObstoreClient | None = None
+        self._fast_wanted = self._use_obstore
 
     def stat(self, path: str) -> ObjectInfo:
         """Ask for the object's head, and if there is none whether anything lies under the name."""
+        uri = self.uri_of(path)
+        absent = not_found(uri, "the bucket has nothing under this prefix")
         if path:
+            key = self._key(path)
             try:
-                head = self._call(path, "head_object", Key=self._key(path))
+                head = self.tries(uri).run(lambda: self._head(key))
             except NotFound as error:
-                return self._stat_directory(path, error)
-            return _info(path, head, int(head["ContentLength"]))
-        return self._stat_directory(
-            path, not_found(self._uri(path), "the bucket has nothing under this prefix")
-        )
-
-    def _stat_directory(self, path: str, absent: NotFound) -> ObjectInfo:
-        """Answer for a directory.
-
-        A HEAD has no body to say that the very bucket is missing; a listing has.
-        """
-        answer = self._call(path, "list_objects_v2", Prefix=self._directory_prefix(path), MaxKeys=1)
-        if not answer.get("Contents") and (path or self._prefix):
+                absent = error
+            else:
+                return describe(path, int(head["ContentLength"]), head.get("ETag"), head.get("LastModified"))
+        # A HEAD has no body to say that the very bucket is missing; a listing has.
+        prefix = self._directory_prefix(path)
+        if not self._listing(path, prefix).has_any() and prefix:
             raise absent
         return ObjectInfo(path, 0, 0, "", is_dir=True)
+
+    def _head(self, key: str) -> dict[str, Any]:
+        try:
+            return self.client().call("head_object", Key=key)
+        except Failed as failed:
+            if failed.failure.status == 400:
+                # For the same want of a body; expired credentials are among what is answered so.
+                self.client().call("list_objects_v2", Prefix=key, MaxKeys=1)
+            raise
 
     def list(self, path: str) -> Iterator[Sequence[ObjectInfo]]:
         """List one level, a request a page."""
         prefix = self._directory_prefix(path)
-        query: dict[str, Any] = {"Prefix": prefix, "Delimiter": "/"}
+        parent = f"{path}/" if path else ""
         exists = not prefix
-        seen_tokens = set()
-        while True:
-            answer = self._call(path, "list_objects_v2", **query)
-            exists = exists or bool(answer.get("Contents") or answer.get("CommonPrefixes"))
-            yield list(_page(path, prefix, answer))
-            if not answer.get("IsTruncated"):
-                break
-            token = answer.get("NextContinuationToken")
-            if not token or token in seen_tokens:
-                raise under_storage_error(
-                    self._uri(path), "the listing was cut short: no new continuation token"
-                )
-            seen_tokens.add(token)
-            query["ContinuationToken"] = token
+        for page in self._listing(path, prefix, "/").pages():
+            exists = exists or bool(page.keys or page.prefixes)
+            names = (name[len(prefix) :].removesuffix("/") for name in page.prefixes)
+            shown = [ObjectInfo(parent + name, 0, 0, "", is_dir=True) for name in names if is_name(name)]
+            hidden = len(page.prefixes) - len(shown)
+            for key, size, modified_s, version in page.keys:
+                name = key[len(prefix) :]
+                if is_name(name):
+                    shown.append(ObjectInfo(parent + name, size, modified_s * NS_PER_S, version))
+                else:
+                    hidden += not is_marker(name, size)
+            if hidden:
+                self._count("hidden_keys", hidden)
+            yield shown
         if not exists:
-            raise not_found(self._uri(path), "nothing lies under this name")
+            raise not_found(self.uri_of(path), "nothing lies under this name")
+
+    def walk(self, path: str, prefix_workers: int = 8) -> Iterator[Sequence[ObjectInfo]]:
+        """List all keys below by several requests at a time, each for a part of them."""
+        slots = threading.Semaphore(prefix_workers)
+        return walk_keys(
+            self._listing(path, self._directory_prefix(path), slot=slots),
+            f"{path}/" if path else "",
+            prefix_workers,
+            lambda count: self._count("hidden_keys", count),
+        )
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """GET the range, with If-Match if a version is given."""
-        return _S3Body(self, path, offset, length, version)
+        return S3Body(self, Wanted(path, self._key(path), offset, length, version))
 
-    def get(self, path: str, offset: int, length: int, version: str | None) -> tuple[ObjectInfo, int, Any]:
-        """Send one GET. Returns the object, the number of bytes that come, and botocore's stream of them.
+    def counts(self) -> dict[str, int]:
+        """Return all three; hidden keys are counted one by one by a walk, and by their first part by a list.
 
-        Raises: as read_range; UnderStorageError where the answer is not the range that was asked for.
+        Empty objects that mark directories are not counted.
         """
-        query = {"Key": self._key(path), "Range": f"bytes={offset}-{offset + length - 1}"}
-        if version and not version.startswith("W/"):
-            query["IfMatch"] = f'"{version}"'
-        try:
-            answer = self._client().get_object(Bucket=self._bucket, **query)
-        except FAILURES as error:
-            if status_of(error) == 416:
-                return self._behind_the_end(path, offset, version)
-            if status_of(error) == 412:
-                raise stale(self._uri(path), version or "", "another") from error
-            raise translate(error, self._uri(path)) from error
-        try:
-            return self._accept(path, answer, offset, length, version)
-        except BaseException:
-            answer["Body"].close()
-            raise
+        with self._lock:
+            return {name: self._counts[name] for name in ("failed_requests", "throttled", "hidden_keys")}
 
-    def _accept(
-        self, path: str, answer: Mapping[str, Any], offset: int, length: int, version: str | None
-    ) -> tuple[ObjectInfo, int, Any]:
-        status = int(answer["ResponseMetadata"]["HTTPStatusCode"])
-        try:
-            served = served_range(
-                status, answer.get("ContentRange"), answer.get("ContentLength"), offset, length
-            )
-        except WrongRange as error:
-            raise under_storage_error(self._uri(path), str(error)) from error
-        info = _info(path, answer, served.object_size)
-        # Not every server looks at If-Match.
-        if version is not None and info.version != version:
-            raise stale(self._uri(path), version, info.version)
-        return info, served.length, answer["Body"]
-
-    def _behind_the_end(self, path: str, offset: int, version: str | None) -> tuple[ObjectInfo, int, Any]:
-        """Answer a range that cannot be satisfied: it begins at or behind the object's end."""
-        info = self.stat(path)
-        if version is not None and info.version != version:
-            raise stale(self._uri(path), version, info.version)
-        if info.is_dir or info.size > offset:
-            cause = f"refused a range from byte {offset} on of an object of {info.size} bytes"
-            raise under_storage_error(self._uri(path), cause)
-        return info, 0, None
+    @property
+    def requests_per_s(self) -> float | None:
+        """The rate to which the server holds this process at the moment; None: none."""
+        return self._endpoint.throttle.rate
 
     def close(self) -> None:
         """Close idle connections."""
-        with self._lock:
-            client, self._made_client = self._made_client, None
-        if client is not None:
-            client.close()
+        made = self._forget_clients()
+        if made is not None:
+            made.close()
 
-    @property
-    def attempts(self) -> int:
-        """How often a body is begun anew before its reader is told."""
-        return self._attempts
+    def prepare(self) -> None:
+        """Make the clients: tenths of a second of processor time for the first in a process."""
+        self.client()
+        self.fast_client()
+
+    def client(self) -> BotoClient:
+        """Return boto3's client, made at the first use."""
+        made = self._made
+        if made is None:
+            # Making one is not safe from several threads, using one is.
+            with self._lock:
+                if self._made is None:
+                    self._made = BotoClient(
+                        self._bucket, self._options, self._policy.timeout_s, self._endpoint
+                    )
+                made = self._made
+        return made
+
+    def fast_client(self) -> ObstoreClient | None:
+        """Return obstore's client, made at the first use; None if there is to be none."""
+        made = self._made_fast
+        if made is not None or not self._fast_wanted or not _s3_obstore.usable():
+            return made
+        boto = self.client()
+        with self._lock:
+            if self._made_fast is None and self._fast_wanted:
+                self._made_fast = _s3_obstore.make_client(
+                    boto, self._options, self._policy.timeout_s, self._endpoint
+                )
+                self._fast_wanted = self._made_fast is not None
+            return self._made_fast
+
+    def tries(self, uri: str, length: int = 0) -> Tries:
+        """Return a new budget for an operation on uri that brings length bytes."""
+        return Tries(self._policy, self._endpoint.throttle, self._note, uri, length)
+
+    def behind_the_end(self, wanted: Wanted) -> ObjectInfo:
+        """Describe an object of which a range was refused: it begins at or behind the object's end."""
+        info = self.stat(wanted.path)
+        if wanted.version is not None and info.version != wanted.version:
+            raise stale(self.uri_of(wanted.path), wanted.version, info.version)
+        if info.is_dir or info.size > wanted.offset:
+            cause = f"refused a range from byte {wanted.offset} on of an object of {info.size} bytes"
+            raise under_storage_error(self.uri_of(wanted.path), cause)
+        return info
 
     def uri_of(self, path: str) -> str:
         """Return the full URI of a path, for messages."""
-        return self._uri(path)
-
-    def _uri(self, path: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{path}"
+
+    def _note(self, failure: Failure) -> None:
+        """Count a failure; after credentials have expired the next request looks for new ones."""
+        if failure.kind is Kind.ABSENT:
+            return
+        self._count("failed_requests", 1)
+        if failure.kind is Kind.THROTTLED:
+            self._count("throttled", 1)
+        elif failure.kind is Kind.EXPIRED:
+            self._forget_clients()
+
+    def _count(self, name: str, count: int) -> None:
+        with self._lock:
+            self._counts[name] += count
+
+    def _forget_clients(self) -> BotoClient | None:
+        with self._lock:
+            made, self._made = self._made, None
+            self._made_fast, self._fast_wanted = None, self._use_obstore
+        return made
+
+    def _listing(
+        self,
+        path: str,
+        prefix: str,
+        delimiter: str = "",
+        slot: AbstractContextManager[object] | None = None,
+    ) -> Listing:
+        uri = self.uri_of(path)
+        return Listing(self.client, lambda: self.tries(uri), uri, prefix, delimiter, slot)
 
     def _key(self, path: str) -> str:
         try:
             path.encode("utf-8")
         except UnicodeEncodeError:
-            raise not_found(self._uri(path), "no object can have this name: it is not UTF-8") from None
+            raise not_found(self.uri_of(path), "no object can have this name: it is not UTF-8") from None
         return self._prefix + path
 
     def _directory_prefix(self, path: str) -> str:
         return f"{self._key(path)}/" if path else self._prefix
-
-    def _call(self, path: str, operation: str, **query: Any) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = getattr(self._client(), operation)(Bucket=self._bucket, **query)
-        except FAILURES as error:
-            raise translate(error, self._uri(path)) from error
-        return answer
-
-    def _client(self) -> Any:
-        client = self._made_client
-        if client is None:
-            # Making one is not safe from several threads, using one is.
-            with self._lock:
-                client = self._made_client = self._made_client or self._make_client()
-        return client
-
-    def _make_client(self) -> Any:
-        try:
-            session = boto3.Session(
-                profile_name=self._options.get("profile"), region_name=self._options.get("region")
-            )
-        except ProfileNotFound as error:
-            raise ConfigError(f"s3://{self._bucket}: {error}") from error
-        endpoint_url = self._options.get("endpoint_url")
-        settings: dict[str, Any] = {}
-        if endpoint_url:
-            # Otherwise boto3 sends a checksum trailer, which some servers store inside the object; and few of
-            # them have host names for their buckets.
-            settings = {
-                "request_checksum_calculation": "when_required",
-                "response_checksum_validation": "when_required",
-                "s3": {"addressing_style": "path"},
-            }
-        if self._options.get("anonymous"):
-            settings["signature_version"] = botocore.UNSIGNED
-        config = Config(
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=self._timeout_s,
-            retries={"mode": "standard", "total_max_attempts": self._attempts},
-            max_pool_connections=_CONNECTIONS,
-            tcp_keepalive=True,
-            **settings,
-        )
-        return session.client("s3", endpoint_url=endpoint_url, config=config)
-
-
-class _S3Body(RangeBody):
-    """The body of one ranged GET, begun anew where it broke off."""
-
-    def __init__(self, storage: S3Storage, path: str, offset: int, length: int, version: str | None) -> None:
-        self._storage = storage
-        self._path = path
-        self._uri = storage.uri_of(path)
-        self.offset = offset
-        self.info, self.length, self._stream = storage.get(path, offset, length, version)
-        self._done = 0
-
-    def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
-        """Read, resuming after a broken or silent connection as often as the storage's attempts allow."""
-        for attempt in range(1, self._storage.attempts + 1):
-            try:
-                self._drain(buffer, progress)
-                return
-            except FAILURES as error:
-                self.close()
-                if attempt == self._storage.attempts:
-                    raise translate(error, self._uri) from error
-            # Full jitter: readers that broke off together do not come back together.
-            time.sleep(random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt)))
-            self._resume(len(buffer) - self._done)
-
-    def _drain(self, buffer: memoryview, progress: Callable[[], None]) -> None:
-        while self._done < len(buffer):
-            part = buffer[self._done : self._done + _READ_BYTES]
-            count = self._stream.readinto(part)
-            if not count:
-                raise under_storage_error(self._uri, f"the body ended {len(buffer) - self._done} bytes early")
-            self._done += count
-            progress()
-
-    def _resume(self, left: int) -> None:
-        _, length, self._stream = self._storage.get(
-            self._path, self.offset + self._done, left, self.info.version
-        )
-        if length != left:
-            raise under_storage_error(self._uri, f"asked for the last {left} bytes of a range, got {length}")
-
-    def close(self) -> None:
-        """Close the response; its connection goes back to the pool if the body was read to its end."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
 
 
 def _check_endpoint(url: str) -> None:
@@ -300,28 +277,7 @@ def _positive(value: object, what: str) -> float:
     return float(value)
 
 
-def _page(path: str, prefix: str, answer: Mapping[str, Any]) -> Iterator[ObjectInfo]:
-    """Yield what a page of a listing shows, leaving out what no path can name."""
-    parent = f"{path}/" if path else ""
-    for item in answer.get("CommonPrefixes", ()):
-        name = item["Prefix"][len(prefix) :].removesuffix("/")
-        if _is_name(name):
-            yield ObjectInfo(parent + name, 0, 0, "", is_dir=True)
-    for item in answer.get("Contents", ()):
-        name = item["Key"][len(prefix) :]
-        if _is_name(name):
-            yield _info(parent + name, item, int(item["Size"]))
-
-
-def _is_name(name: str) -> bool:
-    """Say whether a path can have this part: a slash in it comes from a server without delimiters."""
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
-
-
-def _info(path: str, answer: Mapping[str, Any], size: int) -> ObjectInfo:
-    """Describe an object from a listing or a response's headers; both have to give the same version."""
-    modified: datetime | None = answer.get("LastModified")
-    # Listings give milliseconds, headers seconds.
-    modified_s = int(modified.timestamp()) if modified else 0
-    version = str(answer.get("ETag", "")).replace('"', "") or f"{modified_s}-{size}"
-    return ObjectInfo(path, size, modified_s * NS_PER_S, version)
+def _client(value: object) -> str:
+    if value not in _CLIENTS:
+        raise ConfigError(f"client: {value!r}{nearest(str(value), _CLIENTS)}; it is {' or '.join(_CLIENTS)}")
+    return str(value)

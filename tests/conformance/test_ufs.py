@@ -10,13 +10,20 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
 
 from forebay.config import MIB
 from forebay.errors import NotFound, Stale, UnderStorageError
 from forebay.testing.s3 import S3Server
 from forebay.ufs import ObjectInfo, UnderStorage, open_storage
+from forebay.ufs._s3_endpoint import endpoint_of
+from tests._moto import begin_anew, moto_server, put_into_moto
+from tests._s3 import give_keys
+from tests._web import WebServer
 
 # Long enough that one range is read in several pieces, and no multiple of anything.
 BIG = os.urandom(3 * MIB + 17)
@@ -91,14 +98,28 @@ class Suite:
         assert listed["d/one"].size == len("d/one")
 
     def test_list_of_many_comes_in_pages(self, place: Place) -> None:
-        (place.folder / "many").mkdir()
         for number in range(2_345):
-            (place.folder / "many" / f"{number:05}").touch()
+            place.put(f"many/{number:05}", b"")
         pages = list(place.storage.list("many"))
         assert len(pages) >= 3
         assert {info.path for page in pages for info in page} == {
             f"many/{number:05}" for number in range(2_345)
         }
+
+    def test_walk_shows_every_object_below(self, place: Place) -> None:
+        paths = {"top", "d/one", "d/e/three", "d/e/f/g/four", "e/five"}
+        for path in paths:
+            place.put(path, path.encode())
+        for below, expected in (("", paths), ("d/e", {"d/e/three", "d/e/f/g/four"})):
+            for workers in (1, 8):
+                found = [info for page in place.storage.walk(below, workers) for info in page]
+                assert sorted(info.path for info in found) == sorted(expected)
+                assert all(info == place.storage.stat(info.path) for info in found)
+
+    def test_walk_of_nothing(self, place: Place) -> None:
+        place.put("a/b", b"1")
+        with pytest.raises(NotFound, match="a/c"):
+            list(place.storage.walk("a/c"))
 
     def test_list_of_nothing(self, place: Place) -> None:
         place.put("a/b", b"1")
@@ -165,11 +186,88 @@ class Suite:
         place.storage.close()
 
 
+class MemoryPlace(Place):
+    """fsspec's memory: what is put into the folder, for the suite to look at, is put there too."""
+
+    def put(self, path: str, data: bytes) -> None:
+        super().put(path, data)
+        fsspec.filesystem("memory").pipe_file(f"/root/{path}", data)
+
+
+class TestFsspecMemory(Suite):
+    @pytest.fixture
+    def place(self, tmp_path: Path, scheme: str) -> Iterator[Place]:
+        memory = fsspec.filesystem("memory")
+        memory.makedirs("/root")
+        storage = open_storage(f"{scheme}://root", {})
+        missing = open_storage(f"{scheme}://gone", {"attempts": 1})
+        yield MemoryPlace(storage, tmp_path, missing)
+        memory.rm("/root", recursive=True)
+
+    @pytest.fixture
+    def scheme(self) -> str:
+        return "memory"
+
+
+class AsyncMemory(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """fsspec's memory, as a file system of its asynchronous kind."""
+
+    protocol = "asyncmemory"
+    root_marker = "/"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.memory = fsspec.filesystem("memory")
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("asyncmemory://").strip("/")
+
+    async def _info(self, path: str, **_: Any) -> Any:
+        return self.memory.info(path)
+
+    async def _ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        return self.memory.ls(path, detail)
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> Any:
+        return self.memory.cat_file(path, start, end)
+
+
+class TestFsspecAsync(TestFsspecMemory):
+    @pytest.fixture
+    def scheme(self) -> str:
+        fsspec.register_implementation("asyncmemory", AsyncMemory, clobber=True)
+        return "asyncmemory"
+
+
+class TestFsspecHttp(Suite):
+    """fsspec's http:// on a server that knows ranges and ETags; an absent root is an absent server."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        folder = tmp_path / "root"
+        folder.mkdir()
+        with WebServer(tmp_path) as gone:
+            missing = open_storage(f"{gone.url}/root", {"attempts": 1})
+        with WebServer(tmp_path) as web:
+            storage = open_storage(f"{web.url}/root", {})
+            yield Place(storage, folder, missing)
+            storage.close()
+            missing.close()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server, Path]]:
     root = tmp_path_factory.mktemp("buckets")
     with S3Server(root, live=True) as server:
         yield server, root
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with moto_server() as url:
+        endpoint_of(url).learn_ranges(206)
+        yield url
 
 
 class TestFile(Suite):
@@ -207,14 +305,17 @@ class TestFile(Suite):
 
 
 class TestS3(Suite):
+    """By obstore where it can, as if a first range had told how this server answers them."""
+
     @pytest.fixture
     def place(
-        self, server: tuple[S3Server, Path], monkeypatch: pytest.MonkeyPatch, prefix: str
+        self, server: tuple[S3Server, Path], monkeypatch: pytest.MonkeyPatch, prefix: str, client: str
     ) -> Iterator[Place]:
         running, root = server
         for name, value in running.environ().items():
             monkeypatch.setenv(name, value)
-        options = {"endpoint_url": running.endpoint_url}
+        options = {"endpoint_url": running.endpoint_url, "client": client}
+        endpoint_of(running.endpoint_url).learn_ranges(200)
         folder = root / "bucket" / prefix
         folder.mkdir(parents=True)
         storage = open_storage(f"s3://bucket/{prefix}", options)
@@ -228,8 +329,43 @@ class TestS3(Suite):
     def prefix(self) -> str:
         return "pre/fix"
 
+    @pytest.fixture
+    def client(self) -> str:
+        return "auto"
+
 
 class TestS3WholeBucket(TestS3):
     @pytest.fixture
     def prefix(self) -> str:
         return ""
+
+
+class TestS3Boto3(TestS3):
+    """By boto3 alone."""
+
+    @pytest.fixture
+    def client(self) -> str:
+        return "boto3"
+
+
+class MotoPlace(Place):
+    """moto's S3: what is put into the folder, for the suite to look at, is put there too."""
+
+    def put(self, path: str, data: bytes) -> None:
+        super().put(path, data)
+        put_into_moto(f"pre/{path}", data)
+
+
+class TestS3Moto(Suite):
+    """By obstore's own ranges, from a server that answers them with 206 and looks at If-Match."""
+
+    @pytest.fixture
+    def place(self, moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+        give_keys(monkeypatch)
+        begin_anew()
+        put_into_moto("pre/", b"")
+        storage = open_storage("s3://bucket/pre", {"endpoint_url": moto})
+        missing = open_storage("s3://no-such-bucket", {"endpoint_url": moto})
+        yield MotoPlace(storage, tmp_path, missing)
+        storage.close()
+        missing.close()

@@ -1,7 +1,8 @@
-"""Shared by the integration tests: a cache directory with one small tier of memory."""
+"""Shared by the integration tests: a cache directory with one small tier of memory, and command lines."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from forebay.cache import Cache
 from forebay.config import KIB, MIB, Tier
+from forebay.testing.s3 import S3Server
+from tests.integration._cli import Cli
 from tests.integration._sites import OpenCache
 
 
@@ -26,3 +29,38 @@ def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
     yield open_one
     for cache in opened:
         cache.close()
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path,
+    memory_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Cli:
+    """The command line, with nothing attached."""
+    for name in [name for name in os.environ if name.startswith("FOREBAY_") or name == "COLUMNS"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FOREBAY_TIERS", f"{memory_path}:64MiB:MEM")
+    cli = Cli(tmp_path, capfdbinary)
+    for name, data in {"a.bin": b"bytes of a", "sub/b.bin": os.urandom(100 * KIB), "sub/c": b""}.items():
+        cli.write(name, data)
+    return cli
+
+
+@pytest.fixture
+def attached(cli: Cli) -> Cli:
+    """The command line, with a folder attached as ``d``."""
+    assert cli("attach", "d", cli.uri).code == 0
+    return cli
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A real S3 server with the empty bucket ``bucket``; its keys are in the environment."""
+    (tmp_path / "buckets/bucket").mkdir(parents=True)
+    with S3Server(tmp_path / "buckets", live=True) as server:
+        for name, value in server.environ().items():
+            monkeypatch.setenv(name, value)
+        yield server

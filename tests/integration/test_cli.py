@@ -1,166 +1,191 @@
-"""The command line: what it prints, where, and with which exit code."""
+"""The command line: datasets, listings and bytes; what is wrong usage, and how errors are told."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from forebay import __version__
-from forebay.cli import main
-from forebay.config import KIB
+from forebay.cache import Cache
+from forebay.cli.app import app
+from forebay.testing.faults import Fault
+from forebay.testing.proxy_process import ProxyProcess
 from forebay.testing.s3 import S3Server
-from tests.integration._sites import log_in, write_files
-
-Run = Callable[..., "Outcome"]
+from tests.integration._cli import Cli
 
 
-@dataclass
-class Outcome:
-    """What a command line came to."""
-
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out.decode()
-
-    @property
-    def lines(self) -> list[str]:
-        return self.text.splitlines()
-
-
-@pytest.fixture
-def place(tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data in it and the environment that names cache directory and tiers."""
-    for name in ("FOREBAY_CONFIG", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("FOREBAY_TIERS", f"{memory_path}:32MiB:MEM")
-    files = {"a.bin": b"bytes of a", "sub/b.bin": os.urandom(100 * KIB), "sub/c": b""}
-    write_files(tmp_path / "data", files)
-    return tmp_path
-
-
-@pytest.fixture
-def run(place: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """Run a command line in this process."""
-
-    def run_one(*arguments: str) -> Outcome:
-        code = main(arguments)
-        captured = capfdbinary.readouterr()
-        return Outcome(code, captured.out, captured.err.decode())
-
-    return run_one
-
-
-@pytest.fixture
-def attached(run: Run, place: Path) -> Run:
-    """The same, with the folder attached as ``d``."""
-    assert run("attach", "d", (place / "data").as_uri()).code == 0
-    return run
-
-
-def test_attach_datasets_detach(run: Run, place: Path) -> None:
-    uri = (place / "data").as_uri()
-    attached = run("attach", "d", uri, "--immutable", "--retention", "lru")
-    assert (attached.code, attached.text) == (0, f"attached d: {uri}\n")
-    assert run("datasets").lines == [f"d\t{uri}\timmutable\tlru"]
-    (dataset,) = json.loads(run("datasets", "--json").out)
+def test_attach_datasets_detach(cli: Cli) -> None:
+    attached = cli("attach", "d", cli.uri, "--immutable", "--retention", "lru")
+    assert (attached.code, attached.text) == (0, f"attached d: {cli.uri}\n")
+    assert cli("datasets").lines == [f"d\t{cli.uri}\timmutable\tlru"]
+    (dataset,) = json.loads(cli("datasets", "--json").out)
     assert (dataset["name"], dataset["max_age"], dataset["retention"]) == ("d", None, "lru")
-    assert run("attach", "d", uri, "--max-age", "5").code == 0
-    assert run("datasets").lines == [f"d\t{uri}\t5 s\tepoch"]
-    assert run("detach", "d").text == "detached d\n"
-    assert run("datasets").out == b""
+    again = cli("attach", "d", cli.uri, "--max-age", "5", "--negative-ttl", "1.5", "--json")
+    record = json.loads(again.out)
+    assert (record["max_age"], record["negative_ttl"], record["id"]) == (5, 1.5, dataset["id"])
+    assert cli("datasets").lines == [f"d\t{cli.uri}\t5 s\tepoch"]
+    assert cli("detach", "d").text == "detached d\n"
+    assert cli("datasets").out == b""
+    assert cli("attach", "d", cli.uri).code == 0
+    assert json.loads(cli("detach", "--json", "d").out) == {"detached": "d"}
 
 
-def test_ls(attached: Run) -> None:
+def test_options_of_the_under_storage(cli: Cli, s3_server: S3Server) -> None:
+    pairs = ("--option", "attempts=2", "--option", "timeout_s=5.5", "--option", 'region="eu-west-1"')
+    attached = cli("attach", "s", "s3://bucket", "--endpoint-url", s3_server.endpoint_url, *pairs, "--json")
+    assert json.loads(attached.out)["options"] == {
+        "endpoint_url": s3_server.endpoint_url,
+        "attempts": 2,
+        "timeout_s": 5.5,
+        "region": "eu-west-1",
+    }
+    unknown = cli("attach", "t", "s3://bucket", "--option", "attempt=2")
+    assert unknown.code == 2
+    assert "did you mean 'attempts'" in unknown.err
+    for malformed in ("attempts", "=2", "uri=s3://x", "retention=lru"):
+        assert cli("attach", "t", "s3://bucket", "--option", malformed).code == 2
+
+
+def test_ls(attached: Cli) -> None:
     assert attached("ls").lines == ["d/"]
     assert attached("ls", "d").lines == ["d/a.bin", "d/sub/"]
     assert attached("ls", "d/sub", "d/a.bin").lines == ["d/sub/b.bin", "d/sub/c", "d/a.bin"]
-    long = attached("ls", "-l", "d/sub").lines
-    assert [line.split("\t")[0] for line in long] == ["100.0 KiB", "0 B"]
     listed = json.loads(attached("--json", "ls", "d").out)
     assert [(status["path"], status["size"], status["is_dir"]) for status in listed] == [
         ("d/a.bin", 10, False),
         ("d/sub", 0, True),
     ]
+    assert sorted(listed[0]) == ["is_dir", "mtime_ns", "path", "size", "version"]
+    empty = attached.data / "empty"
+    empty.mkdir()
+    assert json.loads(attached("ls", "--json", "d/empty").out) == []
 
 
-def test_stat(attached: Run) -> None:
+def test_ls_long(attached: Cli) -> None:
+    rows = [line.split("\t") for line in attached("ls", "-l", "d").lines]
+    assert [(size, path) for size, _, _, path in rows] == [("10", "d/a.bin"), ("-", "d/sub/")]
+    assert rows[0][1].startswith("20")
+    human = [line.split("\t")[0] for line in attached("ls", "-l", "--human", "d/sub").lines]
+    assert human == ["100.0 KiB", "0 B"]
+
+
+def test_ls_of_all_below(attached: Cli) -> None:
+    attached.write("sub/deep/er/x", b"1")
+    below = ["d/sub/b.bin", "d/sub/c", "d/sub/deep/", "d/sub/deep/er/", "d/sub/deep/er/x"]
+    assert attached("ls", "-R", "d").lines == ["d/a.bin", "d/sub/", *below]
+    assert attached("ls", "-R").lines == ["d/", "d/a.bin", "d/sub/", *below]
+    assert attached("ls", "-lR", "d/sub/deep").lines[-1].split("\t")[0] == "1"
+    listed = json.loads(attached("ls", "-R", "--json", "d/sub").out)
+    assert [status["path"] for status in listed][-1] == "d/sub/deep/er/x"
+
+
+def test_directories_may_lie_deep(attached: Cli, tmp_path: Path) -> None:
+    deep = "a/" * 400
+    attached.write(f"{deep}x", b"1")
+    listed = attached("ls", "-R", "d/a").lines
+    assert (len(listed), listed[-1]) == (400, f"d/{deep}x")
+    assert attached("cp", "-r", "d/a", str(tmp_path / "target")).code == 0
+    assert (tmp_path / "target" / deep[2:] / "x").read_bytes() == b"1"
+    assert attached("du", "d/a").lines[0].startswith("1\t1\t1\t")
+
+
+def test_a_directory_that_cannot_be_listed_does_not_stop_the_others(
+    cli: Cli, s3_server: S3Server, tmp_path: Path
+) -> None:
+    for name in ("a/x", "bad/x", "c/x"):
+        (tmp_path / "buckets/bucket" / name).parent.mkdir()
+        (tmp_path / "buckets/bucket" / name).write_bytes(b"1")
+    forbidden = Fault("status", status=403, match="prefix=bad")
+    with ProxyProcess(s3_server.address, faults=[forbidden]) as proxy:
+        assert cli("attach", "s", "s3://bucket", "--endpoint-url", proxy.url).code == 0
+        listed = cli("ls", "-R", "s")
+        assert (listed.code, listed.err.count("\n")) == (1, 1)
+        assert listed.lines == ["s/a/", "s/a/x", "s/bad/", "s/c/", "s/c/x"]
+        copied = cli("cp", "-r", "s", str(tmp_path / "target"))
+        assert (copied.code, copied.err.splitlines()[-1]) == (1, "copied 2 files, 2 B")
+
+
+def test_stat(attached: Cli) -> None:
     assert attached("stat", "d/a.bin").text.startswith("d/a.bin: 10 bytes, 20")
     assert attached("stat", "d/sub").text.startswith("d/sub: directory, ")
     (status,) = json.loads(attached("stat", "--json", "d/a.bin").out)
     assert status["size"] == 10
+    both = attached("stat", "--json", "d/a.bin", "d/none")
+    assert (both.code, len(json.loads(both.out))) == (1, 1)
 
 
-def test_cat_gives_the_bytes(attached: Run, place: Path) -> None:
+def test_cat_gives_the_bytes(attached: Cli) -> None:
     assert attached("cat", "d/a.bin").out == b"bytes of a"
     both = attached("cat", "d/sub/b.bin", "d/sub/c", "d/a.bin")
-    assert both.out == (place / "data/sub/b.bin").read_bytes() + b"bytes of a"
+    assert both.out == (attached.data / "sub/b.bin").read_bytes() + b"bytes of a"
 
 
-def test_cat_of_more_than_one_part(attached: Run, place: Path) -> None:
+def test_cat_of_more_than_one_part(attached: Cli) -> None:
     data = os.urandom(33 << 20)
-    (place / "data/big").write_bytes(data)
+    attached.write("big", data)
     assert attached("cat", "d/big").out == data
+    middle = attached("cat", "d/big", "--offset", "5MiB", "--length", "10MiB").out
+    assert middle == data[5 << 20 : 15 << 20]
 
 
-def test_one_bad_path_does_not_stop_the_others(attached: Run) -> None:
-    outcome = attached("cat", "d/none", "d/a.bin", "e/x")
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        (["--offset", "6"], b"of a"),
+        (["--length", "5"], b"bytes"),
+        (["--offset", "6", "--length", "2"], b"of"),
+        (["--offset", "6", "--length", "1KiB"], b"of a"),
+        (["--offset", "10"], b""),
+        (["--offset", "1TiB"], b""),
+        (["--length", "0"], b""),
+    ],
+)
+def test_cat_of_a_range(attached: Cli, options: list[str], data: bytes) -> None:
+    outcome = attached("cat", "d/a.bin", *options)
+    assert (outcome.code, outcome.out) == (0, data)
+
+
+def test_one_bad_path_does_not_stop_the_others(attached: Cli) -> None:
+    outcome = attached("cat", "d/none", "d/a.bin", "e/x", "d/sub")
     assert outcome.code == 1
     assert outcome.out == b"bytes of a"
-    assert "data/none: No such file or directory" in outcome.err
-    assert "see what there is with `forebay ls`" in outcome.err
-    assert "no dataset 'e' is attached" in outcome.err
+    absent, unattached, directory = outcome.err.splitlines()
+    hint = "see what there is with `forebay ls`"
+    assert absent == f"forebay: {attached.uri}/none: No such file or directory; {hint}"
+    assert unattached == "forebay: no dataset 'e' is attached; see `forebay datasets`"
+    assert "d/sub: " in directory
 
 
-def test_status(attached: Run) -> None:
-    attached("cat", "d/a.bin")
-    attached("cat", "d/a.bin")
-    shown = attached("status").text
-    assert "cached    1 blocks, 10 B" in shown
-    assert "1 hits, 1 misses (hit ratio 50.0 %)" in shown
-    status = json.loads(attached("status", "--json").out)
-    assert status["counters"]["admitted_bytes"] == 10
-    prometheus = attached("status", "--prometheus").text
-    assert "forebay_admitted_bytes_total 10.0\n" in prometheus
-    assert attached("status", "--json", "--prometheus").code == 2
+def test_a_malformed_path_is_told_of_before_anything_is_done(attached: Cli) -> None:
+    outcome = attached("cat", "d/a.bin", "d/../x")
+    assert (outcome.code, outcome.out) == (2, b"")
 
 
-def test_check(attached: Run) -> None:
-    attached("cat", "d/sub/b.bin")
-    checked = attached("check")
-    assert (checked.code, checked.text) == (0, "1 blocks in 1 segments, 100.0 KiB verified\n")
-    assert json.loads(attached("check", "--json").out)["ok"] is True
+def test_errors_as_json(attached: Cli) -> None:
+    outcome = attached("cat", "--json", "d/none", "e/x")
+    told = [json.loads(line)["error"] for line in outcome.err.splitlines()]
+    assert [error["kind"] for error in told] == ["NotFound", "NotAttached"]
+    assert told[0]["path"].endswith("/data/none")
+    assert told[0]["message"] == f"{told[0]['path']}: No such file or directory"
+    assert "forebay ls" in told[0]["hint"]
+    usage = attached("cat", "--json", "--frob")
+    assert (usage.code, json.loads(usage.err)["error"]["kind"]) == (2, "NoSuchOption")
+    both = attached("status", "--json", "--prometheus")
+    assert (both.code, json.loads(both.err)["error"]["hint"]) == (2, "see `forebay status --help`")
 
 
-def test_check_finds_and_repairs_damage(attached: Run, memory_path: Path, place: Path) -> None:
-    attached("cat", "d/sub/b.bin")
-    data = (place / "data/sub/b.bin").read_bytes()
-    damaged = 0
-    for path in memory_path.rglob("*"):
-        content = path.read_bytes() if path.is_file() else b""
-        if (found := content.find(data[:64])) >= 0:
-            with path.open("r+b") as file:
-                file.seek(found)
-                file.write(bytes(64))
-            damaged += 1
-    assert damaged == 1
-    told = attached("check")
-    assert told.code == 1
-    assert "forebay check --repair" in told.err
-    assert attached("check", "--repair").code == 0
-    assert attached("check").code == 0
-    assert attached("cat", "d/sub/b.bin").out == data
+def test_a_fault_of_ours_is_one_line_too(attached: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(cache: Cache) -> None:
+        raise RuntimeError("strange\x1b[2J")
+
+    monkeypatch.setattr(Cache, "datasets", fail)
+    outcome = attached("datasets")
+    told = r"forebay: internal error: RuntimeError: strange\x1b[2J; run it again with -v for more"
+    assert (outcome.code, outcome.err) == (1, f"{told}\n")
+    assert "Traceback" in attached("datasets", "-v").err
 
 
 @pytest.mark.parametrize(
@@ -171,117 +196,128 @@ def test_check_finds_and_repairs_damage(attached: Run, memory_path: Path, place:
         (["attach", "d", "nowhere://x"], "unknown scheme 'nowhere'"),
         (["attach", "d", "file:///", "--immutable", "--max-age", "5"], "exclude each other"),
         (["attach", "d", "file:///", "--retention", "lro"], "did you mean 'lru'"),
+        (["attach", "d", "file:///", "--max-age", "-1"], "max_age"),
         (["ls", "--tier", "/x:1GiB:TAPE"], "unknown medium 'TAPE'"),
         (["ls", "--tier", "/x"], "write PATH:QUOTA"),
+        (["ls", "--set", "rows"], "write KEY=VALUE"),
+        (["ls", "--set", "row=5"], "did you mean 'rows'"),
+        (["ls", "--set", "rows=many"], "rows: expected a whole number"),
         (["cat", "/etc/passwd"], "is absolute"),
         (["cat", "d/../x"], "contains the part"),
         (["cat"], "Missing argument"),
+        (["cat", "d/a.bin", "--length", "4 Gi"], "is no size"),
+        (["cp", "d/a.bin"], "Missing argument"),
+        (["free", "--everything", "d"], "No such option"),
+        (["top", "--interval", "0"], "--interval"),
+        (["bench", "--size", "1K"], "at least 16.0 MiB"),
+        (["completion", "csh"], "'csh' is not one of"),
     ],
 )
-def test_wrong_usage_is_two(attached: Run, arguments: list[str], words: str) -> None:
+def test_wrong_usage_is_two_and_one_line(attached: Cli, arguments: list[str], words: str) -> None:
     outcome = attached(*arguments)
     assert outcome.code == 2
+    assert outcome.err.startswith("forebay: ")
     assert words in outcome.err
+    assert outcome.err.count("\n") == 1
     assert outcome.out == b""
 
 
-def test_no_cache_is_said_and_not_made(run: Run, place: Path) -> None:
-    for command in (["ls"], ["status"], ["cat", "d/a"], ["datasets"], ["check"]):
-        outcome = run(*command)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["d", "nowhere://x"],
+        ["d/d", "file:///tmp"],
+        ["d", "/tmp"],
+        ["d", "s3://b", "--option", "attempt=1"],
+        ["d", "file:///tmp", "--retention", "lro"],
+        ["d", "file:///tmp", "--max-age", "nan"],
+        ["d", "file:///tmp", "--option", "max_age=5"],
+    ],
+)
+def test_no_cache_is_made_for_wrong_usage(cli: Cli, arguments: list[str]) -> None:
+    assert cli("attach", *arguments).code == 2
+    assert not (cli.place / "cache").exists()
+
+
+def test_no_cache_is_said_and_not_made(cli: Cli) -> None:
+    commands = [["ls"], ["status"], ["cat", "d/a"], ["datasets"], ["check"], ["du"], ["top", "--once"]]
+    commands += [["cp", "d/a", str(cli.place)], ["free", "d"], ["sync", "d"], ["detach", "d"], ["stat", "d"]]
+    for command in commands:
+        outcome = cli(*command)
         assert outcome.code == 2
-        assert f"{place / 'cache'}: no cache lies here" in outcome.err
+        assert f"{cli.place / 'cache'}: no cache lies here" in outcome.err
         assert "forebay attach" in outcome.err
-    assert not (place / "cache").exists()
+    assert not (cli.place / "cache").exists()
 
 
-def test_options_stand_before_or_behind(attached: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_stand_before_or_behind(attached: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOREBAY_CACHE_DIR")
     monkeypatch.delenv("FOREBAY_TIERS")
-    cache_dir = str(place / "cache")
+    cache_dir = str(attached.place / "cache")
     assert attached("--cache-dir", cache_dir, "ls").lines == ["d/"]
     assert attached("ls", "--cache-dir", cache_dir).lines == ["d/"]
-    config = place / "forebay.toml"
+    assert attached("ls", "--set", f"cache_dir={cache_dir}").lines == ["d/"]
+    config = attached.place / "forebay.toml"
     config.write_text(f'cache_dir = "{cache_dir}"\n')
     assert attached("ls", "--config", str(config)).lines == ["d/"]
 
 
-def test_names_cannot_write_to_the_terminal(attached: Run, place: Path) -> None:
+def test_flags_win_over_environment_over_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = cli.place / "forebay.toml"
+    config.write_text('cache_dir = "/nowhere/file"\nchecksum = "raed"\n')
+    monkeypatch.setenv("FOREBAY_CONFIG", str(config))
+    assert "forebay.toml: checksum: 'raed' is unknown" in cli("ls").err
+    config.write_text('cache_dir = "/nowhere/file"\n')
+    assert f"{cli.place / 'cache'}: no cache" in cli("ls").err
+    monkeypatch.delenv("FOREBAY_CACHE_DIR")
+    assert "/nowhere/file: no cache" in cli("ls").err
+    assert "/nowhere/flag: no cache" in cli("ls", "--cache-dir", "/nowhere/flag").err
+
+
+def test_settings_reach_the_cache(attached: Cli) -> None:
+    status = json.loads(attached("status", "--json", "--set", "max_held_bytes=40MiB").out)
+    assert status["max_held_bytes"] == 40 << 20
+    assert "max_held_bytes" in attached("ls", "--set", "max_held_bytes=much").err
+
+
+def test_names_cannot_write_to_the_terminal(attached: Cli) -> None:
     for name in (b"escape\x1b[2J", b"new\nline", b"raw\xff"):
-        (place / "data" / os.fsdecode(name)).write_bytes(b"1")
-    assert attached("ls", "d").lines == [
-        "d/a.bin",
-        r"d/escape\x1b[2J",
-        r"d/new\nline",
-        r"d/raw\xff",
-        "d/sub/",
-    ]
-    assert "\x1b" not in attached("cat", "d/none\x1b[2J").err
+        (attached.data / os.fsdecode(name)).write_bytes(b"1")
+    shown = ["d/a.bin", r"d/escape\x1b[2J", r"d/new\nline", r"d/raw\xff", "d/sub/"]
+    assert attached("ls", "d").lines == shown
+    assert [line.split("\t")[-1] for line in attached("ls", "-l", "d").lines] == shown
+    listed = json.loads(attached("ls", "--json", "d").out)
+    assert [status["path"] for status in listed][1:3] == ["d/escape\x1b[2J", "d/new\nline"]
+    for command in ("cat", "stat", "ls", "du"):
+        told = attached(command, "d/none\x1b[2J\n").err
+        assert "\x1b" not in told
+        assert told.count("\n") == 1
+    assert "\x1b" not in attached("frob\x1b[2J").err
 
 
-def test_help_and_version(run: Run) -> None:
-    shown = run("--help")
+def test_help_and_version(cli: Cli) -> None:
+    shown = cli("--help")
     assert shown.code == 0
-    for command in ("attach", "cat", "check", "datasets", "detach", "ls", "stat", "status"):
+    for command in app.list_commands(None):  # type: ignore[arg-type]  # it needs no context
         assert f"\n  {command}" in shown.text
-        assert run(command, "--help").code == 0
-    assert run("--version").text == f"forebay, version {__version__}\n"
+        help_text = cli(command, "--help")
+        assert (help_text.code, help_text.err) == (0, "")
+        assert help_text.text.startswith(f"Usage: forebay {command} ")
+    assert cli("--version").text == f"forebay, version {__version__}\n"
+    bare = cli()
+    assert (bare.code, "Usage: forebay" in bare.err + bare.text) == (2, True)
 
 
-def forebay(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]  # any of its options
-        [sys.executable, "-m", "forebay", *arguments], text=True, timeout=60, **options
-    )
-
-
-def test_the_module_runs_and_exits_with_the_code(attached: Run) -> None:
-    assert forebay("cat", "d/a.bin", capture_output=True).stdout == "bytes of a"
-    assert forebay("cat", "d/none", capture_output=True).returncode == 1
-    assert forebay("cat", capture_output=True).returncode == 2
-
-
-def test_verbose_shows_the_traceback(attached: Run) -> None:
-    # In a process of its own, since it sets up logging.
-    assert "Traceback" not in forebay("stat", "d/none", capture_output=True).stderr
-    assert "Traceback" in forebay("stat", "d/none", "-v", capture_output=True).stderr
-
-
-def test_a_closed_pipe_is_no_traceback(attached: Run, place: Path) -> None:
-    (place / "data/big").write_bytes(os.urandom(4 << 20))
-    command = f"{sys.executable} -m forebay cat d/big d/big d/big | head -c 10 | wc -c"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.stderr) == ("10", "")
-
-
-def test_help_imports_no_command() -> None:
-    script = (
-        "import sys; from forebay.cli import main; main(['--help'])\n"
-        "heavy = {'boto3', 'lmdb', 'rich', 'prometheus_client', 'forebay.cache', 'forebay.store'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=60
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    (tmp_path / "buckets/bucket").mkdir(parents=True)
+def test_s3(cli: Cli, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "buckets/bucket/a.bin").write_bytes(b"from S3")
-    with S3Server(tmp_path / "buckets") as server:
-        log_in(server, monkeypatch)
-        yield server
-
-
-def test_s3(run: Run, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint = ("--endpoint-url", server.endpoint_url)
-    assert run("attach", "s", "s3://bucket", *endpoint).code == 0
-    assert run("ls", "s").lines == ["s/a.bin"]
-    assert run("cat", "s/a.bin").out == b"from S3"
-    gone = run("attach", "t", "s3://gone", *endpoint)
-    assert (gone.code, "bucket does not exist" in gone.err) == (1, True)
+    endpoint = ("--endpoint-url", s3_server.endpoint_url)
+    assert cli("attach", "s", "s3://bucket", *endpoint).code == 0
+    assert cli("ls", "s").lines == ["s/a.bin"]
+    assert cli("cat", "s/a.bin").out == b"from S3"
+    gone = cli("attach", "t", "s3://gone", *endpoint)
+    assert (gone.code, "the bucket 'gone' does not exist; check the URI" in gone.err) == (1, True)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
-    refused = run("attach", "t", "s3://bucket", *endpoint)
+    refused = cli("attach", "t", "s3://bucket", *endpoint)
     assert refused.code == 1
     assert "HTTP 403" in refused.err
     assert "AWS_PROFILE" in refused.err

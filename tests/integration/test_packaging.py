@@ -24,8 +24,8 @@ SOURCES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.tom
 PACKAGES = {"engine": "forebay", "peer": "forebay.peer", "fuse": "forebay.fuse"}
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 
-# A put and a get go through a class whose C fields are declared in a .pxd: where that file was not found at
-# build time, the fields are missing and this fails.
+# A put and a get, and a look-up table, go through classes whose C fields are declared in a .pxd: where that
+# file was not found at build time, the fields are missing and this fails.
 TOUCH_A_C_FIELD = """
 import sys
 import forebay, forebay.peer, forebay.fuse
@@ -33,6 +33,10 @@ with forebay.BlockStore(sys.argv[1], tiers=[forebay.Tier(sys.argv[2], "16MiB", m
     assert store.put(b"key", b"some bytes")
     with store.get(b"key") as view:
         assert bytes(view) == b"some bytes"
+from forebay.meta import ChangeCounter, Recent
+recent = Recent(1)
+recent.put("path", "value", ChangeCounter(bytearray(8), 0), 0)
+assert recent.get("path") == "value"
 print(forebay.__file__)
 """
 
@@ -127,6 +131,7 @@ def test_sdist_to_wheel(environment: Environment, sources: Path, memory_path: Pa
     with tarfile.open(sdist) as archive:
         sent = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "csrc/include/forebay/store.h", "engine/store/_store.pyx", "engine/py.typed"} <= sent
+    assert {"engine/meta/_recent.pyx", "engine/meta/_recent.pxd"} <= sent
     assert not [name for name in sent if name.endswith(".so") or name.startswith("build/")]
 
     options = ("--no-deps", "--no-build-isolation", "--wheel-dir", output)
@@ -135,6 +140,7 @@ def test_sdist_to_wheel(environment: Environment, sources: Path, memory_path: Pa
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("forebay/")}
     assert {"forebay/py.typed", "forebay/store/_store.pyi", "forebay/peer/__init__.py"} <= packed
+    assert "forebay/meta/_recent.pyi" in packed
     assert {Path(name).suffix for name in packed} == {".py", ".pyi", ".so", ".typed"}
 
     environment.install(wheel)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from forebay.testing.faults import Fault
 from forebay.testing.proxy import Proxy
 from forebay.testing.s3 import S3Server
 from forebay.ufs import UnderStorage, open_storage
+from forebay.ufs._s3_endpoint import endpoint_of
+from tests._s3 import FakeS3
 from tests.integration._sites import log_in, proxy_of
 
 BIG = os.urandom(3 << 20)
@@ -32,14 +36,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+CLIENTS = ["boto3", "obstore, ranges", "obstore, whole objects"]
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Which client makes the first attempt, and how; every later one is boto3's."""
+    return str(request.param)
+
+
 @pytest.fixture
-def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(server: S3Server, client: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before a server that answers ranges as the client needs it."""
     log_in(server, monkeypatch)
-    with proxy_of(server) as proxy:
-        yield proxy
+    with contextlib.ExitStack() as stack:
+        if client == "obstore, ranges":
+            fake = stack.enter_context(FakeS3())
+            fake.objects["big"] = BIG
+            yield stack.enter_context(Proxy(("127.0.0.1", fake.server_address[1])))
+        else:
+            yield stack.enter_context(proxy_of(server))
 
 
-def storage_at(url: str, **options: Any) -> UnderStorage:
+def storage_at(url: str, client: str = "boto3", **options: Any) -> UnderStorage:
+    if client == "boto3":
+        options["client"] = "boto3"
+    else:
+        # As if a range had been asked for before.
+        endpoint_of(url).learn_ranges(206 if client == "obstore, ranges" else 200)
     return open_storage("s3://bucket", {"endpoint_url": url, "timeout_s": 1, "attempts": 3, **options})
 
 
@@ -63,16 +87,16 @@ def read(storage: UnderStorage, path: str = "big", offset: int = 0, length: int 
     ],
     ids=lambda fault: f"{fault.kind}-{fault.after_bytes}-{fault.status}",
 )
-def test_faults_that_pass_are_got_over(proxy: Proxy, fault: Fault) -> None:
-    storage = storage_at(proxy.url)
+def test_faults_that_pass_are_got_over(proxy: Proxy, client: str, fault: Fault) -> None:
+    storage = storage_at(proxy.url, client)
     proxy.set_faults([fault])
     assert read(storage) == BIG
     assert proxy.stats()["faults"] == fault.times
     storage.close()
 
 
-def test_a_body_is_resumed_where_it_broke_off(proxy: Proxy) -> None:
-    storage = storage_at(proxy.url)
+def test_a_body_is_resumed_where_it_broke_off(proxy: Proxy, client: str) -> None:
+    storage = storage_at(proxy.url, client)
     proxy.set_faults([Fault("reset", after_bytes=2 << 20, times=1)])
     assert read(storage) == BIG
     assert proxy.stats()["bytes_to_client"] < len(BIG) + (512 << 10)
@@ -95,9 +119,9 @@ def test_a_body_is_resumed_where_it_broke_off(proxy: Proxy) -> None:
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else "",
 )
 def test_faults_that_stay_are_raised_as_what_they_are(
-    proxy: Proxy, fault: Fault, kind: type[OSError], words: str
+    proxy: Proxy, client: str, fault: Fault, kind: type[OSError], words: str
 ) -> None:
-    storage = storage_at(proxy.url, attempts=2)
+    storage = storage_at(proxy.url, client, attempts=2)
     proxy.set_faults([fault])
     start_s = time.monotonic()
     with pytest.raises(kind, match=words) as caught:
@@ -129,9 +153,10 @@ def test_nobody_there_is_said(proxy: Proxy) -> None:
     storage.close()
 
 
-def test_wrong_keys_are_forbidden(server: S3Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_keys_are_forbidden(server: S3Server, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in(server, monkeypatch)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
-    storage = storage_at(proxy.url)
+    storage = storage_at(server.endpoint_url, client)
     for attempt in (lambda: storage.stat("big"), lambda: read(storage), lambda: list(storage.list(""))):
         with pytest.raises(PermissionError, match="HTTP 403") as caught:
             attempt()
@@ -224,10 +249,10 @@ OBJECT = b"0123456789"
     ],
 )
 def test_what_is_provably_the_range_is_taken(
-    scripted: Scripted, respond: Respond, offset: int, length: int, expected: bytes
+    scripted: Scripted, client: str, respond: Respond, offset: int, length: int, expected: bytes
 ) -> None:
     scripted.respond = respond
-    storage = storage_at(scripted.url)
+    storage = storage_at(scripted.url, client)
     with storage.read_range("a", offset, length) as body:
         assert (body.info.size, body.info.version, body.length) == (10, "v1", len(expected))
     assert read(storage, "a", offset, length) == expected
@@ -238,7 +263,6 @@ def test_what_is_provably_the_range_is_taken(
     ("respond", "offset", "length"),
     [
         (answer(200, OBJECT), 2, 3),
-        (answer(200, OBJECT), 0, 3),
         (answer(206, b"234"), 2, 3),
         (answer(206, b"345", Content_Range="bytes 3-5/10"), 2, 3),
         (answer(206, b"23", Content_Range="bytes 2-3/10"), 2, 3),
@@ -250,54 +274,92 @@ def test_what_is_provably_the_range_is_taken(
         (answer(206, b"234", Content_Range="bytes 2-4/99999999999999999999999"), 2, 3),
     ],
 )
-def test_any_other_range_is_refused(scripted: Scripted, respond: Respond, offset: int, length: int) -> None:
+def test_any_other_range_is_refused(
+    scripted: Scripted, client: str, respond: Respond, offset: int, length: int
+) -> None:
     scripted.respond = respond
-    storage = storage_at(scripted.url)
+    storage = storage_at(scripted.url, client, attempts=2)
     with pytest.raises(UnderStorageError, match=f"asked for bytes {offset}-{offset + length - 1}, got"):
-        storage.read_range("a", offset, length)
+        read(storage, "a", offset, length)
     storage.close()
 
 
-def test_an_enormous_size_is_only_a_figure(scripted: Scripted) -> None:
-    scripted.respond = answer(206, b"012", Content_Range=f"bytes 0-2/{5 << 40}")
-    storage = storage_at(scripted.url)
+def test_an_enormous_size_is_only_a_figure(scripted: Scripted, client: str) -> None:
+    size = 5 << 40
+    if client == "obstore, whole objects":
+        scripted.respond = answer(200, b"012", Content_Length=str(size))
+    else:
+        scripted.respond = answer(206, b"012", Content_Range=f"bytes 0-2/{size}")
+    storage = storage_at(scripted.url, client)
     with storage.read_range("a", 0, 3) as body:
-        assert (body.length, body.info.size) == (3, 5 << 40)
+        assert (body.length, body.info.size) == (3, size)
+        buffer = bytearray(3)
+        body.readinto(memoryview(buffer))
+        assert buffer == b"012"
     storage.close()
 
 
-def test_another_version_is_stale_though_the_server_ignores_if_match(scripted: Scripted) -> None:
+@pytest.mark.parametrize("length", [10, 5 << 40])
+def test_an_enormous_body_that_never_comes_is_given_up(scripted: Scripted, client: str, length: int) -> None:
+    """Whatever was asked for: memory is taken for what comes, not for what is claimed."""
+    if client == "obstore, whole objects":
+        scripted.respond = answer(200, b"012", Content_Length=str(5 << 40))
+    else:
+        last = length - 1
+        scripted.respond = answer(
+            206, b"012", Content_Range=f"bytes 0-{last}/{length}", Content_Length=str(length)
+        )
+    storage = storage_at(scripted.url, client, attempts=2)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with storage.read_range("a", 0, length) as body:
+        assert body.length == length
+        with pytest.raises(UnderStorageError):
+            body.readinto(memoryview(bytearray(10)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 64 << 10
+    storage.close()
+
+
+def test_a_whole_object_is_read_as_far_as_wanted(scripted: Scripted) -> None:
+    """A server that answers ranges with 200 is asked without one, and the object may be longer."""
+    scripted.respond = answer(200, OBJECT)
+    storage = storage_at(scripted.url, "obstore, whole objects")
+    assert read(storage, "a", 0, 3) == OBJECT[:3]
+    storage.close()
+
+
+def test_another_version_is_stale_though_the_server_ignores_if_match(scripted: Scripted, client: str) -> None:
     scripted.respond = answer(206, b"012", Content_Range="bytes 0-2/10", ETag='"v2"')
-    storage = storage_at(scripted.url)
+    storage = storage_at(scripted.url, client)
     with pytest.raises(Stale, match=r"'v1'.*'v2'"):
         storage.read_range("a", 0, 3, "v1")
     storage.close()
 
 
-def test_a_failed_precondition_is_stale(scripted: Scripted) -> None:
+def test_a_failed_precondition_is_stale(scripted: Scripted, client: str) -> None:
     scripted.respond = answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
-    storage = storage_at(scripted.url)
+    storage = storage_at(scripted.url, client)
     with pytest.raises(Stale):
         storage.read_range("a", 0, 3, "v1")
     storage.close()
 
 
-def test_a_resumed_body_is_of_the_same_version(scripted: Scripted) -> None:
+def test_a_resumed_body_is_of_the_same_version(scripted: Scripted, client: str) -> None:
     """Broken off in the old version, the server has the new one: never half of each."""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
         first = len(scripted.requests) == 1
-        start = 0 if first else 4
+        asked = handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
         answer(
-            206,
+            206 if asked else 200,
             OBJECT[start : start + 4] if first else OBJECT[start:],
-            Content_Range=f"bytes {start}-9/10",
+            **({"Content_Range": f"bytes {start}-9/10"} if asked else {}),
             Content_Length=str(10 - start),
             ETag='"v1"' if first else '"v2"',
         )(handler)
 
     scripted.respond = respond
-    storage = storage_at(scripted.url)
+    storage = storage_at(scripted.url, client)
     with pytest.raises(Stale):
         read(storage, "a", 0, 10)
     assert len(scripted.requests) == 2
@@ -314,9 +376,9 @@ def test_a_resumed_body_is_of_the_same_version(scripted: Scripted) -> None:
         ("InternalError", 500, UnderStorageError),
     ],
 )
-def test_error_codes(scripted: Scripted, code: str, status: int, kind: type[OSError]) -> None:
+def test_error_codes(scripted: Scripted, client: str, code: str, status: int, kind: type[OSError]) -> None:
     scripted.respond = answer(status, f"<Error><Code>{code}</Code><Message>words</Message></Error>".encode())
-    storage = storage_at(scripted.url, attempts=1)
+    storage = storage_at(scripted.url, client, attempts=1)
     with pytest.raises(kind) as caught:
         storage.read_range("a", 0, 3)
     assert type(caught.value) is kind

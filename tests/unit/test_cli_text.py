@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.cli.text import printable, size_text, time_text
+from forebay.cli.text import columns, json_array, printable, share_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,34 @@ def test_sizes(size_bytes: int, text: str) -> None:
 def test_times() -> None:
     assert time_text(0) == "-"
     assert time_text(1_700_000_000_999_999_999) == "2023-11-14 22:13:20"
+    assert time_text(1 << 100) == "-"
+
+
+def test_shares() -> None:
+    assert share_text(3, 8) == "37.5 %"
+    assert share_text(3, 0) == "-"
+
+
+def test_columns_are_in_line() -> None:
+    rows = [("a\x1b", "7", "x"), ("longer", "1024 KiB", ""), ("b", "-", "y")]
+    assert columns(("name", "size", "rest"), rows) == [
+        "name        size  rest",
+        r"a\x1b          7  x",
+        "longer  1024 KiB",
+        "b              -  y",
+    ]
+    assert columns(("name", "size"), []) == ["name  size"]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text()), max_size=3))
+def test_arrays_are_json(items: list[dict[str, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        written: list[str] = []
+        patch.setattr("click.echo", lambda text, nl=True: written.append(text + ("\n" if nl else "")))
+        with json_array() as array:
+            for item in items:
+                array.add(item)
+    assert json.loads("".join(written)) == items
 
 
 @pytest.mark.parametrize(

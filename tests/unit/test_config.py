@@ -1,4 +1,4 @@
-"""Settings: sizes, tiers, where they come from, and what is said when they are wrong."""
+"""Configuration: sizes, tiers, defaults, and what is said when they are wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay import config
-from forebay.config import GIB, KIB, MIB, Medium, Settings, Tier, load_settings, parse_bytes, validate_tiers
+from forebay.config import GIB, KIB, MIB, Medium, Tier, parse_bytes, validate_tiers
 from forebay.errors import ConfigError
 
 
@@ -122,62 +122,6 @@ def test_neighbours_do_not_overlap(tmp_path: Path) -> None:
 def test_no_tiers_at_all() -> None:
     with pytest.raises(ConfigError, match="no tiers"):
         validate_tiers([])
-
-
-def test_nothing_is_set_by_default() -> None:
-    assert load_settings(environ={}) == Settings()
-
-
-def test_file_and_environment(tmp_path: Path) -> None:
-    file = tmp_path / "forebay.toml"
-    file.write_text(
-        'cache_dir = "/from/file"\n[[tiers]]\npath = "/nvme/a"\nquota = "1GiB"\nhigh = 0.8\nlow = 0.7\n'
-    )
-    from_file = load_settings(str(file), environ={})
-    assert from_file == Settings("/from/file", (Tier("/nvme/a", GIB, high=0.8, low=0.7),))
-    environ = {
-        "FOREBAY_CONFIG": str(file),
-        "FOREBAY_CACHE_DIR": "/from/env",
-        "FOREBAY_TIERS": "/nvme/b:2GiB, /dev/shm/b:1GiB:MEM",
-    }
-    assert load_settings(environ=environ) == Settings(
-        "/from/env", (Tier("/dev/shm/b", GIB, "MEM"), Tier("/nvme/b", 2 * GIB))
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('cachedir = "x"', r"unknown key 'cachedir' \(did you mean 'cache_dir'\?\)"),
-        ("cache_dir = 3", "cache_dir: expected text"),
-        ('tiers = "x"', "expected tables"),
-        ("tiers = [1]", "expected tables"),
-        ("tiers = []", "no tiers"),
-        ('[[tiers]]\npath = "/a"', "quota is missing"),
-        ('[[tiers]]\npath = "/a"\nquota = 5\nmedum = "SSD"', "did you mean 'medium'"),
-        ('[[tiers]]\npath = "/a"\nquota = [5]', "no size"),
-        ("cache_dir =", "not valid TOML"),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path: Path, text: str, words: str) -> None:
-    file = tmp_path / "forebay.toml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=words) as caught:
-        load_settings(str(file), environ={})
-    assert str(caught.value).startswith(f"{file}: ")
-
-
-def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file"):
-        load_settings(str(tmp_path / "absent.toml"), environ={})
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\0")
-    with pytest.raises(ConfigError, match=r"binary\.toml: not valid TOML"):
-        load_settings(environ={"FOREBAY_CONFIG": str(tmp_path / "binary.toml")})
-
-
-def test_a_bad_environment_is_named() -> None:
-    with pytest.raises(ConfigError, match="FOREBAY_TIERS: "):
-        load_settings(environ={"FOREBAY_TIERS": "/nvme/a"})
 
 
 def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ TREE: dict[str, type[Exception]] = {
     "Stale": OSError,
     "ConfigError": ValueError,
     "PinLimit": OSError,
+    "JobNotFound": LookupError,
     "NotAttached": LookupError,
     "Closed": ValueError,
     "StoreBusy": TimeoutError,

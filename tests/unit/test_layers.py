@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 BASE = {"errors", "config", "clock", "metrics"}
-JOINED_BY_CACHE = BASE | {"store", "meta", "ufs", "remote"}
+JOINED_BY_CACHE = BASE | {"settings", "store", "meta", "ufs", "remote"}
 BELOW_CLI = JOINED_BY_CACHE | {"cache", "peer", "api", "fuse", "forebay"}
 
 # Part -> parts that it may import beside itself. "forebay" is the public list, engine/__init__.py. Any part
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors"},
     "clock": {"errors"},
     "metrics": {"errors"},
+    "settings": {"errors", "config"},
     "store": BASE,
     "meta": BASE,
     "ufs": BASE,

@@ -1,0 +1,66 @@
+"""The record of an attachment, made from what a user gave and checked before anything is asked."""
+
+from __future__ import annotations
+
+import grp
+from collections.abc import Mapping
+from typing import Any, Final
+
+from forebay.cache_paths import check_dataset_name
+from forebay.config import nearest
+from forebay.errors import ConfigError
+from forebay.meta import Dataset
+
+RETENTIONS: Final = ("epoch", "s3fifo", "lru")
+
+
+def dataset_record(
+    name: str,
+    uri: str,
+    *,
+    max_age: float | None,
+    negative_ttl: float,
+    retention: str,
+    options: Mapping[str, Any],
+) -> Dataset:
+    """Return the record, without an id. Raises: ConfigError."""
+    check_dataset_name(name)
+    return Dataset(
+        name=name,
+        uri=_plain_uri(uri),
+        max_age=None if max_age is None else _seconds(max_age, "max_age", "None (immutable) nor seconds"),
+        negative_ttl=_seconds(negative_ttl, "negative_ttl", "0 (not remembered) nor seconds"),
+        retention=_retention(retention),
+        options=options,
+    )
+
+
+def group_id(group: str | int | None) -> int | None:
+    """Return the id of a group given by name or id. Raises: ConfigError (no such group)."""
+    if group is None or isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"shared_group: there is no group {group!r}") from None
+
+
+def _plain_uri(uri: str) -> str:
+    """Take the slash off the end, so that one place has one URI."""
+    stripped = uri.rstrip("/")
+    return stripped if "://" in stripped else uri
+
+
+def _seconds(value: object, what: str, kinds: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ConfigError(f"{what}: {value!r} is neither {kinds}, 0 or more")
+    return float(value)
+
+
+def _retention(value: str) -> str:
+    if value not in RETENTIONS:
+        known = ", ".join(RETENTIONS)
+        raise ConfigError(
+            f"retention: {value!r} is unknown{nearest(str(value), RETENTIONS)}; there are {known}"
+        )
+    return value

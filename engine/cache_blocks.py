@@ -1,0 +1,227 @@
+"""Blocks of objects, and where their bytes go besides the store."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from forebay.cache_datasets import Attached
+from forebay.cache_paths import block_key
+from forebay.config import MIB
+from forebay.meta import Entry
+
+if TYPE_CHECKING:
+    from forebay.store import BlockStore, Claim, View
+
+# Adjacent missing blocks are one request up to this size; a longer run is cut into parts.
+JOIN_BYTES_MAX: Final = 16 * MIB
+PART_BYTES: Final = 8 * MIB
+# Every block that is fetched has a place in the host's table of flights, which is not to fill up.
+_JOIN_BLOCKS_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of one version of an object, and its key."""
+
+    entry: Entry
+    number: int
+    offset: int
+    length: int
+    key: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset behind its last byte."""
+        return self.offset + self.length
+
+
+def block_of(attached: Attached, entry: Entry, number: int, block_bytes: int) -> Block:
+    """Describe a block; the caller guarantees that it begins within the object, or is the first."""
+    offset = number * block_bytes
+    key = block_key(attached.record.id, entry.path, entry.version, number, block_bytes)
+    return Block(entry, number, offset, min(block_bytes, entry.size - offset), key)
+
+
+def blocks_of(attached: Attached, entry: Entry, offset: int, end: int, block_bytes: int) -> Iterator[Block]:
+    """Yield the blocks that the bytes from offset to before end lie in; these are within the object."""
+    if offset < end:
+        for number in range(offset // block_bytes, (end - 1) // block_bytes + 1):
+            yield block_of(attached, entry, number, block_bytes)
+
+
+class Sink(ABC):
+    """Where a reader wants blocks: each is either taken from the store or handed over when it was fetched.
+
+    Threads: any, for blocks that differ.
+    """
+
+    # Whether somebody waits for the bytes; otherwise a block that another fetches is left to it.
+    is_needed = True
+
+    @abstractmethod
+    def from_store(self, store: BlockStore, block: Block) -> bool:
+        """Take the block from the store; False if it is not there. Counts no miss."""
+
+    @abstractmethod
+    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
+        """Take the block's bytes, which nobody changes afterwards."""
+
+    def room(self, offset: int, length: int) -> memoryview | None:
+        """Return the place for these bytes of the object, if all of them are wanted: no `take` then."""
+        return None
+
+
+class Gather(Sink):
+    """Bytes from base on, into a buffer that the caller keeps."""
+
+    def __init__(self, buffer: memoryview, base: int, *, is_lent: bool = False) -> None:
+        """Fill the buffer, whose first byte is the object's byte number base.
+
+        is_lent: it is the caller's own, and is left alone after ``leave``.
+        """
+        self._buffer: Final = buffer
+        self._base: Final = base
+        self._lock: Final = threading.Lock()
+        # The main thread may be interrupted, and what fetches for it then goes on without it.
+        self._may_be_left: Final = is_lent and threading.current_thread() is threading.main_thread()
+        self._is_left = False
+
+    def leave(self) -> None:
+        """Write into the buffer no more: it is the caller's again."""
+        with self._lock:
+            self._is_left = True
+
+    def from_store(self, store: BlockStore, block: Block) -> bool:
+        """Copy the block's part of the buffer."""
+        start, target = self._part(block)
+        if not store.contains(block.key):
+            return False
+        with self._lock:
+            return self._is_left or store.readinto(block.key, target, start) == len(target)
+
+    def hit(self, store: BlockStore, block: Block) -> bool:
+        """Copy as ``from_store``, counting a miss."""
+        start, target = self._part(block)
+        return store.readinto(block.key, target, start) == len(target)
+
+    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
+        """Copy the block's part of the buffer."""
+        start, target = self._part(block)
+        with self._lock:
+            if not self._is_left:
+                target[:] = data[start : start + len(target)]
+
+    def room(self, offset: int, length: int) -> memoryview | None:
+        """Return the buffer's own bytes, where they are all of the blocks and nobody else's meanwhile."""
+        if self._may_be_left:
+            return None
+        start = offset - self._base
+        if start < 0 or start + length > len(self._buffer):
+            return None
+        return self._buffer[start : start + length]
+
+    def _part(self, block: Block) -> tuple[int, memoryview]:
+        first = max(block.offset, self._base)
+        behind = min(block.end, self._base + len(self._buffer))
+        return first - block.offset, self._buffer[first - self._base : behind - self._base]
+
+
+class Keep(Sink):
+    """Views of whole blocks, by number."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.views: Final[dict[int, View]] = {}
+
+    def from_store(self, store: BlockStore, block: Block) -> bool:
+        """Keep the store's view."""
+        view = store.get(block.key) if store.contains(block.key) else None
+        if view is not None:
+            self.views[block.number] = view
+        return view is not None
+
+    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
+        """Keep the fetched bytes themselves."""
+        self.views[block.number] = private_view(data)
+
+
+class Prefetch(Sink):
+    """Nothing but what the store did not admit, when declined is given: somebody will ask for it soon."""
+
+    is_needed = False
+
+    def __init__(self, declined: dict[int, View] | None = None) -> None:
+        """Keep views of what was not admitted in declined, by number."""
+        self._declined: Final = declined
+
+    def from_store(self, store: BlockStore, block: Block) -> bool:
+        """Look whether the store has it."""
+        return store.contains(block.key)
+
+    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
+        """Keep what would be lost."""
+        if self._declined is not None and not admitted:
+            self._declined[block.number] = private_view(data)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Missing blocks of one object, side by side, and the state of bringing them.
+
+    admit puts a block somewhere else than into the store as a block of its own. error is what ended it.
+    """
+
+    attached: Attached
+    blocks: deque[Block]
+    sink: Sink
+    admit: Callable[[Block, memoryview], bool] | None = None
+    error: Exception | None = None
+    # Another's flight of the first block, to be awaited before the run goes on.
+    awaited: Claim | None = None
+    flights_awaited: int = 0
+    # Whether the next block that another fetches is fetched here as well, and all that follow.
+    passes_by: bool = False
+    has_stalled: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes still to come."""
+        return self.blocks[-1].end - self.blocks[0].offset if self.blocks else 0
+
+
+def runs_of(
+    attached: Attached,
+    missing: Iterable[Block],
+    sink: Sink,
+    admit: Callable[[Block, memoryview], bool] | None = None,
+) -> list[Run]:
+    """Join missing blocks of one object, in order, to runs of one request each."""
+    adjacent: list[list[Block]] = []
+    for block in missing:
+        if adjacent and adjacent[-1][-1].end == block.offset:
+            adjacent[-1].append(block)
+        else:
+            adjacent.append([block])
+    return [Run(attached, deque(part), sink, admit) for blocks in adjacent for part in _cut(blocks)]
+
+
+def _cut(blocks: list[Block]) -> Iterator[list[Block]]:
+    """Cut adjacent blocks into requests: one, or parts that are fetched side by side."""
+    block_bytes = blocks[0].length
+    is_one = blocks[-1].end - blocks[0].offset <= JOIN_BYTES_MAX
+    count = (JOIN_BYTES_MAX if is_one else PART_BYTES) // block_bytes
+    count = max(min(count, _JOIN_BLOCKS_MAX), 1)
+    for start in range(0, len(blocks), count):
+        yield blocks[start : start + count]
+
+
+def private_view(data: memoryview) -> View:
+    """Return a view over bytes that are not the store's: every read gives the same kind of thing."""
+    from forebay.store import View
+
+    return View.wrap(data)

@@ -1,0 +1,70 @@
+"""Blocks of versions that are no more: reclaimed in the background, and whenever somebody frees a file.
+
+The entries keep a list of stale versions, written by the very transaction that noted the new one, so that
+nothing is lost when a process dies in between: whoever opens the cache next goes on with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from forebay.cache_paths import block_key, whole_key
+from forebay.cache_pool import FetchPool, Kind
+from forebay.errors import Closed, StoreBusy
+from forebay.meta import Entries
+
+if TYPE_CHECKING:
+    from forebay.store import BlockStore
+
+_BATCH: Final = 256
+
+
+class Reclaimer:
+    """Drops blocks, for one process. Threads: any."""
+
+    def __init__(self, store: BlockStore, entries: Entries, pool: FetchPool) -> None:
+        """Use these; in a store that is read only there is nothing to reclaim."""
+        self._store: Final = store
+        self._entries: Final = entries
+        self._pool: Final = pool
+        self._lock: Final = threading.Lock()
+        self._is_due = False
+
+    def begin(self) -> None:
+        """Go on with what an earlier process left, if anything."""
+        if not self._store.read_only and self._entries.stale(1):
+            self.schedule()
+
+    def schedule(self) -> None:
+        """Reclaim soon, in a thread of the pool, what is on the list by then."""
+        with self._lock:
+            if self._is_due or self._store.read_only:
+                return
+            self._is_due = True
+        self._pool.submit(Kind.READAHEAD, 0, self._run)
+
+    def drop(self, dataset_id: int, path: str, version: str, size: int) -> None:
+        """Drop what is cached of one version; views of it stay good. Raises: StoreBusy; PermissionError."""
+        block_bytes = self._store.block_bytes
+        if size > block_bytes:
+            self._store.delete(whole_key(dataset_id, path, version, block_bytes))
+        for number in range(-(-size // block_bytes)):
+            key = block_key(dataset_id, path, version, number, block_bytes)
+            # Looking takes no lock, and most of what is asked about was never cached.
+            if self._store.contains(key):
+                self._store.delete(key)
+
+    def _run(self) -> None:
+        with self._lock:
+            self._is_due = False
+        try:
+            while stale := self._entries.stale(_BATCH):
+                for each in stale:
+                    self.drop(each.dataset_id, each.path, each.version, each.size)
+                self._entries.reclaimed(stale)
+                if len(stale) < _BATCH:
+                    return
+        except (Closed, StoreBusy, PermissionError):
+            # They stay on the list, for the next who reclaims.
+            return

@@ -1,0 +1,111 @@
+"""What a cache is made of: the parts that are the same everywhere, and those that belong to one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from forebay.cache_datasets import Attached, Datasets
+from forebay.cache_demand import Demand
+from forebay.cache_fetch import Fetcher
+from forebay.cache_jobs import Jobs
+from forebay.cache_load import Loads
+from forebay.cache_load_run import LoadParts
+from forebay.cache_lookup import Lookup
+from forebay.cache_open import FileSource
+from forebay.cache_paths import split_path
+from forebay.cache_pool import FetchLimits, FetchPool
+from forebay.cache_read import Reader
+from forebay.cache_reclaim import Reclaimer
+from forebay.cache_tree import Tree
+from forebay.cache_whole import WholeFiles
+from forebay.clock import Clock
+from forebay.meta import Dataset, Entry, Metadata
+from forebay.remote import Remote
+from forebay.ufs import StorageFactory
+
+if TYPE_CHECKING:
+    from forebay.meta import Recent
+    from forebay.store import BlockStore
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a cache is made of, the same in every process."""
+
+    folder: str
+    store: BlockStore
+    remote: Remote
+    clock: Clock
+    schemes: Mapping[str, StorageFactory]
+    limits: FetchLimits
+    recent: Recent
+    max_read_bytes: int
+    shared_group: int | None
+    read_only: bool
+
+
+class Runtime:
+    """Everything of a cache that belongs to one process: handles, connections, threads."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Open what is needed to look up and to read; threads are started when there is work for them."""
+        self.parts: Final = parts
+        store, group, read_only = parts.store, parts.shared_group, parts.read_only
+        with ExitStack() as opened:
+            self.metadata: Final = opened.enter_context(
+                Metadata(parts.folder, shared_group=group, read_only=read_only)
+            )
+            self.demand: Final = Demand(parts.folder, shared_group=group, read_only=read_only)
+            self.datasets: Final = Datasets(
+                self.metadata.catalog, parts.schemes, partial(_set_retention, parts)
+            )
+            opened.callback(self.datasets.close)
+            self.pool: Final = FetchPool(parts.limits)
+            opened.callback(self.pool.close)
+            entries = self.metadata.entries
+            self.reclaimer: Final = Reclaimer(store, entries, self.pool)
+            self.lookup: Final = Lookup(
+                entries, parts.clock, parts.recent, store.block_bytes, self.reclaimer.schedule
+            )
+            self.fetcher: Final = Fetcher(store, parts.remote, self.lookup, self.pool, self.demand)
+            self.whole: Final = WholeFiles(self.fetcher)
+            self.reader: Final = Reader(self.lookup, self.fetcher, self.whole, parts.max_read_bytes)
+            self.tree: Final = Tree(store, entries, self.lookup, self.reclaimer)
+            self.loads: Final = self._make_loads()
+            opened.callback(self.loads.close)
+            self.reclaimer.begin()
+            self._opened: Final = opened.pop_all()
+
+    def locate(self, path: str) -> tuple[Attached, str]:
+        """Return the dataset and the path in it, "" for the dataset itself.
+
+        Raises: NotAttached; ValueError, TypeError (no path).
+        """
+        name, rest = split_path(path)
+        return self.datasets.find(name), rest
+
+    def source(self, attached: Attached, entry: Entry) -> FileSource:
+        """Return what an open file reads one version of an object from."""
+        return FileSource(attached, entry, self.reader, self.fetcher, self.lookup)
+
+    def _make_loads(self) -> Loads:
+        parts, catalog = self.parts, self.metadata.catalog
+        jobs = Jobs(catalog, Path(parts.folder, "jobs"), parts.shared_group)
+        load_parts = LoadParts(
+            self.datasets, self.metadata.entries, self.lookup, self.fetcher, self.demand.is_active
+        )
+        return Loads(load_parts, jobs, parts.schemes)
+
+    def close(self) -> None:
+        """Wait for what runs, and close everything; loads are interrupted."""
+        self._opened.close()
+
+
+def _set_retention(parts: Parts, dataset: Dataset) -> None:
+    if not parts.read_only:
+        parts.store.set_retention(dataset.id, dataset.retention)

@@ -1,0 +1,203 @@
+"""The folder of a load's job: its lists, what failed, how far it is, and who runs it.
+
+```
+names        the file list as it was given, one JSON array of [line, name, error] a line, complete
+listing      the objects found, one JSON array of [path, size, mtime_ns, version] a line, as it grows
+listing.end  there once the listing is complete, with when and at which boot
+directories  those that the objects lie in, one JSON text a line, some more than once
+failures     one JSON object a line for each file that is not cached in the end
+progress     the figures of the last run, replaced as a whole several times a second
+runner       the file that whoever runs the job holds locked
+cancel       there once somebody wants it to stop
+log          what a run in the background had to say
+```
+
+Lists are appended to, and a line that a crash cut short is as good as none. Only ``names`` is synced: a crash
+of the machine may lose a listing, which is made anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import struct
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+_FOLDER_MODE: Final = 0o700
+_SHARED_FOLDER_MODE: Final = 0o2770
+_FILE_MODE: Final = 0o600
+_SHARED_FILE_MODE: Final = 0o660
+
+# struct flock of Linux on 64-bit machines: type, whence, start, length, pid (0 for locks of open files).
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_WHOLE_FILE: Final = (os.SEEK_SET, 0, 0, 0)
+
+_held: Final[weakref.WeakSet[RunnerLock]] = weakref.WeakSet()
+
+
+class RunnerLock:
+    """The right to run a job, held through an open file: the kernel gives it back however the holder dies.
+
+    A child of a fork shares the open file and closes it at once, for a DataLoader's worker must not keep
+    alive what its parent ran.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Own a descriptor that holds the lock."""
+        self._descriptor = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Give the lock back; may be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _release_in_child() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+class JobFolder:
+    """One job's folder. Threads: any; each list has one writer at a time, the holder of the lock."""
+
+    def __init__(self, path: Path, shared_group: int | None = None) -> None:
+        """Name a folder; nothing is made or read."""
+        self.path: Final = path
+        self._shared_group: Final = shared_group
+        self._file_mode: Final = _FILE_MODE if shared_group is None else _SHARED_FILE_MODE
+
+    def make(self) -> None:
+        """Make the folder and those above it. Raises: OSError (also where it is there already)."""
+        for folder in (self.path.parent, self.path):
+            try:
+                folder.mkdir(mode=_FOLDER_MODE)
+            except FileExistsError:
+                if folder == self.path:
+                    raise
+                continue
+            if self._shared_group is not None:
+                os.chown(folder, -1, self._shared_group)
+                folder.chmod(_SHARED_FOLDER_MODE)
+
+    def remove(self) -> None:
+        """Remove the folder and all in it; what is gone already is no error."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def try_lock(self) -> RunnerLock | None:
+        """Take the right to run the job; None: somebody has it. Raises: OSError (the folder is gone)."""
+        descriptor = self._open("runner", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return RunnerLock(descriptor)
+
+    def is_running(self) -> bool:
+        """Say whether a live process runs the job."""
+        try:
+            descriptor = self._open("runner", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
+        finally:
+            os.close(descriptor)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+    def append(self, name: str) -> IO[str]:
+        """Open a list to write on, behind its last whole line."""
+        path = self.path / name
+        descriptor = self._open(name, os.O_RDWR | os.O_CREAT)
+        try:
+            os.ftruncate(descriptor, _whole_lines_bytes(descriptor))
+        finally:
+            os.close(descriptor)
+        return open(path, "a", encoding="ascii")
+
+    def create(self, name: str) -> IO[str]:
+        """Open a list to write from its beginning; what it held is gone."""
+        return open(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii")
+
+    def read(self, name: str) -> IO[bytes] | None:
+        """Open a list to read, None if there is none."""
+        try:
+            return open(self.path / name, "rb")
+        except FileNotFoundError:
+            return None
+
+    def lines(self, name: str) -> Iterator[Any]:
+        """Yield what the whole lines of a list hold."""
+        file = self.read(name)
+        if file is None:
+            return
+        with file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+
+    def put(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a small file as a whole: a reader sees the old one or the new one."""
+        new = f"{name}.new"
+        with self.create(new) as file:
+            json.dump(value, file)
+        os.replace(self.path / new, self.path / name)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Read what ``put`` wrote, None if there is nothing (or a crash of the machine spoilt it)."""
+        try:
+            value = json.loads((self.path / name).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def drop(self, name: str) -> None:
+        """Remove a file; what is gone already is no error."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def _open(self, name: str, flags: int) -> int:
+        descriptor = os.open(self.path / name, flags | os.O_CLOEXEC, self._file_mode)
+        if self._shared_group is not None and flags & os.O_CREAT:
+            self._share(descriptor, self._shared_group)
+        return descriptor
+
+    def _share(self, descriptor: int, group: int) -> None:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, self._file_mode)
+
+
+def sync(file: IO[str]) -> None:
+    """Put a list on the disk: nothing else holds what is in it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def json_line(value: Sequence[Any] | Mapping[str, Any] | str) -> str:
+    """Return a value as one line of a list."""
+    return json.dumps(value, separators=(",", ":")) + "\n"
+
+
+def _whole_lines_bytes(descriptor: int) -> int:
+    """Return the length of a list up to the end of its last whole line."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        start = max(end - 64 * 1024, 0)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,109 @@
+"""What is done to everything below a path: walking it, asking for it anew, freeing what is cached of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from forebay.cache_datasets import Attached
+from forebay.cache_lookup import Lookup
+from forebay.cache_reclaim import Reclaimer
+from forebay.cache_status import FileStatus, SyncReport, status_of
+from forebay.errors import NotFound
+from forebay.meta import Entries, Entry
+
+if TYPE_CHECKING:
+    from forebay.store import BlockStore
+
+
+class Tree:
+    """Directories of attached datasets, for one process. Threads: any."""
+
+    def __init__(self, store: BlockStore, entries: Entries, lookup: Lookup, reclaimer: Reclaimer) -> None:
+        """Use these, all of one process."""
+        self._store: Final = store
+        self._entries: Final = entries
+        self._lookup: Final = lookup
+        self._reclaimer: Final = reclaimer
+
+    def names(self, attached: Attached, path: str) -> list[str]:
+        """Return the names in a directory, in order. Raises: as ``statuses``."""
+        try:
+            return self._lookup.names(attached, path)
+        except NotFound:
+            self._raise_if_object(attached, path)
+            raise
+
+    def statuses(self, attached: Attached, path: str) -> list[FileStatus]:
+        """Describe what lies in a directory, in the order of names.
+
+        Raises: NotADirectoryError; as UnderStorage.list.
+        """
+        try:
+            children = self._lookup.children(attached, path)
+        except NotFound:
+            self._raise_if_object(attached, path)
+            raise
+        return [status_of(attached.record.name, entry) for entry in children]
+
+    def walk(self, attached: Attached, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Yield directory, names of directories in it and of objects, and go on into those that are left.
+
+        Raises: as ``statuses``.
+        """
+        name = attached.record.name
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            below: list[str] = []
+            objects: list[str] = []
+            for status in self.statuses(attached, directory):
+                (below if status.is_dir else objects).append(status.name)
+            yield (f"{name}/{directory}" if directory else name), below, objects
+            waiting += [f"{directory}/{each}" if directory else each for each in reversed(below)]
+
+    def sync(self, attached: Attached, path: str) -> SyncReport:
+        """Ask for everything below the path now. Raises: as UnderStorage.stat and list."""
+        return self._lookup.sync(attached, path)
+
+    def free(self, attached: Attached, path: str, *, data: bool, metadata: bool) -> None:
+        """Drop cached bytes, and entries, of all that is known at or below the path.
+
+        Raises: StoreBusy, OSError (EBUSY): somebody is writing there; PermissionError.
+        """
+        dataset_id = attached.record.id
+        if not path:
+            if data:
+                self._store.free_dataset(dataset_id)
+            if metadata:
+                self._entries.drop_dataset(dataset_id)
+            return
+        # The object first: a directory of the same name goes with all that is in it.
+        entry = self._entries.get(dataset_id, path)
+        if entry is not None:
+            self._free(dataset_id, entry, data=data, metadata=metadata)
+        for directory in list(self._entries.known_directories(dataset_id, path)):
+            for child in self._entries.children(dataset_id, directory):
+                self._free(dataset_id, child, data=data, metadata=metadata)
+            if metadata:
+                self._entries.forget_listing(dataset_id, directory)
+        if metadata:
+            self._forget(dataset_id, path)
+            # What is forgotten is missing there, and whoever lists it is to ask anew.
+            self._entries.forget_listing(dataset_id, path.rpartition("/")[0])
+
+    def _free(self, dataset_id: int, entry: Entry, *, data: bool, metadata: bool) -> None:
+        if data and not entry.is_dir:
+            self._reclaimer.drop(dataset_id, entry.path, entry.version, entry.size)
+        if metadata:
+            self._forget(dataset_id, entry.path)
+
+    def _forget(self, dataset_id: int, path: str) -> None:
+        # Forgotten is not gone: the blocks are good as soon as the version is known again.
+        self._entries.reclaimed(self._entries.forget(dataset_id, path))
+
+    def _raise_if_object(self, attached: Attached, path: str) -> None:
+        if path and not self._lookup.stat(attached, path).is_dir:
+            name = f"{attached.record.name}/{path}"
+            raise NotADirectoryError(errno.ENOTDIR, "is an object, not a directory", name) from None

@@ -1,0 +1,61 @@
+"""How much of what lies at a path is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forebay.cache_datasets import Attached
+from forebay.cache_paths import block_key, split_path
+from forebay.cache_status import FileStatus
+from forebay.cache_tree import Tree
+
+if TYPE_CHECKING:
+    from forebay.store import BlockStore
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Objects at and below a path, their bytes, and how many of those the cache holds."""
+
+    objects: int = 0
+    bytes: int = 0
+    cached_bytes: int = 0
+
+
+def usage_of(store: BlockStore, tree: Tree, attached: Attached, status: FileStatus) -> Usage:
+    """Count what status describes, and all below it if it is a directory. No cached byte is read.
+
+    Raises: as Tree.statuses.
+    """
+    count = size = cached = 0
+    for each in _objects(tree, attached, status):
+        count += 1
+        size += each.size
+        cached += _cached_bytes(store, attached, each)
+    return Usage(count, size, cached)
+
+
+def _objects(tree: Tree, attached: Attached, status: FileStatus) -> Iterator[FileStatus]:
+    directories = [status]
+    while directories:
+        found = directories.pop()
+        if not found.is_dir:
+            yield found
+            continue
+        for child in tree.statuses(attached, split_path(found.path)[1]):
+            if child.is_dir:
+                directories.append(child)
+            else:
+                yield child
+
+
+def _cached_bytes(store: BlockStore, attached: Attached, status: FileStatus) -> int:
+    block_bytes = store.block_bytes
+    _, path = split_path(status.path)
+    cached = 0
+    for number, offset in enumerate(range(0, status.size, block_bytes)):
+        if store.contains(block_key(attached.record.id, path, status.version, number, block_bytes)):
+            cached += min(block_bytes, status.size - offset)
+    return cached

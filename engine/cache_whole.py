@@ -1,0 +1,165 @@
+"""Whole-file segments: large files that are wanted whole lie in one piece, so that a read is one view.
+
+A file is brought whole by one process of the host, part by part; its blocks can be read as they come. Where
+the store has no place for it in one piece (too small, too large, no room) its blocks are cached one by one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from forebay.cache_blocks import Block, Sink, blocks_of, runs_of
+from forebay.cache_datasets import Attached
+from forebay.cache_fetch import Fetcher
+from forebay.cache_paths import whole_key
+from forebay.cache_pool import Kind
+from forebay.meta import Entry
+
+if TYPE_CHECKING:
+    from forebay.store import BlockStore, FileReservation, View
+
+# A sequential reader that has come so far is taken to want the rest as well.
+_SHARE_READ: Final = 4
+_FOLLOWED_MAX: Final = 1_024
+# Files on their way behind readers; of another the blocks are cached one by one.
+_THREADS_MAX: Final = 4
+
+
+class WholeFiles:
+    """Brings files whole, for one process. Threads: any."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        """Use this fetcher, its pool and its store."""
+        self._fetcher: Final = fetcher
+        self._store: Final = fetcher.store
+        self._lock: Final = threading.Lock()
+        self._threads: Final = threading.Semaphore(_THREADS_MAX)
+        # Object's key -> the offset behind what was read of it without a gap, from its beginning.
+        self._followed: Final[OrderedDict[bytes, int]] = OrderedDict()
+        self._largest_tier_bytes: int | None = None
+
+    def view(self, attached: Attached, entry: Entry) -> View | None:
+        """Return one contiguous view of the file if it lies whole in a tier that gives such views."""
+        return self._store.get_file(self._key(attached, entry))
+
+    def is_worth(self, attached: Attached, entry: Entry) -> bool:
+        """Say whether most of a file of several blocks is yet to come: what is cached is not moved."""
+        if entry.size <= self._fetcher.block_bytes or self._store.read_only or not self._may_fit(entry):
+            return False
+        return 2 * self._missing_bytes(attached, entry) >= entry.size
+
+    def fetch(self, attached: Attached, entry: Entry, kind: Kind = Kind.LOAD) -> bool:
+        """Bring a whole file into one piece; return whether all of it is cached now.
+
+        The caller is no task of the pool. What is cached by blocks stays so. False, at once, where the store
+        has no such place for it, or another thread or process brings it. Blocking: for the whole file.
+        Raises: as UnderStorage.read_range; the parts that came are given up.
+        """
+        if not self._may_fit(entry):
+            return False
+        key = self._key(attached, entry)
+        if self._missing_bytes(attached, entry) == 0:
+            return True
+        claim = self._store.claim(key)
+        if not claim.leader and claim.wait(0):
+            # The one who was at it has ended, or is dead.
+            claim = self._store.claim(key)
+        if not claim.leader:
+            return False
+        try:
+            reservation = self._store.reserve_file(key, entry.size, dataset=attached.record.id)
+            with reservation:
+                if reservation.admitted:
+                    self._fill(attached, entry, reservation, kind)
+            return bool(reservation.complete)
+        finally:
+            claim.done()
+
+    def _fill(self, attached: Attached, entry: Entry, reservation: FileReservation, kind: Kind) -> None:
+        sink = _Filling(reservation, counts_misses=kind is Kind.DEMAND)
+        blocks = blocks_of(attached, entry, 0, entry.size, self._fetcher.block_bytes)
+        runs = runs_of(attached, blocks, sink, sink.write)
+        self._fetcher.bring(runs, kind)
+        for run in runs:
+            if run.error is not None:
+                raise run.error
+        if sink.has_failed:
+            reservation.finish(keep=False)
+
+    def is_wanted_whole(self, attached: Attached, entry: Entry, offset: int, end: int) -> bool:
+        """Note a read of a part; true once, when parts in order have passed a quarter of the file."""
+        if entry.size <= self._fetcher.block_bytes:
+            return False
+        key = self._key(attached, entry)
+        mark = entry.size // _SHARE_READ
+        with self._lock:
+            reached = self._followed.pop(key, 0)
+            if offset > reached:
+                return False
+            self._followed[key] = max(reached, end)
+            if len(self._followed) > _FOLLOWED_MAX:
+                self._followed.popitem(last=False)
+        return reached <= mark < end
+
+    def fetch_behind(self, attached: Attached, entry: Entry) -> None:
+        """Bring a file whole in a thread of its own, if one is left, for a reader on its way through it."""
+        if self.is_worth(attached, entry) and self._threads.acquire(blocking=False):
+            threading.Thread(
+                target=self._fetch_quietly, args=(attached, entry), name="forebay-whole", daemon=True
+            ).start()
+
+    def _fetch_quietly(self, attached: Attached, entry: Entry) -> None:
+        try:
+            self.fetch(attached, entry, Kind.READAHEAD)
+        except (OSError, ValueError):
+            # Whatever is wrong with the file, its reader is about to be told; a closed cache has none.
+            return
+        finally:
+            self._threads.release()
+
+    def _may_fit(self, entry: Entry) -> bool:
+        """Say whether a tier might take the file, before its blocks are gone through.
+
+        A size is whatever a server says that it is.
+        """
+        if self._largest_tier_bytes is None:
+            self._largest_tier_bytes = max(tier["quota_bytes"] for tier in self._store.status()["tiers"])
+        return entry.size <= self._largest_tier_bytes
+
+    def _missing_bytes(self, attached: Attached, entry: Entry) -> int:
+        blocks = blocks_of(attached, entry, 0, entry.size, self._fetcher.block_bytes)
+        return sum(block.length for block in blocks if not self._store.contains(block.key))
+
+    def _key(self, attached: Attached, entry: Entry) -> bytes:
+        return whole_key(attached.record.id, entry.path, entry.version, self._fetcher.block_bytes)
+
+
+class _Filling(Sink):
+    """One file on its way into its segment. Threads: any."""
+
+    def __init__(self, reservation: FileReservation, *, counts_misses: bool) -> None:
+        self._reservation = reservation
+        self._counts_misses = counts_misses
+        self.has_failed = False
+
+    def from_store(self, store: BlockStore, block: Block) -> bool:
+        """Copy a block that was cached by itself."""
+        view = store.get(block.key) if self._counts_misses or store.contains(block.key) else None
+        if view is None:
+            return False
+        with view, memoryview(view) as data:
+            self.write(block, data)
+        return True
+
+    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
+        """Write a block that was fetched beside another who may still be at it."""
+        if not admitted:
+            self.write(block, data)
+
+    def write(self, block: Block, data: memoryview) -> bool:
+        """Write a block; writing it again is nothing. The first that does not go in ends the filling."""
+        if not self.has_failed and not self._reservation.write(block.number, block.key, data):
+            self.has_failed = True
+        return not self.has_failed

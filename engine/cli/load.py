@@ -1,0 +1,176 @@
+"""``load``, ``resume`` and ``cancel``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Final
+
+import click
+
+from forebay.cache import Cache
+from forebay.cache_load import LoadJob, LoadResult
+from forebay.cli.app import DONE, FAILED
+from forebay.cli.interrupt import undone_if_interrupted
+from forebay.cli.jobs import echo_json_with_results
+from forebay.cli.kinds import CACHE_PATH, SIZE
+from forebay.cli.load_progress import follow, outcome_text, state_text
+from forebay.cli.session import Session, common_options, pass_session
+from forebay.cli.text import echo_json, printable
+
+_TOLD_MAX: Final = 100
+_START_TIMEOUT_S: Final = 30.0
+_START_STEP_S: Final = 0.05
+
+
+@click.command()
+@common_options
+@click.argument("target", type=CACHE_PATH)
+@click.option(
+    "--files-from",
+    metavar="FILE",
+    help="Load what this list names, a line each, relative to TARGET; - for standard input, or a URL.",
+)
+@click.option("--glob", metavar="G", help="Load what matches, relative to TARGET; ** is any depth.")
+@click.option("--metadata-only", is_flag=True, help="List and remember, and fetch nothing.")
+@click.option("--dry-run", is_flag=True, help="Count what would be fetched, and touch nothing.")
+@click.option("--verify", is_flag=True, help="Read every block back against its checksum.")
+@click.option("--rate-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most, as 100MB.")
+@click.option("--background", is_flag=True, help="Go on in a process of its own; see `forebay jobs`.")
+@pass_session
+def load(
+    session: Session,
+    target: str,
+    files_from: str | None,
+    glob: str | None,
+    metadata_only: bool,
+    dry_run: bool,
+    verify: bool,
+    rate_limit: int | None,
+    background: bool,
+) -> int:
+    """Bring TARGET, a dataset or a path in one, into the cache, ahead of whoever will read it.
+
+    Ends with 1 unless every file is cached in the end, and says which are not. What is cached already is
+    skipped. Interrupted, it is gone on with by `forebay resume`.
+    """
+    if background and dry_run:
+        raise click.UsageError("--background and --dry-run exclude each other")
+    with session.open_cache() as cache:
+        job = cache.load(
+            target,
+            files=sys.stdin.buffer if files_from == "-" else files_from,
+            glob=glob,
+            metadata_only=metadata_only,
+            dry_run=dry_run,
+            verify=verify,
+            rate_limit=rate_limit,
+            start=not background,
+        )
+        return _leave_running(session, cache, job) if background else _see_through(session, job)
+
+
+@click.command()
+@common_options
+@click.argument("job_id", metavar="ID")
+@click.option("--background", is_flag=True, help="Go on in a process of its own.")
+@pass_session
+def resume(session: Session, job_id: str, background: bool) -> int:
+    """Go on with the load ID; what is cached is skipped.
+
+    A load that ended without all files cached is tried again; one that runs elsewhere is followed.
+    """
+    with session.open_cache() as cache:
+        if background:
+            return _leave_running(session, cache, cache.job(job_id))
+        return _see_through(session, cache.resume(job_id))
+
+
+@click.command()
+@common_options
+@click.argument("job_id", metavar="ID")
+@pass_session
+def cancel(session: Session, job_id: str) -> int:
+    """Stop the load ID for good, whoever runs it. What it has cached stays."""
+    with session.open_cache() as cache:
+        job = cache.job(job_id)
+        job.cancel()
+        result = job.wait()
+    if session.as_json:
+        echo_json(result.to_json())
+    else:
+        click.echo(f"{result.id}: {state_text(result)}")
+    return DONE if result.state == "cancelled" else FAILED
+
+
+def _see_through(session: Session, job: LoadJob) -> int:
+    """Show how far a load is until it ends, and tell of its end."""
+
+    def hint() -> None:
+        if not job.request.dry_run:
+            click.echo(f"\nforebay: to go on: forebay resume {job.id}", err=True)
+
+    with undone_if_interrupted(hint):
+        result = follow(job, quiet=session.as_json)
+    if session.as_json:
+        echo_json_with_results(job)
+    else:
+        _tell(result, job)
+    return DONE if result.ok else FAILED
+
+
+def _tell(result: LoadResult, job: LoadJob) -> None:
+    """Say on standard output how it ended, and on standard error what is not cached, file by file."""
+    told = 0
+    for told, file in enumerate(job.results(), 1):
+        if told > _TOLD_MAX:
+            click.echo(f"forebay: there are more; see `forebay jobs show {job.id}`", err=True)
+            break
+        line = "" if file.line is None else f" (line {file.line})"
+        click.echo(f"forebay: {printable(file.path)}{line}: {printable(file.error or '')}", err=True)
+    click.echo(outcome_text(result, job.request))
+    if not result.ok:
+        click.echo(f"forebay: {printable(state_text(result))}", err=True)
+
+
+def _leave_running(session: Session, cache: Cache, job: LoadJob) -> int:
+    """Run the job in a process of its own, and see it begin."""
+    log = job.log_path
+    pid = _spawn(_resume_command(session, cache, job.id), log)
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while (state := job.progress().state) in ("queued", "interrupted"):
+        if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > deadline_s:
+            raise OSError(f"job {job.id} was not begun; see {log}")
+        time.sleep(_START_STEP_S)
+    if session.as_json:
+        echo_json({"id": job.id, "state": state, "log": log})
+    else:
+        click.echo(job.id)
+    return DONE
+
+
+def _resume_command(session: Session, cache: Cache, job_id: str) -> list[str]:
+    # -P: a folder of our name where the user stands is not the package.
+    command = [sys.executable, "-P", "-m", "forebay", "--cache-dir", cache.path]
+    if session.config:
+        command += ["--config", session.config]
+    for key, value in session.given.items():
+        command += ["--set", f"{key}={value}"]
+    return [*command, "resume", job_id]
+
+
+def _spawn(command: list[str], log: str) -> int:
+    """Start a process that outlives this one and its terminal, its output in a file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )

@@ -1,0 +1,269 @@
+"""What one writing transaction does to the entries of a dataset, with all that has to follow from it.
+
+Whatever replaces or removes a row keeps the tables together: inodes, stale versions, absent paths, and the
+dataset's change counter.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from forebay.meta import absent, stale
+from forebay.meta.ledger import Ledger
+from forebay.meta.rows import (
+    DIRECTORY,
+    NAME_AT,
+    OBJECT,
+    PREFIX_BYTES,
+    DirectoryRow,
+    Entry,
+    directory_key,
+    inode_key,
+    name_bytes,
+    pack_directory,
+    pack_entry,
+    parent_key,
+    prefix_of,
+    unpack_directory,
+    unpack_entry,
+)
+from forebay.meta.stale import StaleObject
+
+if TYPE_CHECKING:
+    from forebay.meta.changes import Changes
+
+_Rows = list[tuple[bytes, bytes]]
+
+# LMDB cuts a full page in the middle, so rows that come in order before others of the page leave pages half
+# full. So seven of ten are written first, and the others into the room that is left: 73 to 95 % full,
+# whatever the rows' size. A larger second part overflows the pages and brings the halves back.
+_CYCLE: Final = 10
+_FIRST_OF_CYCLE: Final = 7
+
+
+class Write:
+    """One writing transaction on a dataset's entries; ``finish`` is its last act before the commit."""
+
+    def __init__(self, transaction: Any, dataset_id: int, changes: Changes) -> None:
+        """Begin; the caller opened the transaction and commits it."""
+        self.transaction: Final = transaction
+        self.dataset_id: Final = dataset_id
+        self.replaced: Final[list[StaleObject]] = []
+        self.has_changed = False
+        self.has_skipped = False
+        self._changes: Final = changes
+        self._ledger: Final = Ledger(transaction)
+        self._directories: Final[dict[str, DirectoryRow | None]] = {}
+        changes.settle(transaction, dataset_id)
+
+    def finish(self) -> None:
+        """Write what is counted, and tell of changes."""
+        self._ledger.save()
+        if self.has_changed:
+            self._changes.announce(self.transaction, self.dataset_id)
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Remember entries, unless something newer is known; has_skipped says that one cannot be kept."""
+        wanted: dict[bytes, tuple[DirectoryRow, Entry]] = {}
+        for entry in entries:
+            place = self._place(entry)
+            if place is not None:
+                directory, key = place
+                if key not in wanted or wanted[key][1].checked_ns <= entry.checked_ns:
+                    wanted[key] = directory, entry
+        keys = sorted(wanted)
+        cursor = self.transaction.cursor()
+        known = dict(cursor.getmulti(keys))
+        self._note_shadowed(cursor, [key for key in keys if key not in known])
+        rows: _Rows = []
+        inodes: _Rows = []
+        for key in keys:
+            self._put_one(key, *wanted[key], known.get(key), rows, inodes)
+        cursor.putmulti([row for index, row in enumerate(rows) if _is_first(index)])
+        cursor.putmulti([row for index, row in enumerate(rows) if not _is_first(index)])
+        cursor.putmulti(inodes)
+
+    def directory(self, path: str) -> DirectoryRow | None:
+        """Return the row of a directory; None if there is none, or another path has its place."""
+        if path not in self._directories:
+            key = directory_key(self.dataset_id, path)
+            value = self.transaction.get(key)
+            row = None if value is None else unpack_directory(key, value)
+            self._directories[path] = row if row is not None and row.path == path else None
+        return self._directories[path]
+
+    def make_directory(self, path: str, oldest_ns: int) -> DirectoryRow | None:
+        """Return the row of a directory, made if need be, with rows as old as oldest_ns in it.
+
+        None if another path has its place.
+        """
+        known = self.directory(path)
+        if known is not None and known.oldest_ns <= oldest_ns:
+            return known
+        if known is not None:
+            return self.set_directory(known._replace(oldest_ns=oldest_ns))
+        key = directory_key(self.dataset_id, path)
+        value = self.transaction.get(key)
+        if value is not None:
+            if unpack_directory(key, value) is not None:
+                return None
+            # A damaged row: what was known in the directory is out of reach from now on.
+            self.has_changed = True
+        row = DirectoryRow(self._ledger.take_directory(), 0, 0, oldest_ns, path)
+        self.transaction.put(parent_key(prefix_of(row.id)), key[1:])
+        return self.set_directory(row)
+
+    def set_directory(self, row: DirectoryRow) -> DirectoryRow:
+        """Write the row of a directory that is known, and return it."""
+        if row != self._directories.get(row.path):
+            key = directory_key(self.dataset_id, row.path)
+            self.transaction.put(key, pack_directory(key, row))
+            self._directories[row.path] = row
+        return row
+
+    def remove(self, path: str, before_ns: int | None = None) -> bool:
+        """Remove the object and the directory of that name, with before_ns only what was checked earlier.
+
+        Returns whether one is left.
+        """
+        parent, _, name = path.rpartition("/")
+        directory = self.directory(parent)
+        if directory is None:
+            return False
+        prefix, encoded = prefix_of(directory.id), name_bytes(name)
+        is_left = False
+        for kind in (OBJECT, DIRECTORY):
+            key = prefix + kind + encoded
+            value = self.transaction.get(key)
+            if value is None:
+                continue
+            entry = unpack_entry(parent, key, value)
+            if entry is not None and before_ns is not None and entry.checked_ns >= before_ns:
+                is_left = True
+            elif entry is None or entry.path == path:
+                self.remove_row(key, entry)
+        return is_left
+
+    def remove_row(self, key: bytes, entry: Entry | None) -> str | None:
+        """Remove a row that was read, None if it is damaged; return the path of a directory with content."""
+        self.transaction.delete(key)
+        self.has_changed = True
+        if entry is None:
+            return None
+        self.transaction.delete(inode_key(entry.inode))
+        if not entry.is_dir:
+            self._note_stale(entry)
+            return None
+        known = self.directory(entry.path)
+        if known is None:
+            return None
+        self.set_directory(known._replace(listed_ns=0))
+        return entry.path
+
+    def note_absent(self, path: str, asked_ns: int) -> None:
+        """Remember that there was neither object nor directory at asked_ns."""
+        if self.remove(path, asked_ns):
+            return
+        known = self.directory(path)
+        if known is not None and known.void_ns < asked_ns:
+            self.set_directory(known._replace(listed_ns=0, void_ns=asked_ns))
+        absent.note(self.transaction, self._ledger, self.dataset_id, path, asked_ns)
+
+    def forget_absent(self, path: str) -> None:
+        """Forget that there was no such object."""
+        if absent.clear(self.transaction, self._ledger, self.dataset_id, path):
+            self.has_changed = True
+
+    def reclaimed(self, objects: Iterable[StaleObject]) -> None:
+        """Take stale versions, of any dataset, off the list."""
+        for each in objects:
+            stale.remove(self.transaction, self._ledger, each.dataset_id, each.path, each.version)
+
+    def discard(self, keys: Iterable[bytes]) -> None:
+        """Delete damaged rows that nothing else refers to."""
+        for key in keys:
+            self.transaction.delete(key)
+
+    def _place(self, entry: Entry) -> tuple[DirectoryRow, bytes] | None:
+        """Return an entry's directory and key; None if it is not to be kept."""
+        parent, _, name = entry.path.rpartition("/")
+        try:
+            encoded = name_bytes(name)
+            directory = self.make_directory(parent, entry.checked_ns)
+        except UnicodeEncodeError:
+            directory = None
+        if directory is None:
+            self.has_skipped = True
+            return None
+        if entry.checked_ns < directory.void_ns or self._was_absent_since(entry):
+            return None
+        return directory, prefix_of(directory.id) + (DIRECTORY if entry.is_dir else OBJECT) + encoded
+
+    def _was_absent_since(self, entry: Entry) -> bool:
+        if not self._ledger.absent_count:
+            return False
+        asked_ns = absent.asked_ns(self.transaction, self.dataset_id, entry.path)
+        return asked_ns is not None and asked_ns > entry.checked_ns
+
+    def _note_shadowed(self, cursor: Any, new_keys: Sequence[bytes]) -> None:
+        """Note whether a new object hides a known directory of its name."""
+        if not self.has_changed:
+            hidden = [
+                key[:PREFIX_BYTES] + DIRECTORY + key[NAME_AT:]
+                for key in new_keys
+                if key[PREFIX_BYTES:NAME_AT] == OBJECT
+            ]
+            self.has_changed = bool(cursor.getmulti(hidden))
+
+    def _put_one(
+        self,
+        key: bytes,
+        directory: DirectoryRow,
+        entry: Entry,
+        value: bytes | None,
+        rows: _Rows,
+        inodes: _Rows,
+    ) -> None:
+        known = None if value is None else unpack_entry(directory.path, key, value)
+        if value is not None and (known is None or known.checked_ns < directory.void_ns):
+            self.remove_row(key, known)
+            known = None
+        if known is not None and known.path != entry.path:
+            self.has_skipped = True
+            return
+        if known is not None and known.checked_ns > entry.checked_ns:
+            return
+        inode = self._ledger.take_inode() if known is None else known.inode
+        try:
+            packed = pack_entry(key, entry, inode)
+        except (struct.error, UnicodeEncodeError):
+            self.has_skipped = True
+            return
+        if packed != value:
+            rows.append((key, packed))
+            self._follow(entry, known)
+        if known is None:
+            inodes.append((inode_key(inode), key[1:]))
+
+    def _follow(self, entry: Entry, known: Entry | None) -> None:
+        """Do what follows from an entry that takes the place of a known one, or of none."""
+        if known is None:
+            self.forget_absent(entry.path)
+        elif (known.size, known.mtime_ns, known.version) != (entry.size, entry.mtime_ns, entry.version):
+            self.has_changed = True
+        if not entry.is_dir and (known is None or known.version != entry.version):
+            if known is not None:
+                self._note_stale(known)
+            stale.remove(self.transaction, self._ledger, self.dataset_id, entry.path, entry.version)
+
+    def _note_stale(self, entry: Entry) -> None:
+        if entry.version:
+            found = StaleObject(self.dataset_id, entry.path, entry.version, entry.size)
+            stale.add(self.transaction, self._ledger, found)
+            self.replaced.append(found)
+
+
+def _is_first(index: int) -> bool:
+    return index * _FIRST_OF_CYCLE % _CYCLE < _FIRST_OF_CYCLE

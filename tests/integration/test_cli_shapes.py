@@ -1,0 +1,65 @@
+"""What --json prints has the fields that docs/cli.md says, in that shape."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration._cli import Cli
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+SHAPES = re.compile(
+    r"^## ([a-z ]+)$(?:(?!^## ).)*?^JSON: (an? [a-z ]+) with ([^.]*)\.", re.MULTILINE | re.DOTALL
+)
+
+
+def documented() -> dict[str, tuple[str, list[str]]]:
+    """Return, by command, the documented shape and fields."""
+    return {name: (shape, re.findall(r"`([a-z_]+)`", fields)) for name, shape, fields in SHAPES.findall(PAGE)}
+
+
+COMMANDS = {
+    "attach": ["d", "{uri}"],
+    "bench": ["--size", "16MiB"],
+    "cancel": ["{job}"],
+    "check": [],
+    "cp": ["d/a.bin", "{target}"],
+    "datasets": [],
+    "detach": ["d"],
+    "du": ["d"],
+    "free": ["d"],
+    "jobs": [],
+    "jobs show": ["{job}"],
+    "load": ["d"],
+    "ls": ["-R", "d"],
+    "resume": ["{job}"],
+    "stat": ["d/a.bin", "d/sub"],
+    "status": [],
+    "sync": ["d"],
+    "top": ["--once", "--interval", "0.1"],
+}
+
+
+def test_every_command_with_json_is_tried() -> None:
+    assert documented().keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_fields(attached: Cli, name: str) -> None:
+    job = json.loads(attached("load", "d", "--json").out)["id"]
+    places = {"uri": attached.uri, "job": job, "target": str(attached.place)}
+    arguments = [argument.format(**places) for argument in COMMANDS[name]]
+    printed: Any = json.loads(attached(*name.split(), *arguments, "--json").out)
+    shape, fields = documented()[name]
+    if shape == "an array of objects":
+        assert len(printed) >= 1
+        objects = printed
+    else:
+        assert shape in ("an object", "an object a line")
+        objects = [printed]
+    for each in objects:
+        assert sorted(each) == sorted(fields)

@@ -1,0 +1,54 @@
+"""The host's word about readers that wait."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from forebay.cache_demand import FILE_NAME, Demand
+
+WAIT_S = 30
+
+
+def wait_until_quiet(demand: Demand) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while demand.is_active():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def test_a_mark_is_seen_by_others_and_fades(tmp_path: Path) -> None:
+    mine, other = Demand(str(tmp_path)), Demand(str(tmp_path))
+    assert not other.is_active()
+    mine.mark()
+    assert other.is_active()
+    wait_until_quiet(other)
+    assert not mine.is_active()
+
+
+def test_it_goes_over_a_fork(tmp_path: Path) -> None:
+    demand = Demand(str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        demand.mark()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert demand.is_active()
+
+
+def test_read_only_touches_nothing(tmp_path: Path) -> None:
+    demand = Demand(str(tmp_path), read_only=True)
+    demand.mark()
+    assert demand.is_active()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_may_write_it(tmp_path: Path) -> None:
+    Demand(str(tmp_path), shared_group=os.getgid())
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o660
+
+
+def test_a_mark_of_another_boot_is_none(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"\xff" * 7 + b"\x0f" + bytes(4088))
+    assert not Demand(str(tmp_path)).is_active()
