@@ -33,6 +33,15 @@ CASES = {
     "import_time": "perf.micro.import_time",
     "epoch": "perf.hit_ratio.epoch",
     "skew": "perf.hit_ratio.skew",
+    "cache_read": "perf.micro.cache_read",
+    "cache_stat": "perf.micro.cache_stat",
+    "cold_load": "perf.system.cold_load",
+    "cold_object": "perf.system.cold_object",
+    "shaped": "perf.system.shaped",
+    "misses": "perf.system.misses",
+    "metadata": "perf.system.metadata",
+    "demand": "perf.system.demand",
+    "memory": "perf.system.memory",
 }
 
 

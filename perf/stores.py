@@ -65,3 +65,11 @@ def _index_file(cache_dir: Path) -> Path:
     if len(found) != 1:
         raise FileNotFoundError(f"{cache_dir}: expected one v*/index, found {len(found)}")
     return found[0]
+
+
+def entries_file_bytes(cache_dir: Path) -> int:
+    """Return what the entries of all objects take on their file system."""
+    found = list(cache_dir.glob("v*/meta/entries-*.lmdb"))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{cache_dir}: expected one entries file, found {len(found)}")
+    return found[0].stat().st_blocks * FILE_BLOCK_BYTES

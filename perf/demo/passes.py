@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from forebay.testing.proxy_process import ProxyProcess
+from perf.demo import preload
 from perf.demo.dataset import Dataset
 from perf.demo.progress import phase
 from perf.demo.reader import Epoch, Readers
@@ -60,6 +62,7 @@ class Stage:
     proxy: ProxyProcess
     s3: S3Spec
     cache: ForebaySpec
+    loaded: ForebaySpec  # another, for what is loaded ahead
 
     def passes(self) -> Iterator[Pass]:
         """Run them one after another. Raises: ReaderFailed (a worker raised or died unasked)."""
@@ -74,6 +77,10 @@ class Stage:
                 f"new workers, the same cache directory: opened in {readers.open_seconds:.2f} s"
             )
             yield self._measure_cached("warm after SIGKILL", readers, self._seed(4))
+        preload.load(self.console, self.loaded, self.proxy, self.load["bandwidth_mb_s"])
+        with self._readers(self.loaded) as readers:
+            read = partial(readers.epoch, self._seed(5))
+            yield self._measure("first after a load", read, self.loaded.cache_dir)
 
     def _readers(self, spec: SourceSpec) -> Readers:
         return Readers(spec, self.data.samples, self.load["workers"], self.load["reads_in_flight"])

@@ -5,6 +5,7 @@
 3. Two workers read one epoch straight from S3 with boto3.
 4. Two workers read through forebay: a cold epoch, then a warm one; in a third every worker is killed; new
    ones open the same cache directory and read a whole warm epoch.
+5. `forebay load` fills a second, empty cache directory ahead, and two workers read their first epoch from it.
 Every sample's hash is verified in every pass. S3 requests and bytes are the proxy's own counts.
 """
 
@@ -39,7 +40,7 @@ from perf.demo.sources import ForebaySpec, S3Spec  # noqa: E402
 
 BUILD = ROOT / "build" / "demo"
 SHM = Path("/dev/shm")
-MEM_ROOM_FACTOR = 2  # free tmpfs, in data set sizes, from which on the cache's tier lies there
+MEM_ROOM_FACTOR = 3  # free tmpfs, in data set sizes, from which on a cache's tier lies there
 MB = 1_000_000
 
 
@@ -56,13 +57,14 @@ def main(quick: bool) -> None:
             server.address, delay_ms=load["delay_ms"], bandwidth=f"{load['bandwidth_mb_s']}MB"
         ) as proxy,
         _cache(data, load, proxy.url) as cache,
+        _cache(data, load, proxy.url) as loaded,
     ):
         os.environ.update(server.environ())
         _tell(console, data, load, cache)
         straight = S3Spec(proxy.url, load["reads_in_flight"])
         started_s = time.monotonic()
         try:
-            passes = list(Stage(console, data, load, proxy, straight, cache).passes())
+            passes = list(Stage(console, data, load, proxy, straight, cache, loaded).passes())
         except ReaderFailed as error:
             console.print(f"[red]failed[/]: {error}")
             sys.exit(1)

@@ -1,0 +1,1 @@
+"""Cases over the whole cache: paths in, bytes out, a real S3 server behind it."""
