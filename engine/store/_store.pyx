@@ -22,11 +22,9 @@ import os
 from forebay.errors import Closed, ConfigError, PinLimit, StoreBusy
 from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
-from forebay.store.report import COUNTERS, CheckReport, render_status
+from forebay.store.report import CheckReport, counter_number, render_status
 
 RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2}
-
-cdef dict counter_numbers = {name: number for number, name in enumerate(COUNTERS)}
 
 cdef enum:
     HOLDERS_MAX = 64
@@ -425,7 +423,7 @@ cdef class BlockStore:
         """Add to one of the counters that are kept for whoever fetches."""
         cdef int code
         self.check_open()
-        code = fb_count_for(self.c, counter_numbers.get(name, 0), n)
+        code = fb_count_for(self.c, counter_number(name), n)
         if code != 0:
             raise ValueError(f"{name!r} is no counter of the caller's")
 

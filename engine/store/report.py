@@ -59,6 +59,14 @@ COUNTERS: Final = (
 )
 
 
+_NUMBERS: Final = {name: number for number, name in enumerate(COUNTERS)}
+
+
+def counter_number(name: str) -> int:
+    """Return a counter's number in the C library, that of one which nobody else counts for a wrong name."""
+    return _NUMBERS.get(name, 0)
+
+
 def _text(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "replace")
 

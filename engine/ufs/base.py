@@ -128,9 +128,8 @@ class UnderStorage(ABC):
         besides the above: Stale (the object has another version); IsADirectoryError.
         """
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  (most have nothing to do)
         """Make what the first request needs and takes long to make; asks nobody. May be called often."""
-        return None
 
     def counts(self) -> Mapping[str, int]:
         """Return what was counted since this object was made; a storage leaves out what it does not count.
