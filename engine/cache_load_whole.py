@@ -26,7 +26,6 @@ class WholeTarget:
         self._reservation: Final = reservation
         self._claim: Final = claim
         self._count: Final = count
-        # A reservation is for one thread at a time.
         self._lock: Final = threading.Lock()
         self._written: Final[set[int]] = set()
 
@@ -48,12 +47,13 @@ class WholeTarget:
 
     def write(self, block: Block, data: memoryview) -> bool:
         """Write a block; return whether it is in."""
-        with self._lock:
-            if self._reservation.write(block.number, block.key, data):
-                self._written.add(block.number)
-                self._claim.progress()
-                return True
+        # Blocks that differ may be written at once; whoever finishes has waited for all who write.
+        if not self._reservation.write(block.number, block.key, data):
             return False
+        with self._lock:
+            self._written.add(block.number)
+        self._claim.progress()
+        return True
 
     def has(self, block: Block) -> bool:
         """Say whether a block is in."""
