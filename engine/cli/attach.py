@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from forebay.cache_attach import RETENTIONS, dataset_record
+from forebay.cache.attach import RETENTIONS, dataset_record
 from forebay.cli.kinds import DATASET
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import echo_json, echo_table, printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from forebay.cache_paths import split_path
+from forebay.cache.paths import split_path
 from forebay.cli.app import DONE, FAILED, complain, is_of_output
 from forebay.cli.session import Session
 

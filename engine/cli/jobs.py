@@ -6,7 +6,7 @@ import json
 
 import click
 
-from forebay.cache_load import LoadJob
+from forebay.cache.loads.load import LoadJob
 from forebay.cli.load_progress import progress_text, state_text
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import JsonArray, echo_json, echo_table, printable, size_text, time_text

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from forebay.cache import Cache
-from forebay.cache_load import LoadJob, LoadResult
+from forebay.cache.loads.load import LoadJob, LoadResult
 from forebay.cli.app import DONE, FAILED
 from forebay.cli.interrupt import undone_if_interrupted
 from forebay.cli.jobs import echo_json_with_results

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from forebay.cache_load import LoadJob, LoadRequest, LoadResult, Progress
+from forebay.cache.loads.load import LoadJob, LoadRequest, LoadResult, Progress
 from forebay.cli.interrupt import undone_if_interrupted
 from forebay.cli.text import printable, size_text
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import forebay
 from forebay import BlockStore
-from forebay.cache_paths import block_key
+from forebay.cache.paths import block_key
 from forebay.ufs import SCHEMES, ObjectInfo, RangeBody, UnderStorage
 from perf import memory, workload
 from perf.fresh import in_fresh_process

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from forebay.cache import Cache
-from forebay.cache_blocks import PART_BYTES
+from forebay.cache.blocks import PART_BYTES
 from forebay.config import MIB, Tier
 from forebay.testing.faulty import FaultyStorage
 from tests._s3 import FakeS3, give_keys

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forebay.cache import Cache
-from forebay.cache_load import LoadJob, LoadResult
+from forebay.cache.loads.load import LoadJob, LoadResult
 from forebay.config import KIB, MIB, Tier
 from forebay.errors import NotAttached
 from forebay.testing.faulty import FaultyStorage

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forebay.cache import Cache
-from forebay.cache_blocks import PART_BYTES
+from forebay.cache.blocks import PART_BYTES
 from forebay.config import KIB
 from forebay.errors import NotFound, Stale, under_storage_error
 from forebay.testing.clock import ManualClock

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forebay.cache import Cache, SyncReport
-from forebay.cache_paths import block_key, whole_key
+from forebay.cache.paths import block_key, whole_key
 from forebay.config import KIB, MIB
 from forebay.errors import Closed, ConfigError, NotFound
 from forebay.testing.clock import ManualClock

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from forebay.cache import Cache
-from forebay.cache_blocks import JOIN_BYTES_MAX, PART_BYTES
-from forebay.cache_pool import Kind
+from forebay.cache.blocks import JOIN_BYTES_MAX, PART_BYTES
+from forebay.cache.pool import Kind
 from forebay.config import KIB, MIB
 from forebay.errors import NotFound, Stale, under_storage_error
 from forebay.testing.faulty import FaultyStorage

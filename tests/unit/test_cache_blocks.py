@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.cache_blocks import JOIN_BYTES_MAX, PART_BYTES, Gather, Prefetch, Run, blocks_of, runs_of
-from forebay.cache_datasets import Attached
+from forebay.cache.blocks import JOIN_BYTES_MAX, PART_BYTES, Gather, Prefetch, Run, blocks_of, runs_of
+from forebay.cache.datasets import Attached
 from forebay.config import KIB, MIB
 from forebay.meta import Dataset, Entry
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from forebay.cache_demand import FILE_NAME, Demand
+from forebay.cache.demand import FILE_NAME, Demand
 
 WAIT_S = 30
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from forebay.cache_pool import FetchLimits, FetchPool, Kind
+from forebay.cache.pool import FetchLimits, FetchPool, Kind
 from forebay.config import MIB
 from forebay.errors import Closed, ConfigError
 

@@ -96,11 +96,9 @@ def absolute(module: str, package: str) -> str:
 
 
 def part_of(module: str) -> str:
-    """Name the part that a module of ours belongs to; modules named cache... are parts of the cache."""
+    """Name the part that a module of ours belongs to."""
     names = module.split(".")
-    if len(names) == 1:
-        return "forebay"
-    return "cache" if names[1].startswith("cache") else names[1]
+    return "forebay" if len(names) == 1 else names[1]
 
 
 def module_of(path: Path, root: Path) -> tuple[str, str]:
@@ -200,17 +198,21 @@ def plant(root: Path, name: str, text: str) -> None:
         ("engine/ufs/x.py", "importlib.import_module('forebay.store')", "ufs imports store"),
         ("engine/ufs/x.py", "from forebay import BlockStore", "ufs imports forebay"),
         ("engine/remote.py", "from forebay.store import View", "remote imports store"),
-        ("engine/cache.py", "from forebay.peer import Group", "cache imports peer"),
-        ("engine/cache_read.py", "from forebay.cli import main", "cache imports cli"),
-        ("engine/cache.py", "from forebay.store._store import View", "cache imports a private name of store"),
-        ("engine/cache.py", "from forebay.store import _View", "cache imports a private name of store"),
+        ("engine/cache/cache.py", "from forebay.peer import Group", "cache imports peer"),
+        ("engine/cache/read.py", "from forebay.cli import main", "cache imports cli"),
+        (
+            "engine/cache/cache.py",
+            "from forebay.store._store import View",
+            "cache imports a private name of store",
+        ),
+        ("engine/cache/cache.py", "from forebay.store import _View", "cache imports a private name of store"),
         ("engine/api/hdfs.py", "from forebay.store import View", "api imports store"),
         ("peer/server.py", "from forebay.ufs import s3", "peer imports ufs"),
         ("peer/server.py", "from . import x\nfrom .. import store", "peer imports store"),
         ("fuse/mount.py", "from forebay.remote import Remote", "fuse imports remote"),
         ("engine/cli/serve.py", "from forebay.testing import proxy", "cli imports testing"),
         ("engine/testing/x.py", "from forebay.cli import main", "testing imports cli"),
-        ("engine/cache.py", "import engine.store", "imports the folder engine/ under its own name"),
+        ("engine/cache/cache.py", "import engine.store", "imports the folder engine/ under its own name"),
         ("engine/helpers.py", "", "helpers is not in the table"),
         ("engine/store/_store.pyx", "from forebay.meta cimport c_meta", "store imports meta"),
         ("engine/store/_store.pyx", "cimport forebay.meta.c_meta as m", "store imports meta"),
@@ -230,7 +232,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, name: str, text: str, reas
         ("engine/store/__init__.py", "from forebay.store._store import BlockStore\nfrom . import _pool"),
         ("engine/store/_store.pyx", "from libc.stdio cimport FILE\nfrom . cimport c_store\nimport os, sys"),
         ("engine/meta/x.py", "from forebay import __version__, errors"),
-        ("engine/cache_read.py", "from forebay.cache import Cache\nfrom .store import View"),
+        ("engine/cache/read.py", "from forebay.cache import Cache\nfrom .store import View"),
         ("engine/cli/ls.py", "import forebay\nfrom forebay import Cache\nimport click"),
         ("engine/__main__.py", "from forebay.cli import main"),
         ("peer/server.py", "from forebay.peer import ring\nfrom forebay.remote import Remote\nimport fusepy"),

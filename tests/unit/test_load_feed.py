@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
-from forebay.cache_load_feed import Feeder
-from forebay.cache_load_file import FileLoader, LoadItem, LoadStopped
-from forebay.cache_pool import FetchLimits, FetchPool
-from forebay.cache_throttle import NotNow
+from forebay.cache.loads.feed import Feeder
+from forebay.cache.loads.file import FileLoader, LoadItem, LoadStopped
+from forebay.cache.loads.throttle import NotNow
+from forebay.cache.pool import FetchLimits, FetchPool
 from forebay.config import MIB
 from forebay.meta import Entry
 

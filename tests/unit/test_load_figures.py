@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.cache_load_file import FullGuard
-from forebay.cache_progress import Meter, Progress
-from forebay.cache_throttle import NotNow, TokenBucket, Turn
+from forebay.cache.loads.file import FullGuard
+from forebay.cache.loads.progress import Meter, Progress
+from forebay.cache.loads.throttle import NotNow, TokenBucket, Turn
 
 
 class Seconds:

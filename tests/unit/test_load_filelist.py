@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.cache_filelist import (
+from forebay.cache.loads.filelist import (
     LINE_BYTES_MAX,
     FileList,
     ListedName,

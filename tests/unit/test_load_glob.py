@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from forebay.cache_glob import Glob
+from forebay.cache.loads.glob import Glob
 
 
 @pytest.mark.parametrize(

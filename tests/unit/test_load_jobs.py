@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from forebay.cache_jobs import JobRecord, Jobs, LoadRequest, new_job_id
-from forebay.cache_progress import Progress
-from forebay.cache_spool import JobFolder, json_line
+from forebay.cache.loads.jobs import JobRecord, Jobs, LoadRequest, new_job_id
+from forebay.cache.loads.progress import Progress
+from forebay.cache.loads.spool import JobFolder, json_line
 from forebay.errors import JobNotFound
 from forebay.meta import Metadata
 

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from forebay.cache_listing import Lister, Listing
-from forebay.cache_spool import JobFolder
+from forebay.cache.loads.listing import Lister, Listing
+from forebay.cache.loads.spool import JobFolder
 from forebay.errors import forbidden
 from forebay.meta import Entry
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.cache_paths import block_key, check_dataset_name, split_path
+from forebay.cache.paths import block_key, check_dataset_name, split_path
 from forebay.config import MIB
 from forebay.errors import ConfigError
 

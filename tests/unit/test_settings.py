@@ -12,7 +12,7 @@ import pytest
 
 import forebay
 from forebay.cache import Cache
-from forebay.cache_pool import FetchLimits
+from forebay.cache.pool import FetchLimits
 from forebay.config import GIB, KIB, MIB, Tier
 from forebay.errors import ConfigError
 from forebay.settings import SETTINGS, Settings, load_settings

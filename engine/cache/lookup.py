@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_datasets import Attached
-from forebay.cache_paths import block_key
-from forebay.cache_status import SyncReport
+from forebay.cache.datasets import Attached
+from forebay.cache.paths import block_key
+from forebay.cache.status import SyncReport
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import NotFound, not_found
 from forebay.meta import Dataset, Entries, Entry, Seen

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_datasets import Attached
-from forebay.cache_paths import block_key
+from forebay.cache.datasets import Attached
+from forebay.cache.paths import block_key
 from forebay.config import MIB
 from forebay.meta import Entry
 

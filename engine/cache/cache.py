@@ -1,8 +1,7 @@
-"""The cache over under storages: paths in, views of bytes out.
+"""The surface of the cache: paths in, views of bytes out.
 
-``open`` joins settings and makes a Cache. A Cache joins the block store, the metadata, the under storages
-and the peers, and is the only thing that does. It holds no cached bytes and decides nothing about them:
-that is the store's.
+``open`` joins settings and makes a Cache. A Cache holds no cached bytes and decides nothing about them: that
+is the store's.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from forebay.cache_attach import RETENTIONS, dataset_record, group_id
-from forebay.cache_datasets import Attached
-from forebay.cache_filelist import FileList
-from forebay.cache_load import LoadJob, load_request
-from forebay.cache_lookup import Known
-from forebay.cache_open import CachedFile, FileSource
-from forebay.cache_pool import FetchLimits
-from forebay.cache_process import PerProcess
-from forebay.cache_runtime import Parts, Runtime
-from forebay.cache_status import FileStatus, SyncReport, status_of
-from forebay.cache_usage import Usage, usage_of
+from forebay.cache.attach import dataset_record, group_id
+from forebay.cache.datasets import Attached
+from forebay.cache.file import CachedFile, FileSource
+from forebay.cache.loads.filelist import FileList
+from forebay.cache.loads.load import LoadJob, load_request
+from forebay.cache.lookup import Known
+from forebay.cache.pool import FetchLimits
+from forebay.cache.process import PerProcess
+from forebay.cache.runtime import Parts, Runtime
+from forebay.cache.status import FileStatus, SyncReport, status_of
+from forebay.cache.usage import Usage, usage_of
 from forebay.clock import BootClock, Clock
 from forebay.config import (
     FORMAT_FOLDER,
@@ -45,8 +44,6 @@ from forebay.ufs import SCHEMES, StorageFactory, open_storage
 
 if TYPE_CHECKING:
     from forebay.store import CheckReport, View
-
-__all__ = ["RETENTIONS", "Cache", "CachedFile", "FileStatus", "LoadJob", "SyncReport", "Usage", "open"]
 
 _LIMITS: Final = frozenset(field.name for field in fields(FetchLimits))
 # What this many look-ups take is about 10 MiB.

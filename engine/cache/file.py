@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from forebay.cache_ahead import Readahead
-from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Fetcher, FirstTouch
-from forebay.cache_lookup import Lookup
-from forebay.cache_read import Reader
+from forebay.cache.ahead import Readahead
+from forebay.cache.datasets import Attached
+from forebay.cache.fetch import Fetcher, FirstTouch
+from forebay.cache.lookup import Lookup
+from forebay.cache.read import Reader
 from forebay.config import KIB
 from forebay.errors import NotFound, Stale, stale
 from forebay.meta import Entry

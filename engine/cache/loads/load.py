@@ -19,15 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from forebay.cache_datasets import Attached
-from forebay.cache_filelist import FileList, ListedName, read_file_list, storage_options
-from forebay.cache_glob import Glob
-from forebay.cache_jobs import ENDED, JobRecord, Jobs, LoadRequest, new_job_id
-from forebay.cache_load_file import FileResult
-from forebay.cache_load_run import LoadParts, LoadRun
-from forebay.cache_paths import split_path
-from forebay.cache_progress import LoadState, Progress
-from forebay.cache_spool import JobFolder, json_line, sync
+from forebay.cache.datasets import Attached
+from forebay.cache.loads.file import FileResult
+from forebay.cache.loads.filelist import FileList, ListedName, read_file_list, storage_options
+from forebay.cache.loads.glob import Glob
+from forebay.cache.loads.jobs import ENDED, JobRecord, Jobs, LoadRequest, new_job_id
+from forebay.cache.loads.progress import LoadState, Progress
+from forebay.cache.loads.run import LoadParts, LoadRun
+from forebay.cache.loads.spool import JobFolder, json_line, sync
+from forebay.cache.paths import split_path
 from forebay.config import parse_bytes
 from forebay.errors import Closed, ConfigError
 from forebay.ufs import StorageFactory

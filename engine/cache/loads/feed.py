@@ -15,10 +15,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Final, NamedTuple
 
-from forebay.cache_load_file import FileLoader, LoadItem, LoadStopped
-from forebay.cache_load_large import LargeFile
-from forebay.cache_pool import FetchPool, Kind
-from forebay.cache_throttle import NotNow
+from forebay.cache.loads.file import FileLoader, LoadItem, LoadStopped
+from forebay.cache.loads.large import LargeFile
+from forebay.cache.loads.throttle import NotNow
+from forebay.cache.pool import FetchPool, Kind
 from forebay.config import MIB
 
 _BATCH_FILES_MAX: Final = 8

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from forebay.cache_blocks import PART_BYTES, Block, Keep, Run, Sink, block_of, runs_of
-from forebay.cache_datasets import Attached
-from forebay.cache_demand import Demand
-from forebay.cache_lookup import Lookup, as_entry
-from forebay.cache_paths import block_key
-from forebay.cache_pool import FetchPool, Kind
+from forebay.cache.blocks import PART_BYTES, Block, Keep, Run, Sink, block_of, runs_of
+from forebay.cache.datasets import Attached
+from forebay.cache.demand import Demand
+from forebay.cache.lookup import Lookup, as_entry
+from forebay.cache.paths import block_key
+from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import under_storage_error
 from forebay.meta import Entry
 from forebay.remote import BlockRequest, NoRemote, Remote

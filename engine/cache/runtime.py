@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_datasets import Attached, Datasets
-from forebay.cache_demand import Demand
-from forebay.cache_fetch import Fetcher
-from forebay.cache_jobs import Jobs
-from forebay.cache_load import Loads
-from forebay.cache_load_run import LoadParts
-from forebay.cache_lookup import Lookup
-from forebay.cache_open import FileSource
-from forebay.cache_paths import split_path
-from forebay.cache_pool import FetchLimits, FetchPool
-from forebay.cache_read import Reader
-from forebay.cache_reclaim import Reclaimer
-from forebay.cache_tree import Tree
-from forebay.cache_whole import WholeFiles
+from forebay.cache.datasets import Attached, Datasets
+from forebay.cache.demand import Demand
+from forebay.cache.fetch import Fetcher
+from forebay.cache.file import FileSource
+from forebay.cache.loads.jobs import Jobs
+from forebay.cache.loads.load import Loads
+from forebay.cache.loads.run import LoadParts
+from forebay.cache.lookup import Lookup
+from forebay.cache.paths import split_path
+from forebay.cache.pool import FetchLimits, FetchPool
+from forebay.cache.read import Reader
+from forebay.cache.reclaim import Reclaimer
+from forebay.cache.tree import Tree
+from forebay.cache.whole import WholeFiles
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
 from forebay.remote import Remote

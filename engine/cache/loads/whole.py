@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_blocks import Block
-from forebay.cache_datasets import Attached
-from forebay.cache_paths import whole_key
+from forebay.cache.blocks import Block
+from forebay.cache.datasets import Attached
+from forebay.cache.paths import whole_key
 from forebay.meta import Entry
 
 if TYPE_CHECKING:

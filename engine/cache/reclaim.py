@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_paths import block_key, whole_key
-from forebay.cache_pool import FetchPool, Kind
+from forebay.cache.paths import block_key, whole_key
+from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import Closed, StoreBusy
 from forebay.meta import Entries
 

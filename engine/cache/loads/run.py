@@ -23,18 +23,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
-from forebay.cache_datasets import Attached, Datasets
-from forebay.cache_fetch import Fetcher
-from forebay.cache_glob import Glob
-from forebay.cache_jobs import JobRecord
-from forebay.cache_listing import Lister, Listing
-from forebay.cache_load_feed import Feeder
-from forebay.cache_load_file import FileLoader, FileResult, LoadItem, LoadStopped, words_of
-from forebay.cache_lookup import Lookup
-from forebay.cache_paths import split_path
-from forebay.cache_progress import LoadState, Meter, Progress
-from forebay.cache_spool import JobFolder, RunnerLock, json_line
-from forebay.cache_throttle import Turn
+from forebay.cache.datasets import Attached, Datasets
+from forebay.cache.fetch import Fetcher
+from forebay.cache.loads.feed import Feeder
+from forebay.cache.loads.file import FileLoader, FileResult, LoadItem, LoadStopped, words_of
+from forebay.cache.loads.glob import Glob
+from forebay.cache.loads.jobs import JobRecord
+from forebay.cache.loads.listing import Lister, Listing
+from forebay.cache.loads.progress import LoadState, Meter, Progress
+from forebay.cache.loads.spool import JobFolder, RunnerLock, json_line
+from forebay.cache.loads.throttle import Turn
+from forebay.cache.lookup import Lookup
+from forebay.cache.paths import split_path
 from forebay.errors import NotAttached
 from forebay.meta import Entries
 

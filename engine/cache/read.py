@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from forebay.cache_ahead import Readahead
-from forebay.cache_blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
-from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Fetcher, FirstTouch
-from forebay.cache_lookup import Known, Lookup
-from forebay.cache_pool import Kind
-from forebay.cache_whole import WholeFiles
+from forebay.cache.ahead import Readahead
+from forebay.cache.blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
+from forebay.cache.datasets import Attached
+from forebay.cache.fetch import Fetcher, FirstTouch
+from forebay.cache.lookup import Known, Lookup
+from forebay.cache.pool import Kind
+from forebay.cache.whole import WholeFiles
 from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
 

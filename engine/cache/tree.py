@@ -6,10 +6,10 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_datasets import Attached
-from forebay.cache_lookup import Lookup
-from forebay.cache_reclaim import Reclaimer
-from forebay.cache_status import FileStatus, SyncReport, status_of
+from forebay.cache.datasets import Attached
+from forebay.cache.lookup import Lookup
+from forebay.cache.reclaim import Reclaimer
+from forebay.cache.status import FileStatus, SyncReport, status_of
 from forebay.errors import NotFound
 from forebay.meta import Entries, Entry
 

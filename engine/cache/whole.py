@@ -10,11 +10,11 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_blocks import Block, Sink, blocks_of, runs_of
-from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Fetcher
-from forebay.cache_paths import whole_key
-from forebay.cache_pool import Kind
+from forebay.cache.blocks import Block, Sink, blocks_of, runs_of
+from forebay.cache.datasets import Attached
+from forebay.cache.fetch import Fetcher
+from forebay.cache.paths import whole_key
+from forebay.cache.pool import Kind
 from forebay.meta import Entry
 
 if TYPE_CHECKING:

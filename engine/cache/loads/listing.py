@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Final
 
-from forebay.cache_datasets import Attached
-from forebay.cache_glob import Glob
-from forebay.cache_lookup import Lookup, as_entry
-from forebay.cache_spool import JobFolder, json_line
+from forebay.cache.datasets import Attached
+from forebay.cache.loads.glob import Glob
+from forebay.cache.loads.spool import JobFolder, json_line
+from forebay.cache.lookup import Lookup, as_entry
 from forebay.clock import boot_id
 from forebay.errors import NotFound
 from forebay.meta import Entries, Entry

@@ -13,11 +13,11 @@ from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache_blocks import Prefetch, blocks_of, runs_of
-from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Fetcher
-from forebay.cache_pool import Kind
-from forebay.cache_whole import WholeFiles
+from forebay.cache.blocks import Prefetch, blocks_of, runs_of
+from forebay.cache.datasets import Attached
+from forebay.cache.fetch import Fetcher
+from forebay.cache.pool import Kind
+from forebay.cache.whole import WholeFiles
 from forebay.config import KIB, MIB
 from forebay.meta import Entry
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forebay.cache_datasets import Attached
-from forebay.cache_paths import block_key, split_path
-from forebay.cache_status import FileStatus
-from forebay.cache_tree import Tree
+from forebay.cache.datasets import Attached
+from forebay.cache.paths import block_key, split_path
+from forebay.cache.status import FileStatus
+from forebay.cache.tree import Tree
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore

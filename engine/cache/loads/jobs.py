@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from forebay.cache_progress import LoadState, Progress
-from forebay.cache_spool import JobFolder
+from forebay.cache.loads.progress import LoadState, Progress
+from forebay.cache.loads.spool import JobFolder
 from forebay.errors import JobNotFound
 from forebay.meta import Catalog
 

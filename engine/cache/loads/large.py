@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from forebay.cache_blocks import PART_BYTES
-from forebay.cache_load_file import FileLoader, LoadItem
-from forebay.cache_progress import Outcome
+from forebay.cache.blocks import PART_BYTES
+from forebay.cache.loads.file import FileLoader, LoadItem
+from forebay.cache.loads.progress import Outcome
 
 
 class LargeFile:

@@ -6,7 +6,7 @@ import grp
 from collections.abc import Mapping
 from typing import Any, Final
 
-from forebay.cache_paths import check_dataset_name
+from forebay.cache.paths import check_dataset_name
 from forebay.config import nearest
 from forebay.errors import ConfigError
 from forebay.meta import Dataset

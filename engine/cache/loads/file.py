@@ -15,15 +15,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from forebay.cache_blocks import PART_BYTES, Block, Sink, blocks_of, runs_of
-from forebay.cache_datasets import Attached
-from forebay.cache_fetch import Fetcher, FirstTouch
-from forebay.cache_jobs import LoadRequest
-from forebay.cache_load_whole import WholeTarget
-from forebay.cache_lookup import Lookup, as_entry
-from forebay.cache_pool import Kind
-from forebay.cache_progress import Meter, Outcome
-from forebay.cache_throttle import Turn
+from forebay.cache.blocks import PART_BYTES, Block, Sink, blocks_of, runs_of
+from forebay.cache.datasets import Attached
+from forebay.cache.fetch import Fetcher, FirstTouch
+from forebay.cache.loads.jobs import LoadRequest
+from forebay.cache.loads.progress import Meter, Outcome
+from forebay.cache.loads.throttle import Turn
+from forebay.cache.loads.whole import WholeTarget
+from forebay.cache.lookup import Lookup, as_entry
+from forebay.cache.pool import Kind
 from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
 

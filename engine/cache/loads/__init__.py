@@ -1,0 +1,1 @@
+"""Loads: durable jobs that bring a dataset, a path, a glob or a list of files into the cache."""
