@@ -1,7 +1,7 @@
 """The cache over under storages: joins the block store, the metadata, the under storages and the peers.
 
-The only layer that does. cache.py is its surface; runtime.py makes its parts, one set a process; the rest is
-one module for each idea, with the loads in a package of their own.
+The only layer that does. surface/ has the verbs that a user calls, joined in cache.py; runtime.py makes
+the parts, one set a process; the rest is one module for each idea, with the loads in a package of their own.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from forebay.meta.environment import Environment
 from tests.faults._child import Child, ChildError, wait_until
 from tests.faults._meta import LAST, opened, read, write
 
-
 CHURN_MIN = 10
 
 

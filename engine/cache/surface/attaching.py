@@ -1,0 +1,69 @@
+"""Datasets: attaching under storages by name, and letting go of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from forebay.cache.attach import dataset_record
+from forebay.cache.surface.base import CacheBase
+from forebay.meta import Dataset
+from forebay.ufs import open_storage
+
+
+class Attaching(CacheBase):
+    """The verbs for datasets."""
+
+    def attach(
+        self,
+        name: str,
+        uri: str,
+        *,
+        endpoint_url: str | None = None,
+        max_age: float | None = 60.0,
+        negative_ttl: float = 0.0,
+        retention: str = "epoch",
+        **options: Any,
+    ) -> Dataset:
+        """Attach an under storage as a dataset, for every process and until it is detached.
+
+        If it is new, or its settings change, the under storage is asked whether it is there.
+        max_age: None (immutable), 0 (checked at each use) or seconds. negative_ttl: seconds for which an
+        absent object is taken to stay so. retention: epoch, s3fifo or lru. options are the under storage's:
+        for s3:// region, profile, anonymous, timeout_s, attempts. Attaching the same URI again changes the
+        settings. Credentials are found at each use and never kept.
+        Raises: ConfigError (a bad name, URI or option; the name stands for another URI; a secret); as
+        ``stat``.
+        """
+        if endpoint_url is not None:
+            options["endpoint_url"] = endpoint_url
+        record = dataset_record(
+            name, uri, max_age=max_age, negative_ttl=negative_ttl, retention=retention, options=options
+        )
+        metadata = self._runtime().metadata
+        known = metadata.catalog.datasets().get(name)
+        if known is not None and record == replace(known, id=0):
+            return known
+        storage = open_storage(record.uri, record.options, self._schemes)
+        try:
+            storage.stat("")
+        finally:
+            storage.close()
+        attached = metadata.catalog.attach(record)
+        if known is not None:
+            metadata.entries.announce(attached.id)
+        return attached
+
+    def detach(self, name: str) -> None:
+        """Detach a dataset and free what is cached of it; the under storage is not touched.
+
+        Raises: NotAttached.
+        """
+        runtime = self._runtime()
+        record = runtime.metadata.catalog.detach(name)
+        runtime.metadata.entries.drop_dataset(record.id)
+        self._store.free_dataset(record.id)
+
+    def datasets(self) -> list[Dataset]:
+        """Return the attached datasets, by name."""
+        return self._runtime().datasets.records()

@@ -1,0 +1,153 @@
+"""What all of a Cache's surface stands on: opening, closing, pickling, and the parts of the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, Final, Self
+
+from forebay.cache.attach import group_id
+from forebay.cache.datasets import Attached
+from forebay.cache.pool import FetchLimits
+from forebay.cache.process import PerProcess
+from forebay.cache.runtime import Parts, Runtime
+from forebay.clock import BootClock, Clock
+from forebay.config import (
+    FORMAT_FOLDER,
+    READ_BYTES_MAX_DEFAULT,
+    Tier,
+    check_platform,
+    default_tiers,
+    is_new,
+    parse_bytes,
+    validate_tiers,
+)
+from forebay.errors import Closed
+from forebay.remote import NoRemote, Remote
+from forebay.ufs import SCHEMES, StorageFactory
+
+_LIMITS: Final = frozenset(field.name for field in fields(FetchLimits))
+# What this many look-ups take is about 10 MiB.
+_RECENT_MAX: Final = 16_384
+
+
+class CacheBase:
+    """An open cache directory, without the verbs. Pickles as its configuration, and survives fork."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tiers: Iterable[Tier] | None = None,
+        *,
+        remote: Remote | None = None,
+        clock: Clock | None = None,
+        schemes: Mapping[str, StorageFactory] | None = None,
+        max_read_bytes: int | str = READ_BYTES_MAX_DEFAULT,
+        recent_max: int = _RECENT_MAX,
+        **options: Any,
+    ) -> None:
+        """Open the cache directory, making it if it is new.
+
+        tiers: None for those that the directory remembers, or for the default ones if it is new. schemes
+        replaces the table of under storages. recent_max: look-ups that this process keeps. options are those
+        of FetchLimits (fetch_threads, in_flight_max, fetch_memory, readahead_max) and BlockStore's. Raises:
+        ConfigError (names what and where).
+        """
+        check_platform()
+        from forebay.meta import Recent
+        from forebay.store import BlockStore
+
+        self._path: Final = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self._tiers: Final = None if tiers is None else validate_tiers(tiers)
+        self._arguments: Final[dict[str, Any]] = {
+            "remote": remote,
+            "clock": clock,
+            "schemes": schemes,
+            "max_read_bytes": max_read_bytes,
+            "recent_max": recent_max,
+            **options,
+        }
+        self._remote: Final = remote or NoRemote()
+        self._recent: Final = Recent(recent_max)
+        limits = FetchLimits(**{name: options.pop(name) for name in _LIMITS & options.keys()})
+        made_with = self._tiers or (default_tiers(self._path) if is_new(self._path) else None)
+        self._store: Final = BlockStore(self._path, made_with, **options)
+        parts = Parts(
+            folder=os.path.join(self._path, FORMAT_FOLDER, "meta"),
+            store=self._store,
+            remote=self._remote,
+            clock=clock or BootClock(),
+            schemes=SCHEMES if schemes is None else schemes,
+            limits=limits,
+            recent=self._recent,
+            max_read_bytes=parse_bytes(max_read_bytes, "max_read_bytes"),
+            shared_group=group_id(options.get("shared_group")),
+            read_only=bool(options.get("read_only", False)),
+        )
+        self._schemes: Final = parts.schemes
+        self._process: Final = PerProcess(partial(Runtime, parts))
+        self._closed = False
+        try:
+            self._runtime()
+        except BaseException:
+            self._store.close()
+            raise
+
+    @property
+    def path(self) -> str:
+        """The cache directory."""
+        return self._path
+
+    def close(self) -> None:
+        """Give up everything that this process holds of the cache; may be called twice.
+
+        Views that are out stay valid until they are released.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        # What is remembered holds on to a word of the shared memory, and with that to the file.
+        self._recent.clear()
+        runtime = self._process.take()
+        if runtime is not None:
+            runtime.close()
+        self._remote.close()
+        self._store.close()
+
+    def _runtime(self) -> Runtime:
+        if self._closed:
+            raise Closed(f"the cache {self._path} is closed")
+        return self._process.get()
+
+    def __enter__(self) -> Self:
+        """Return this cache."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the configuration: the other process opens the same directory."""
+        return _reopen, (type(self), self._path, self._tiers, self._arguments)
+
+    def __repr__(self) -> str:
+        """Name the directory."""
+        return f"<forebay.{type(self).__name__} {self._path}{' (closed)' if self._closed else ''}>"
+
+
+def _reopen(
+    kind: type[CacheBase], path: str, tiers: tuple[Tier, ...] | None, arguments: dict[str, Any]
+) -> CacheBase:
+    return kind(path, tiers, **arguments)
+
+
+def object_at(runtime: Runtime, path: str) -> tuple[Attached, str]:
+    """Return the dataset and the path in it. Raises: IsADirectoryError (the path is a dataset itself)."""
+    attached, rest = runtime.locate(path)
+    if not rest:
+        raise IsADirectoryError(errno.EISDIR, "is a dataset", path)
+    return attached, rest

@@ -1,0 +1,63 @@
+"""Loads: jobs that bring data into the cache ahead of whoever reads it."""
+
+from __future__ import annotations
+
+from forebay.cache.loads.filelist import FileList
+from forebay.cache.loads.load import LoadJob, load_request
+from forebay.cache.surface.base import CacheBase
+
+
+class Loading(CacheBase):
+    """The verbs for loads."""
+
+    def load(
+        self,
+        target: str,
+        *,
+        files: FileList | None = None,
+        glob: str | None = None,
+        metadata_only: bool = False,
+        dry_run: bool = False,
+        verify: bool = False,
+        rate_limit: int | str | None = None,
+        wait: bool = False,
+        start: bool = True,
+    ) -> LoadJob:
+        """Bring a dataset, or what lies at or below a path in one, into the cache, in the background.
+
+        files: only what this list names, relative to target: a list file, an object's URL, a stream or
+        names. glob: only what matches this pattern, relative to target. metadata_only: list and remember,
+        and fetch nothing. dry_run: count what would be fetched, and touch nothing. verify: read every block
+        back against its checksum. rate_limit: bytes a second at most. wait: return when it has ended.
+        start: False only records the job, for ``resume`` in this or another process. What is cached is
+        skipped; what fails is in the job's results. Closing the cache interrupts it.
+        Raises: as ``walk`` for the dataset; ValueError, TypeError (glob, files); ConfigError (rate_limit);
+        OSError (the list cannot be read); PermissionError (a cache opened to be read only).
+        """
+        request = load_request(
+            target,
+            glob=glob,
+            metadata_only=metadata_only,
+            dry_run=dry_run,
+            verify=verify,
+            rate_limit=rate_limit,
+        )
+        job = self._runtime().loads.submit(request, files, start=start)
+        if wait:
+            job.wait()
+        return job
+
+    def jobs(self) -> list[LoadJob]:
+        """Return the loads of this cache, whoever runs them: all that have not ended, the last that have."""
+        return self._runtime().loads.jobs()
+
+    def job(self, job_id: str) -> LoadJob:
+        """Return one load. Raises: JobNotFound."""
+        return self._runtime().loads.job(job_id)
+
+    def resume(self, job_id: str) -> LoadJob:
+        """Go on with a load that nobody runs, unless it is done; what is cached is skipped.
+
+        Raises: JobNotFound.
+        """
+        return self._runtime().loads.resume(job_id)

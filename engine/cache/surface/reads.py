@@ -1,0 +1,126 @@
+"""Reading: views, buffers, open files, and what a path names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from forebay.cache.file import CachedFile, FileSource
+from forebay.cache.lookup import Known
+from forebay.cache.status import FileStatus, status_of
+from forebay.cache.surface.base import CacheBase, object_at
+from forebay.errors import NotFound
+from forebay.meta import Entry
+
+if TYPE_CHECKING:
+    from forebay.store import View
+
+
+class Reads(CacheBase):
+    """The verbs that read objects."""
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> View:
+        """Return a read-only view of length bytes from offset on, or of all; fewer at the object's end.
+
+        What lies in one block of a memory tier, or in a file that lies there whole, is not copied. A longer
+        range is gathered into a buffer, up to max_read_bytes. Blocking: what is not cached is fetched.
+        Raises: ValueError (negative figures, or too long).
+        """
+        known = self._known_object(path)
+        if known is None:
+            runtime = self._runtime()
+            attached, rest = object_at(runtime, path)
+            return runtime.reader.read(attached, rest, offset, length)
+        is_missed = False
+        if known.key is not None and offset == 0 and length is None:
+            view = self._store.get(known.key)
+            if view is not None:
+                return view
+            is_missed = True
+        runtime = self._runtime()
+        attached, _ = object_at(runtime, path)
+        return runtime.reader.read_known(attached, known, offset, length, is_missed=is_missed)
+
+    def read_many(self, paths: Iterable[str]) -> list[View]:
+        """Return views of whole objects, in the order of the paths; what is not cached is fetched together.
+
+        Raises: what the first of the paths raises that cannot be read.
+        """
+        runtime = self._runtime()
+        return runtime.reader.read_many(
+            [(*object_at(runtime, path), self._known_object(path)) for path in paths]
+        )
+
+    def readinto(self, path: str, buffer: Any, offset: int = 0) -> int:
+        """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
+
+        The buffer is writable and C-contiguous; after an exception its content means nothing.
+        Raises: TypeError (another buffer).
+        """
+        target = memoryview(buffer).cast("B")
+        if target.readonly:
+            raise TypeError("readinto needs a writable buffer")
+        known, is_missed = self._known_object(path), False
+        if known is not None and known.key is not None and offset == 0 and len(target) >= known.entry.size:
+            copied = self._store.readinto(known.key, target)
+            if copied is not None:
+                return copied
+            is_missed = True
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        if known is None:
+            return runtime.reader.readinto(attached, rest, target, offset)
+        return runtime.reader.readinto_known(attached, known, target, offset, is_missed=is_missed)
+
+    def views(self, path: str) -> Iterator[View]:
+        """Yield an object's blocks in order, each a view, fetching ahead: for what is too large for `read`.
+
+        All are of one version. Raises: while it is iterated, Stale (the object has another version by now).
+        """
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        return runtime.reader.views(attached, runtime.reader.entry(attached, rest))
+
+    def open(self, path: str, mode: str = "rb") -> CachedFile:
+        """Open an object as a binary file that seeks, of the version that it has now.
+
+        Raises: ValueError (a mode other than "rb").
+        """
+        if mode not in ("r", "rb"):
+            raise ValueError(f"mode {mode!r}: objects are opened for reading, as binary files: 'rb'")
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        entry = runtime.reader.entry(attached, rest)
+        return CachedFile(path, entry, lambda entry: self._source(path, entry))
+
+    def stat(self, path: str) -> FileStatus:
+        """Describe an object or a directory. Raises: NotFound."""
+        known: Known | None = self._recent.get(path)
+        if known is not None and not self._closed:
+            return status_of(known.dataset, known.entry)
+        attached, rest = self._runtime().locate(path)
+        name = attached.record.name
+        if not rest:
+            return FileStatus(name, 0, 0, "", is_dir=True)
+        return status_of(name, self._runtime().lookup.stat(attached, rest))
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is such an object or directory.
+
+        Raises: all that ``stat`` raises but NotFound.
+        """
+        try:
+            self.stat(path)
+        except NotFound:
+            return False
+        return True
+
+    def _known_object(self, path: str) -> Known | None:
+        """Return what was looked up lately of an object."""
+        known: Known | None = self._recent.get(path)
+        return None if known is None or known.entry.is_dir else known
+
+    def _source(self, path: str, entry: Entry) -> FileSource:
+        """Return what an open file reads from, in the calling process."""
+        runtime = self._runtime()
+        return runtime.source(runtime.locate(path)[0], entry)

@@ -1,0 +1,68 @@
+"""Directories, and what is done to all that lies at or below a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from forebay.cache.status import FileStatus, SyncReport
+from forebay.cache.surface.attaching import Attaching
+from forebay.cache.surface.reads import Reads
+from forebay.cache.usage import Usage, usage_of
+
+
+class Trees(Attaching, Reads):
+    """The verbs for directories and trees."""
+
+    def listdir(self, path: str = "") -> list[str]:
+        """Return the names in a directory, in order; those of the datasets for "".
+
+        What is both an object and a directory has one name. Raises: as ``scandir``.
+        """
+        if not path:
+            return [dataset.name for dataset in self.datasets()]
+        runtime = self._runtime()
+        return runtime.tree.names(*runtime.locate(path))
+
+    def scandir(self, path: str) -> list[FileStatus]:
+        """Describe what lies in a directory, in the order of names.
+
+        Raises: NotFound; NotADirectoryError.
+        """
+        runtime = self._runtime()
+        return runtime.tree.statuses(*runtime.locate(path))
+
+    def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Yield (directory, names of directories in it, names of objects), then those below, as os.walk.
+
+        Names taken out of the first list are not gone into. Raises: as ``scandir``, while it is iterated.
+        """
+        runtime = self._runtime()
+        return runtime.tree.walk(*runtime.locate(path))
+
+    def sync(self, path: str) -> SyncReport:
+        """Ask the under storage now about all that lies at or below the path, however fresh it is.
+
+        Returns how many objects were added, changed and removed since it was last looked at. Blocking: a
+        listing for each directory.
+        """
+        runtime = self._runtime()
+        return runtime.tree.sync(*runtime.locate(path))
+
+    def free(self, path: str, *, data: bool = True, metadata: bool = False) -> None:
+        """Drop what is cached at and below the path: bytes (pinned ones too), entries, or both.
+
+        The under storage is not touched; what is asked for again is fetched again. Views stay good. Raises:
+        OSError (another process is writing there, or is stopped).
+        """
+        runtime = self._runtime()
+        attached, rest = runtime.locate(path)
+        runtime.tree.free(attached, rest, data=data, metadata=metadata)
+
+    def usage(self, path: str) -> Usage:
+        """Count the objects at and below a path, their bytes, and how many of those are cached.
+
+        Raises: as ``stat`` and ``scandir``.
+        """
+        runtime = self._runtime()
+        attached, _ = runtime.locate(path)
+        return usage_of(self._store, runtime.tree, attached, self.stat(path))
