@@ -8,6 +8,8 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
+# More than there are cores: most tests wait, for disks, for time-outs, for each other's processes.
+PYTEST_WORKERS ?= 4
 
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
 DEBIAN_PACKAGES := e2fsprogs gcc libc6-dev mount python3 python3-dev python3-venv strace util-linux
@@ -71,7 +73,7 @@ check: dev ## what can be said without running: form, types, strict C, the stubs
 
 .PHONY: test
 test: dev test-c ## every test but the stress tests
-	$(PY) -m pytest tests $(PYTEST_ARGS)
+	$(PY) -m pytest tests -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: stress
 stress: dev ## the opt-in long runs of tests/stress
