@@ -119,27 +119,41 @@ static inline void sip_absorb(struct sip_state *s, uint64_t word)
     s->v0 ^= word;
 }
 
-static inline uint64_t siphash13(const uint8_t secret[FB_HASH_SECRET_BYTES], const uint8_t *bytes,
-                                 size_t length_bytes)
+static inline struct sip_state sip_begin(const uint8_t secret[FB_HASH_SECRET_BYTES])
 {
     uint64_t k0 = load64(secret);
     uint64_t k1 = load64(secret + 8);
-    struct sip_state s = {
+    return (struct sip_state){
         .v0 = k0 ^ 0x736f6d6570736575,
         .v1 = k1 ^ 0x646f72616e646f6d,
         .v2 = k0 ^ 0x6c7967656e657261,
         .v3 = k1 ^ 0x7465646279746573,
     };
-    size_t left = length_bytes;
+}
 
+static inline void sip_absorb_all(struct sip_state *s, const uint8_t *bytes, size_t length_bytes)
+{
+    size_t left = length_bytes;
     for (; left >= 8; left -= 8, bytes += 8)
-        sip_absorb(&s, load64(bytes));
-    sip_absorb(&s, (uint64_t)length_bytes << 56 | load_partial(bytes, left));
+        sip_absorb(s, load64(bytes));
+    sip_absorb(s, (uint64_t)length_bytes << 56 | load_partial(bytes, left));
+}
+
+static inline uint64_t sip_finish(struct sip_state *s)
+{
+    sip_round(s);
+    sip_round(s);
+    sip_round(s);
+    return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
+}
+
+static inline uint64_t siphash13(const uint8_t secret[FB_HASH_SECRET_BYTES], const uint8_t *bytes,
+                                 size_t length_bytes)
+{
+    struct sip_state s = sip_begin(secret);
+    sip_absorb_all(&s, bytes, length_bytes);
     s.v2 ^= 0xff;
-    sip_round(&s);
-    sip_round(&s);
-    sip_round(&s);
-    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+    return sip_finish(&s);
 }
 
 /* ---- public ---- */
@@ -152,6 +166,18 @@ void fb_murmur3_x64_128(const void *data, size_t length_bytes, uint32_t seed, ui
 uint64_t fb_siphash13(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes)
 {
     return siphash13(secret, data, length_bytes);
+}
+
+void fb_siphash13_128(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes,
+                      uint64_t out[2])
+{
+    struct sip_state s = sip_begin(secret);
+    s.v1 ^= 0xee;
+    sip_absorb_all(&s, data, length_bytes);
+    s.v2 ^= 0xee;
+    out[0] = sip_finish(&s);
+    s.v1 ^= 0xdd;
+    out[1] = sip_finish(&s);
 }
 
 void fb_key_of(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes,

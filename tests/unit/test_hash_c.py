@@ -1,9 +1,10 @@
-"""The C library's murmur is mmh3's: placement agrees between Python and C, and between hosts."""
+"""The C library's hashes are the published ones: placement agrees between Python and C, and between hosts."""
 
 from __future__ import annotations
 
 import ctypes
 import random
+import struct
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 Words = ctypes.c_uint64 * 2
+MASK = (1 << 64) - 1
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,8 @@ def library(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> ctype
     library.fb_murmur3_x64_128.restype = None
     library.fb_siphash13.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
     library.fb_siphash13.restype = ctypes.c_uint64
+    library.fb_siphash13_128.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, Words]
+    library.fb_siphash13_128.restype = None
     return library
 
 
@@ -52,3 +56,53 @@ def test_the_check_is_keyed(library: ctypes.CDLL) -> None:
     """Without the secret nobody can choose two keys that agree in it."""
     seen = {library.fb_siphash13(random.Random(seed).randbytes(16), b"key", 3) for seed in range(100)}
     assert len(seen) == 100
+
+
+def rotated(word: int, bits: int) -> int:
+    return (word << bits | word >> (64 - bits)) & MASK
+
+
+def sip_rounds(v: list[int], count: int) -> None:
+    for _ in range(count):
+        v[0], v[2] = (v[0] + v[1]) & MASK, (v[2] + v[3]) & MASK
+        v[1], v[3] = rotated(v[1], 13) ^ v[0], rotated(v[3], 16) ^ v[2]
+        v[0] = rotated(v[0], 32)
+        v[2], v[0] = (v[2] + v[1]) & MASK, (v[0] + v[3]) & MASK
+        v[1], v[3] = rotated(v[1], 17) ^ v[2], rotated(v[3], 21) ^ v[0]
+        v[2] = rotated(v[2], 32)
+
+
+def siphash_128(secret: bytes, data: bytes, c: int, d: int) -> tuple[int, int]:
+    """SipHash-c-d with an output of 128 bits, as its authors' reference has it."""
+    k0, k1 = struct.unpack("<QQ", secret)
+    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+    v[1] ^= 0xEE
+    whole = len(data) // 8 * 8
+    last = len(data) % 256 << 56 | int.from_bytes(data[whole:], "little")
+    for word in (*struct.unpack(f"<{whole // 8}Q", data[:whole]), last):
+        v[3] ^= word
+        sip_rounds(v, c)
+        v[0] ^= word
+    v[2] ^= 0xEE
+    sip_rounds(v, d)
+    first = v[0] ^ v[1] ^ v[2] ^ v[3]
+    v[1] ^= 0xDD
+    sip_rounds(v, d)
+    return first, v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+@pytest.mark.parametrize(
+    ("data", "published"),
+    [(b"", "a3817f04ba25a8e66df67214c7550293"), (b"\0", "da87c1d86b99af44347659119b22fc45")],
+)
+def test_the_reference_gives_the_published_answers(data: bytes, published: str) -> None:
+    """Of SipHash-2-4-128; nobody published any for 1 and 3 rounds."""
+    assert struct.pack("<QQ", *siphash_128(bytes(range(16)), data, 2, 4)).hex() == published
+
+
+def test_the_hash_of_128_bits_is_the_reference_s_at_every_length(library: ctypes.CDLL) -> None:
+    secret, data = random.Random(2).randbytes(16), random.Random(3).randbytes(300)
+    for length in range(300):
+        out = Words()
+        library.fb_siphash13_128(secret, data[:length], length, out)
+        assert (out[0], out[1]) == siphash_128(secret, data[:length], 1, 3)

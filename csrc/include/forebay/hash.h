@@ -35,6 +35,11 @@ void fb_murmur3_x64_128(const void *data, size_t length_bytes, uint32_t seed, ui
 /* SipHash-1-3 under a secret whose two 64-bit halves are little-endian. */
 uint64_t fb_siphash13(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes);
 
+/* The same with an output of 128 bits, for what is told apart by its hash alone: a name that nobody without
+ * the secret can find a second text for. */
+void fb_siphash13_128(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes,
+                      uint64_t out[2]);
+
 /* Both hashes of the same bytes; the murmur seed is 0. */
 void fb_key_of(const uint8_t secret[FB_HASH_SECRET_BYTES], const void *data, size_t length_bytes,
                struct fb_key *out);
