@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +29,9 @@ SUPPORTED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch6
 # the C that Cython generates is not ours to mend. `make check` compiles csrc/ alone with -Wall -Wextra
 # -Werror. Optimized at link time: the path of a hit goes through five files, and a look-up gains a tenth.
 COMPILE_FLAGS = ["-O3", "-flto=auto", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"]
+
+# What the table of recent look-ups is made of; all else of csrc/ is the store's.
+LOOK_UP_SOURCES = ("csrc/src/entry.c", "csrc/src/recent.c")
 
 SANITIZERS = ("address", "thread", "undefined")
 
@@ -71,26 +75,26 @@ def sanitizer() -> str | None:
 
 
 def extensions() -> list[Extension]:
-    """Describe the extensions; csrc/ has static state and so belongs to one of them alone."""
+    """Describe the extensions.
+
+    A source with static state belongs to one of them alone; hash.c, which both have, has none.
+    """
     compile_flags, link_flags = list(COMPILE_FLAGS), ["-O3", "-flto=auto", "-pthread"]
     if name := sanitizer():
         compile_flags += ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={name}"]
         link_flags += [f"-fsanitize={name}"]
-    store = Extension(
-        "forebay.store._store",
-        sources=["engine/store/_store.pyx", *sorted(glob("csrc/src/*.c"))],
+    describe = partial(
+        Extension,
         depends=sorted(glob("csrc/**/*.h", recursive=True)),
         include_dirs=["csrc/include", "csrc/src"],
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
-    recent = Extension(
-        "forebay.meta._recent",
-        sources=["engine/meta/_recent.pyx"],
-        extra_compile_args=compile_flags,
-        extra_link_args=link_flags,
-    )
-    return [store, recent]
+    store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES})
+    return [
+        describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
+        describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
+    ]
 
 
 class BuildExtension(build_ext):

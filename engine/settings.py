@@ -214,7 +214,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("block_bytes", _size),
     Setting("max_held_bytes", _size),
     Setting("max_read_bytes", _size),
-    Setting("recent_max", _count),
+    Setting("max_recent_bytes", _size),
     Setting("fetch_threads", _count),
     Setting("in_flight_max", _count),
     Setting("fetch_memory", _size),

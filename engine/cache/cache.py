@@ -36,7 +36,11 @@ class Cache(Trees, Loading):
             **self._store.status(),
             "attached": [dataset.to_json() for dataset in runtime.datasets.records()],
             "fetch": runtime.pool.status(),
-            "recent": {"entries": len(self._recent), "entries_max": self._recent.capacity},
+            "recent": {
+                "entries": len(self._recent),
+                "bytes": self._recent.bytes_used,
+                "bytes_max": self._recent.bytes_max,
+            },
         }
 
     def check(self, repair: bool = False) -> CheckReport:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.datasets import Attached
@@ -23,13 +22,8 @@ if TYPE_CHECKING:
     from forebay.meta import Recent
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a look-up found, as long as it holds; key is that of an object's only block."""
-
-    dataset: str
-    entry: Entry
-    key: bytes | None
+# No answer is kept for longer: 146 years.
+_MAX_AGE_NS: Final = 1 << 62
 
 
 class Lookup:
@@ -75,20 +69,24 @@ class Lookup:
         return entry
 
     def keep(self, attached: Attached, entry: Entry, changes: int) -> None:
-        """Let this process find an entry that is fresh without a look-up, until something changes."""
+        """Let this process find an entry that is fresh without a look-up, until something changes.
+
+        With it goes the key of an object's only block.
+        """
         dataset = attached.record
         if dataset.max_age == 0 or not entry.path:
             return
-        expires_ns = -1
+        max_age_ns = -1
         if dataset.max_age is not None:
             if not self._keeps_for_a_time:
                 return
-            expires_ns = entry.checked_ns + int(dataset.max_age * NS_PER_S)
+            max_age_ns = int(min(dataset.max_age * NS_PER_S, _MAX_AGE_NS))
         is_one_block = not entry.is_dir and 0 < entry.size <= self._block_bytes
         key = block_key(dataset.id, entry.path, entry.version, 0, self._block_bytes) if is_one_block else None
         counter = self._entries.counter(dataset.id)
-        known = Known(dataset.name, entry, key)
-        self._recent.put(f"{dataset.name}/{entry.path}", known, counter, changes, expires_ns)
+        self._recent.put(
+            f"{dataset.name}/{entry.path}", entry, counter, changes, max_age_ns=max_age_ns, key=key
+        )
 
     def ask(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory by the under storage's answer. Raises: as UnderStorage.stat."""

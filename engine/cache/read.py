@@ -18,13 +18,14 @@ from forebay.cache.ahead import Readahead
 from forebay.cache.blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher, FirstTouch
-from forebay.cache.lookup import Known, Lookup
+from forebay.cache.lookup import Lookup
 from forebay.cache.pool import Kind
 from forebay.cache.whole import WholeFiles
 from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
+    from forebay.meta import Known
     from forebay.store import View
 
 _T = TypeVar("_T")

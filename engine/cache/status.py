@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from forebay.meta import Entry
+
+if TYPE_CHECKING:
+    from forebay.meta import Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,11 @@ class SyncReport:
         return SyncReport(
             self.added + other.added, self.changed + other.changed, self.removed + other.removed
         )
+
+
+def status_of_known(known: Known) -> FileStatus:
+    """Describe what was looked up lately."""
+    return FileStatus(known.path, known.size, known.mtime_ns, known.version, known.is_dir)
 
 
 def status_of(dataset: str, entry: Entry) -> FileStatus:

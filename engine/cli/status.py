@@ -114,7 +114,8 @@ def _tier_row(tier: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _limit_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the limits beside the tiers'; those marked so are of this process, as of each."""
-    rows, index, maps, fetch = status["rows"], status["index"], status["maps"], status["fetch"]
+    rows, index, maps = status["rows"], status["index"], status["maps"]
+    fetch, recent = status["fetch"], status["recent"]
     held_bytes = max((holder["held_bytes"] for holder in status["holders"]), default=0)
     yield _limit_row("processes", rows["used"], rows["max"])
     yield _limit_row("index", index["bytes"], index["bytes_max"], size_text)
@@ -122,7 +123,7 @@ def _limit_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield _limit_row("this: segments mapped", maps["used"], maps["max"])
     yield _limit_row("this: requests in flight", fetch["in_flight"], fetch["in_flight_max"])
     yield _limit_row("this: fetch memory", fetch["memory_bytes"], fetch["memory_bytes_max"], size_text)
-    yield _limit_row("this: look-ups kept", status["recent"]["entries"], status["recent"]["entries_max"])
+    yield _limit_row("this: look-ups kept", recent["bytes"], recent["bytes_max"], size_text)
 
 
 def _limit_row(name: str, used: int, most: int, text: Any = str) -> tuple[str, ...]:

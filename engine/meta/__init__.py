@@ -20,7 +20,7 @@ from forebay.meta.rows import Entry
 from forebay.meta.stale import StaleObject
 
 if TYPE_CHECKING:
-    from forebay.meta._recent import ChangeCounter, Recent
+    from forebay.meta._recent import ChangeCounter, Known, Recent
 
 __all__ = [
     "Catalog",
@@ -28,6 +28,7 @@ __all__ = [
     "Dataset",
     "Entries",
     "Entry",
+    "Known",
     "Listing",
     "Metadata",
     "Names",
@@ -49,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
     Raises: AttributeError (no such name).
     """
-    if name not in ("ChangeCounter", "Recent"):
+    if name not in ("ChangeCounter", "Known", "Recent"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from forebay.meta import _recent
 

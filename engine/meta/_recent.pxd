@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from forebay.meta.c_recent cimport fb_entry, fb_recent
+
 
 cdef class ChangeCounter:
     cdef Py_buffer memory
@@ -7,20 +9,25 @@ cdef class ChangeCounter:
     cdef uint64_t now(self) noexcept
 
 
-cdef class Remembered:
-    cdef object value
+cdef class Scope:
+    cdef uint64_t number
     cdef ChangeCounter counter
-    cdef uint64_t seen_changes
-    cdef int64_t expires_ns
-    cdef object path
-    cdef Py_ssize_t place
-    cdef bint used
+    cdef int64_t max_age_ns
+    cdef Py_ssize_t dataset_length
+    cdef bytes head
+    cdef bytes middle
+    cdef bytes tail
+
+
+cdef class Known:
+    cdef readonly str path
+    cdef Scope scope
+    cdef fb_entry c
 
 
 cdef class Recent:
-    cdef readonly Py_ssize_t capacity
-    cdef dict known
-    cdef list ring
-    cdef Py_ssize_t hand
-    cdef Py_ssize_t free_place(self) except -1
-    cpdef object get(self, str path)
+    cdef readonly uint64_t bytes_max
+    cdef fb_recent *c
+    cdef list scopes
+    cdef dict scope_of
+    cdef Scope scope(self, ChangeCounter counter, int64_t max_age_ns, Py_ssize_t dataset_length, tuple parts)

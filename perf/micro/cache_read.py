@@ -39,7 +39,7 @@ def run(quick: bool) -> Outcome:
         open_cache = partial(_filled_cache, disk / "data", keys, load)
         mem = stack.enter_context(open_cache(memory, "MEM"))
         ssd = stack.enter_context(open_cache(disk / "ssd", "SSD"))
-        cold = stack.enter_context(forebay.open(mem.path, recent_max=1))
+        cold = stack.enter_context(forebay.open(mem.path, max_recent_bytes=0))
         buffer = bytearray(load["file_bytes"])
         rate = partial(_rate, load)
         contenders = [

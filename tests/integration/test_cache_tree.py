@@ -303,13 +303,57 @@ def test_a_look_up_is_kept_for_no_longer_than_max_age(open_cache: OpenCache, tmp
 
 
 def test_kept_look_ups_are_bounded(open_cache: OpenCache) -> None:
-    storage = FaultyStorage({f"o{number}": b"1" for number in range(50)})
-    cache = open_cache(schemes=storage.schemes(), recent_max=10)
+    paths = [f"d/o{number}" for number in range(3_000)]
+    storage = FaultyStorage({path.removeprefix("d/"): b"1" for path in paths})
+    cache = open_cache(schemes=storage.schemes(), max_recent_bytes="64KiB")
+    cache.attach("d", "faulty://x", max_age=None)
+    assert cache.status()["recent"] == {"entries": 0, "bytes": 0, "bytes_max": 64 * KIB}
+    cache.listdir("d")
+    for path in paths:
+        assert cache.stat(path).size == 1
+    recent = cache.status()["recent"]
+    assert 500 < recent["entries"] < len(paths)
+    assert recent["bytes"] <= recent["bytes_max"]
+    assert cache._recent.get(paths[-1]) is not None
+    cache.close()
+    assert (len(cache._recent), cache._recent.bytes_used) == (0, 0)
+    with pytest.raises(Closed):
+        cache.stat(paths[-1])
+
+
+def test_none_are_kept_if_so_wanted(open_cache: OpenCache) -> None:
+    storage = FaultyStorage({"a": b"1"})
+    cache = open_cache(schemes=storage.schemes(), max_recent_bytes=0)
     cache.attach("d", "faulty://x", max_age=None)
     for _ in range(2):
-        for number in range(50):
-            cache.read(f"d/o{number}").release()
-    assert cache.status()["recent"] == {"entries": 10, "entries_max": 10}
-    cache.close()
-    with pytest.raises(Closed):
-        cache.stat("d/o49")
+        assert cache.stat("d/a").size == 1
+        assert bytes(cache.read("d/a")) == b"1"
+    assert cache.status()["recent"] == {"entries": 0, "bytes": 0, "bytes_max": 0}
+
+
+def test_a_bound_for_look_ups_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    for bound in (1, "63KiB", "65MiB", -1, "much"):
+        with pytest.raises(ConfigError, match="max_recent_bytes"):
+            Cache(tmp_path / "cache", max_recent_bytes=bound)
+
+
+def test_a_max_age_of_any_length_is_kept_to(open_cache: OpenCache) -> None:
+    storage = FaultyStorage({"a": b"1"})
+    cache = open_cache(schemes=storage.schemes())
+    cache.attach("d", "faulty://x", max_age=1e300)
+    for _ in range(2):
+        assert cache.stat("d/a").size == 1
+    assert cache._recent.get("d/a") is not None
+
+
+def test_a_text_of_a_class_of_its_own_is_a_path_as_well(open_cache: OpenCache) -> None:
+    class Path(str):
+        """As numpy's str_ is."""
+
+    storage = FaultyStorage({"a": b"1"})
+    cache = open_cache(schemes=storage.schemes())
+    cache.attach("d", "faulty://x", max_age=None)
+    for _ in range(2):
+        assert bytes(cache.read(Path("d/a"))) == b"1"
+        assert cache.stat(Path("d/a")).path == "d/a"
+        assert cache.readinto(Path("d/a"), bytearray(1)) == 1

@@ -33,10 +33,10 @@ with forebay.BlockStore(sys.argv[1], tiers=[forebay.Tier(sys.argv[2], "16MiB", m
     assert store.put(b"key", b"some bytes")
     with store.get(b"key") as view:
         assert bytes(view) == b"some bytes"
-from forebay.meta import ChangeCounter, Recent
-recent = Recent(1)
-recent.put("path", "value", ChangeCounter(bytearray(8), 0), 0)
-assert recent.get("path") == "value"
+from forebay.meta import ChangeCounter, Entry, Recent
+recent, entry = Recent(1 << 20), Entry("path", 7, 5, "version", False, 1)
+recent.put("dataset/path", entry, ChangeCounter(bytearray(8), 0), 0)
+assert recent.get("dataset/path").entry == entry
 print(forebay.__file__)
 """
 
@@ -131,7 +131,7 @@ def test_sdist_to_wheel(environment: Environment, sources: Path, memory_path: Pa
     with tarfile.open(sdist) as archive:
         sent = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "csrc/include/forebay/store.h", "engine/store/_store.pyx", "engine/py.typed"} <= sent
-    assert {"engine/meta/_recent.pyx", "engine/meta/_recent.pxd"} <= sent
+    assert {"engine/meta/_recent.pyx", "engine/meta/_recent.pxd", "engine/meta/c_recent.pxd"} <= sent
     assert not [name for name in sent if name.endswith(".so") or name.startswith("build/")]
 
     options = ("--no-deps", "--no-build-isolation", "--wheel-dir", output)

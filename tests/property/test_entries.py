@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from forebay.config import KIB
 from forebay.meta import Entry, Metadata, Recent, drop, rows, sweep, walk
 from tests.property._entries_model import DatasetModel
 
@@ -46,7 +47,7 @@ class EntriesMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(prefix="forebay-entries-", dir="/dev/shm")
         self.metadata = Metadata(self.folder.name)
         self.models = {each: DatasetModel(each, SAME_HASH) for each in IDS}
-        self.recent = Recent(12)
+        self.recent = Recent(64 * KIB)
         self.inodes: dict[tuple[int, str, bool], int] = {}
 
     def teardown(self) -> None:
@@ -137,8 +138,9 @@ class EntriesMachine(RuleBasedStateMachine):
     @rule(dataset_id=ids, path=paths)
     def look_up(self, dataset_id: int, path: str) -> None:
         seen = self.metadata.entries.seen(dataset_id, path, directories=True)
-        counter = self.metadata.entries.counter(dataset_id)
-        self.recent.put(f"{dataset_id}/{path}", (seen.entry,), counter, seen.changes)
+        if seen.entry is not None:
+            counter = self.metadata.entries.counter(dataset_id)
+            self.recent.put(f"{dataset_id}/{path}", seen.entry, counter, seen.changes)
 
     @rule()
     def reopen(self) -> None:
@@ -164,9 +166,9 @@ class EntriesMachine(RuleBasedStateMachine):
             assert store.get(dataset_id, path) == model.get(path, directories=False)
             remembered = self.recent.get(f"{dataset_id}/{path}")
             # What is only learnt makes no look-up of before untrue.
-            if remembered is not None and remembered[0] is not None:
+            if remembered is not None:
                 assert known is not None
-                assert remembered[0][1:5] == known[1:5]
+                assert remembered.entry[:5] == known[:5]
             absent_ns = None if known is not None else model.absent_ns.get(path)
             assert store.absent_ns(dataset_id, path) == absent_ns
 

@@ -27,7 +27,7 @@ def status(**parts: Any) -> dict[str, Any]:
         "maps": {"used": 1, "max": 1024},
         "max_held_bytes": 64 * MIB,
         "fetch": {"in_flight": 1, "in_flight_max": 64, "memory_bytes": 0, "memory_bytes_max": 256 * MIB},
-        "recent": {"entries": 5, "entries_max": 16384},
+        "recent": {"entries": 5, "bytes": 3 * MIB, "bytes_max": 12 * MIB},
         "holders": [],
         "attached": [],
         **parts,

@@ -1,4 +1,4 @@
-"""Change counters, and the table of recent look-ups that goes by them."""
+"""Change counters, and that a look-up which goes by them is never older than what is remembered."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import mmap
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
 import pytest
 
+from forebay.config import MIB
 from forebay.meta import ChangeCounter, Entries, Entry, Metadata, Recent
 from forebay.meta.changes import Changes
 from forebay.meta.write import Write
@@ -29,13 +29,13 @@ def entries(metadata: Metadata) -> Entries:
     return metadata.entries
 
 
-@pytest.fixture
-def counter() -> ChangeCounter:
-    return ChangeCounter(mmap.mmap(-1, 4_096), 3)
-
-
 def entry(path: str, checked_ns: int = 1, version: str = "v", *, is_dir: bool = False) -> Entry:
     return Entry(path, 0 if is_dir else 7, 5, "" if is_dir else version, is_dir, checked_ns)
+
+
+def found_in(recent: Recent, path: str) -> Entry | None:
+    known = recent.get(path)
+    return None if known is None else known.entry
 
 
 def test_what_is_learnt_changes_nothing(entries: Entries) -> None:
@@ -65,27 +65,28 @@ CHANGES: dict[str, Callable[[Entries], object]] = {
 def test_what_becomes_different_is_counted(entries: Entries, change: Callable[[Entries], object]) -> None:
     entries.put(1, [entry("d/a"), entry("d", is_dir=True)])
     entries.note_absent(1, "d/none", 1)
-    recent = Recent(10)
+    recent = Recent(MIB)
     seen = entries.seen(1, "d/a")
     assert seen.entry == entry("d/a")
-    recent.put("d/a", seen.entry, entries.counter(1), seen.changes)
-    assert recent.get("d/a") == entry("d/a")
+    recent.put("s/d/a", seen.entry, entries.counter(1), seen.changes)
+    assert found_in(recent, "s/d/a") == entry("d/a")
     change(entries)
     assert entries.changes(1) == entries.counter(1).load() > seen.changes
-    assert recent.get("d/a") is None
+    assert recent.get("s/d/a") is None
     assert entries.changes(2) == 0
 
 
 def test_every_process_sees_the_same_counter(tmp_path: Path) -> None:
     with Metadata(tmp_path) as metadata:
         metadata.entries.put(1, [entry("a")])
-        counter, recent = metadata.entries.counter(1), Recent(10)
-        recent.put("a", "value", counter, metadata.entries.changes(1))
+        counter, recent = metadata.entries.counter(1), Recent(MIB)
+        recent.put("s/a", entry("a"), counter, metadata.entries.changes(1))
         child = os.fork()
         if child == 0:
-            os._exit(0 if recent.get("a") == "value" and metadata.entries.forget(1, "a") else 1)
+            is_right = found_in(recent, "s/a") == entry("a")
+            os._exit(0 if is_right and metadata.entries.forget(1, "a") else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert recent.get("a") is None
+        assert recent.get("s/a") is None
 
 
 WRITER = """
@@ -101,30 +102,31 @@ for number in range(int(sys.argv[2]), 1 << 60):
 def test_nothing_older_than_what_was_written_is_found_whoever_is_killed(tmp_path: Path) -> None:
     """A writer tells of each version once it is remembered, and is killed at any moment."""
     with Metadata(tmp_path) as metadata:
-        entries, recent, number = metadata.entries, Recent(4), 0
+        entries, recent, number = metadata.entries, Recent(MIB), 0
         for round_number in range(8):
             command = [sys.executable, "-c", WRITER, str(tmp_path), str(number + 1)]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
                 assert writer.stdout is not None
                 for _ in range(20 + round_number):
                     number = int(writer.stdout.readline())
-                    found = recent.get("a")
+                    found = found_in(recent, "s/a")
                     assert found is None or found.size >= number
                     seen = entries.seen(1, "a")
                     assert seen.entry is not None
                     assert seen.entry.size >= number
-                    recent.put("a", seen.entry, entries.counter(1), seen.changes)
+                    recent.put("s/a", seen.entry, entries.counter(1), seen.changes)
                 writer.kill()
                 writer.wait()
             # Whatever it was doing: what is found is what is remembered, and others can go on.
-            found, known = recent.get("a"), entries.get(1, "a")
+            found, known = found_in(recent, "s/a"), entries.get(1, "a")
             assert known is not None
             assert found is None or found == known
             number = known.size
             entries.put(1, [entry("b", round_number + 1)])
             seen = entries.seen(1, "a")
-            recent.put("a", seen.entry, entries.counter(1), seen.changes)
-            assert recent.get("a") == known
+            assert seen.entry is not None
+            recent.put("s/a", seen.entry, entries.counter(1), seen.changes)
+            assert found_in(recent, "s/a") == known
 
 
 def test_a_change_that_is_not_committed_is_never_believed(
@@ -141,18 +143,19 @@ def test_a_change_that_is_not_committed_is_never_believed(
     monkeypatch.setattr(Write, "finish", finish_and_die)
     assert not entries.put(1, [entry("a", 2, "new")])
     monkeypatch.undo()
-    recent, seen = Recent(10), entries.seen(1, "a")
+    recent, seen = Recent(MIB), entries.seen(1, "a")
     assert seen.entry == entry("a", 1, "old")
     assert seen.changes == entries.counter(1).load() - 1
-    recent.put("a", seen.entry, entries.counter(1), seen.changes)
-    assert recent.get("a") is None
+    recent.put("s/a", seen.entry, entries.counter(1), seen.changes)
+    assert recent.get("s/a") is None
     # The next writer sets it right.
     entries.put(1, [entry("b")])
     seen = entries.seen(1, "a")
-    recent.put("a", seen.entry, entries.counter(1), seen.changes)
-    assert recent.get("a") == entry("a", 1, "old")
+    assert seen.entry is not None
+    recent.put("s/a", seen.entry, entries.counter(1), seen.changes)
+    assert found_in(recent, "s/a") == entry("a", 1, "old")
     entries.put(1, [entry("a", 3, "new")])
-    assert recent.get("a") is None
+    assert recent.get("s/a") is None
 
 
 def test_a_damaged_number_equals_no_counter(metadata: Metadata) -> None:
@@ -181,85 +184,14 @@ def test_the_file_of_the_counters_is_as_private_as_the_rest(tmp_path: Path) -> N
         Changes(tmp_path / "short", read_only=True)
 
 
-def test_a_value_holds_while_the_counter_stays(counter: ChangeCounter) -> None:
-    recent = Recent(2)
-    value = object()
-    recent.put("a", value, counter, 0)
-    assert recent.get("a") is value
-    assert recent.get("b") is None
-    counter.store(1)
-    assert recent.get("a") is None
-    recent.put("a", value, counter, 1)
-    assert recent.get("a") is value
-    assert len(recent) == 1
-    recent.forget("a")
-    recent.forget("a")
-    assert recent.get("a") is None
-
-
-def test_a_value_expires_in_boot_time(counter: ChangeCounter) -> None:
-    recent = Recent(2)
-    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    recent.put("gone", 1, counter, 0, now)
-    recent.put("kept", 2, counter, 0, now + 3_600 * 10**9)
-    assert recent.get("gone") is None
-    assert recent.get("kept") == 2
-
-
-def test_the_table_is_bounded_and_keeps_what_is_used(counter: ChangeCounter) -> None:
-    recent = Recent(100)
-    for number in range(1_000):
-        recent.put("used", "used", counter, 0)
-        assert recent.get("used") == "used"
-        recent.put(f"{number}", number, counter, 0)
-        assert recent.get("used") == "used"
-        assert len(recent) <= 100
-    assert recent.capacity == len(recent) == 100
-    assert recent.get("999") == 999
-    recent.clear()
-    assert len(recent) == 0
-    recent.put("a", 1, counter, 0)
-    assert recent.get("a") == 1
-
-
-def test_places_that_were_given_up_are_used_again(counter: ChangeCounter) -> None:
-    recent = Recent(3)
-    for number in range(50):
-        recent.put(f"{number}", number, counter, 0)
-        if number % 3 == 0:
-            recent.forget(f"{number - 1}")
-    assert {number for number in range(50) if recent.get(f"{number}") is not None} <= {47, 48, 49}
-    assert recent.get("49") == 49
-
-
-def test_a_finalizer_may_use_the_table(counter: ChangeCounter) -> None:
-    recent = Recent(2)
-
-    class Value:
-        def __del__(self) -> None:
-            recent.put("from a finalizer", 1, counter, 0)
-            recent.forget("other")
-
-    for number in range(100):
-        recent.put(f"{number}", Value(), counter, 0)
-        assert len(recent) <= 2
-    recent.clear()
-
-
-def test_arguments_that_make_no_sense_are_refused(counter: ChangeCounter) -> None:
-    with pytest.raises(ValueError, match="capacity"):
-        Recent(0)
+def test_a_counter_is_a_word_of_a_buffer_that_can_be_written() -> None:
     with pytest.raises(IndexError):
         ChangeCounter(bytearray(16), 2)
     with pytest.raises(BufferError):
         ChangeCounter(b"12345678", 0)
-    with pytest.raises(TypeError):
-        Recent(1).put("a", None, counter, 0)
-    with pytest.raises(OverflowError):
-        Recent(1).put("a", 1, counter, -1)
 
 
-def test_a_counter_keeps_its_memory(counter: ChangeCounter) -> None:
+def test_a_counter_keeps_its_memory() -> None:
     memory = mmap.mmap(-1, 4_096)
     word = ChangeCounter(memory, 511)
     word.store(7)

@@ -10,6 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from forebay.config import MIB
 from forebay.errors import ConfigError
 from forebay.meta import Dataset, Entries, Entry, Metadata, Recent
 from forebay.meta.changes import Changes
@@ -161,26 +162,30 @@ def test_garbage_in_place_of_entries_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_a_damaged_directory_row_ends_what_was_looked_up_in_it(metadata: Metadata) -> None:
-    entries, recent = metadata.entries, Recent(4)
+    entries, recent = metadata.entries, Recent(MIB)
     entries.put(1, [entry("d/a")])
     seen = entries.seen(1, "d/a")
-    recent.put("d/a", seen.entry, entries.counter(1), seen.changes)
+    assert seen.entry is not None
+    recent.put("s/d/a", seen.entry, entries.counter(1), seen.changes)
+    assert recent.get("s/d/a") is not None
     damage(entries, b"d", flip)
     entries.put(1, [entry("d/b")])
-    assert recent.get("d/a") is None
+    assert recent.get("s/d/a") is None
     assert entries.get(1, "d/b") == entry("d/b")
 
 
 def test_look_ups_from_before_hold_no_longer_when_entries_are_begun_anew(tmp_path: Path) -> None:
     with Metadata(tmp_path) as metadata:
         metadata.entries.put(1, [entry("a", 1, "v1")])
-        seen, counter, recent = metadata.entries.seen(1, "a"), metadata.entries.counter(1), Recent(4)
-        recent.put("a", seen.entry, counter, seen.changes)
+        seen, counter, recent = metadata.entries.seen(1, "a"), metadata.entries.counter(1), Recent(MIB)
+        assert seen.entry is not None
+        recent.put("s/a", seen.entry, counter, seen.changes)
+        assert recent.get("s/a") is not None
     entries_file(tmp_path).unlink()
     with Metadata(tmp_path) as metadata:
         for checked_ns in range(1, 9):
             metadata.entries.put(1, [entry("a", checked_ns, f"{checked_ns}")])
-            assert recent.get("a") is None
+            assert recent.get("s/a") is None
         assert metadata.entries.changes(1) == counter.load()
 
 

@@ -17,6 +17,7 @@ from forebay.cache.runtime import Parts, Runtime
 from forebay.clock import BootClock, Clock
 from forebay.config import (
     FORMAT_FOLDER,
+    MIB,
     READ_BYTES_MAX_DEFAULT,
     Tier,
     check_platform,
@@ -30,8 +31,8 @@ from forebay.remote import NoRemote, Remote
 from forebay.ufs import SCHEMES, StorageFactory
 
 _LIMITS: Final = frozenset(field.name for field in fields(FetchLimits))
-# What this many look-ups take is about 10 MiB.
-_RECENT_MAX: Final = 16_384
+# More than 131,072 look-ups, of 70 to 80 bytes each.
+_RECENT_BYTES_MAX: Final = 12 * MIB
 
 
 class CacheBase:
@@ -46,15 +47,15 @@ class CacheBase:
         clock: Clock | None = None,
         schemes: Mapping[str, StorageFactory] | None = None,
         max_read_bytes: int | str = READ_BYTES_MAX_DEFAULT,
-        recent_max: int = _RECENT_MAX,
+        max_recent_bytes: int | str = _RECENT_BYTES_MAX,
         **options: Any,
     ) -> None:
         """Open the cache directory, making it if it is new.
 
         tiers: None for those that the directory remembers, or for the default ones if it is new. schemes
-        replaces the table of under storages. recent_max: look-ups that this process keeps. options are those
-        of FetchLimits (fetch_threads, in_flight_max, fetch_memory, readahead_max) and BlockStore's. Raises:
-        ConfigError (names what and where).
+        replaces the table of under storages. max_recent_bytes: memory for look-ups that this process keeps;
+        0 keeps none. options are those of FetchLimits (fetch_threads, in_flight_max, fetch_memory,
+        readahead_max) and BlockStore's. Raises: ConfigError (names what and where).
         """
         check_platform()
         from forebay.meta import Recent
@@ -67,11 +68,11 @@ class CacheBase:
             "clock": clock,
             "schemes": schemes,
             "max_read_bytes": max_read_bytes,
-            "recent_max": recent_max,
+            "max_recent_bytes": max_recent_bytes,
             **options,
         }
         self._remote: Final = remote or NoRemote()
-        self._recent: Final = Recent(recent_max)
+        self._recent: Final = Recent(parse_bytes(max_recent_bytes, "max_recent_bytes"))
         limits = FetchLimits(**{name: options.pop(name) for name in _LIMITS & options.keys()})
         made_with = self._tiers or (default_tiers(self._path) if is_new(self._path) else None)
         self._store: Final = BlockStore(self._path, made_with, **options)

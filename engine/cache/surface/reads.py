@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from forebay.cache.file import CachedFile, FileSource
-from forebay.cache.lookup import Known
-from forebay.cache.status import FileStatus, status_of
+from forebay.cache.status import FileStatus, status_of, status_of_known
 from forebay.cache.surface.base import CacheBase, object_at
 from forebay.errors import NotFound
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
+    from forebay.meta import Known
     from forebay.store import View
 
 
@@ -26,20 +26,17 @@ class Reads(CacheBase):
         range is gathered into a buffer, up to max_read_bytes. Blocking: what is not cached is fetched.
         Raises: ValueError (negative figures, or too long).
         """
-        known = self._known_object(path)
-        if known is None:
-            runtime = self._runtime()
-            attached, rest = object_at(runtime, path)
-            return runtime.reader.read(attached, rest, offset, length)
-        is_missed = False
-        if known.key is not None and offset == 0 and length is None:
-            view = self._store.get(known.key)
+        known = self._recent.get(path)
+        key = known.key if known is not None and offset == 0 and length is None else None
+        if key is not None:
+            view = self._store.get(key)
             if view is not None:
                 return view
-            is_missed = True
         runtime = self._runtime()
-        attached, _ = object_at(runtime, path)
-        return runtime.reader.read_known(attached, known, offset, length, is_missed=is_missed)
+        attached, rest = object_at(runtime, path)
+        if known is None or known.is_dir:
+            return runtime.reader.read(attached, rest, offset, length)
+        return runtime.reader.read_known(attached, known, offset, length, is_missed=key is not None)
 
     def read_many(self, paths: Iterable[str]) -> list[View]:
         """Return views of whole objects, in the order of the paths; what is not cached is fetched together.
@@ -60,17 +57,17 @@ class Reads(CacheBase):
         target = memoryview(buffer).cast("B")
         if target.readonly:
             raise TypeError("readinto needs a writable buffer")
-        known, is_missed = self._known_object(path), False
-        if known is not None and known.key is not None and offset == 0 and len(target) >= known.entry.size:
-            copied = self._store.readinto(known.key, target)
+        known = self._recent.get(path)
+        key = known.key if known is not None and offset == 0 and len(target) >= known.size else None
+        if key is not None:
+            copied = self._store.readinto(key, target)
             if copied is not None:
                 return copied
-            is_missed = True
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
-        if known is None:
+        if known is None or known.is_dir:
             return runtime.reader.readinto(attached, rest, target, offset)
-        return runtime.reader.readinto_known(attached, known, target, offset, is_missed=is_missed)
+        return runtime.reader.readinto_known(attached, known, target, offset, is_missed=key is not None)
 
     def views(self, path: str) -> Iterator[View]:
         """Yield an object's blocks in order, each a view, fetching ahead: for what is too large for `read`.
@@ -95,9 +92,9 @@ class Reads(CacheBase):
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
-        known: Known | None = self._recent.get(path)
+        known = self._recent.get(path)
         if known is not None and not self._closed:
-            return status_of(known.dataset, known.entry)
+            return status_of_known(known)
         attached, rest = self._runtime().locate(path)
         name = attached.record.name
         if not rest:
@@ -117,8 +114,8 @@ class Reads(CacheBase):
 
     def _known_object(self, path: str) -> Known | None:
         """Return what was looked up lately of an object."""
-        known: Known | None = self._recent.get(path)
-        return None if known is None or known.entry.is_dir else known
+        known = self._recent.get(path)
+        return None if known is None or known.is_dir else known
 
     def _source(self, path: str, entry: Entry) -> FileSource:
         """Return what an open file reads from, in the calling process."""
