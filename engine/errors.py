@@ -16,7 +16,10 @@ import os
 
 
 class NotFound(FileNotFoundError):
-    """The under storage says that there is no such object or directory; nothing else raises this."""
+    """The under storage, or the manifest in use, says that there is no such object or directory.
+
+    Nothing else raises this.
+    """
 
 
 class UnderStorageError(OSError):
@@ -37,6 +40,10 @@ class PinLimit(OSError):
 
 class NotAttached(LookupError):
     """The first part of a path names no attached dataset."""
+
+
+class ManifestNotFound(NotAttached):
+    """The dataset has no manifest of that version."""
 
 
 class JobNotFound(LookupError):
@@ -69,6 +76,14 @@ def timed_out(path: str, cause: str) -> TimeoutError:
 def stale(path: str, expected: str, found: str) -> Stale:
     """Make a Stale that names both versions."""
     return Stale(_errno.ESTALE, f"the object changed: expected version {expected!r}, found {found!r}", path)
+
+
+def no_longer_there(path: str, manifest: str) -> Stale:
+    """Make a Stale for an object whose version, as a manifest lists it, is nowhere any more."""
+    cause = (
+        f"the version that manifest {manifest!r} lists is not cached, and the under storage no longer has it"
+    )
+    return Stale(_errno.ESTALE, cause, path)
 
 
 def under_storage_error(path: str, cause: str, errno: int = _errno.EIO) -> UnderStorageError:

@@ -1,4 +1,4 @@
-"""Metadata: the catalog of attached datasets and the entries known of them, in LMDB beside the store."""
+"""Metadata: attached datasets, the entries known of them, and their manifests, in LMDB beside the store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from forebay.clock import boot_id
 from forebay.config import GIB
 from forebay.errors import ConfigError
-from forebay.meta.catalog import Catalog, Dataset, cure
+from forebay.meta.catalog import Catalog, Contents, Dataset, cure
 from forebay.meta.entries import Entries, Seen, Written
 from forebay.meta.environment import Environment
+from forebay.meta.held import HeldLock
+from forebay.meta.manifest import EmptyManifest, Manifest
+from forebay.meta.manifest_build import ManifestBuilder
+from forebay.meta.manifest_files import ManifestFiles
+from forebay.meta.manifest_record import ManifestRecord, manifest_of_inode
 from forebay.meta.read import Listing, Names
 from forebay.meta.repair import fill_up, is_truncated, remove_same, remove_unreadable
 from forebay.meta.rows import Entry
 from forebay.meta.stale import StaleObject
+from forebay.meta.versions import Versions, find_version, not_attached, refuse_existing
 
 if TYPE_CHECKING:
     from forebay.meta._recent import ChangeCounter, Known, Recent
@@ -25,22 +31,35 @@ if TYPE_CHECKING:
 __all__ = [
     "Catalog",
     "ChangeCounter",
+    "Contents",
     "Dataset",
+    "EmptyManifest",
     "Entries",
     "Entry",
+    "HeldLock",
     "Known",
     "Listing",
+    "Manifest",
+    "ManifestBuilder",
+    "ManifestFiles",
+    "ManifestRecord",
     "Metadata",
     "Names",
     "Recent",
     "Seen",
     "StaleObject",
+    "Versions",
     "Written",
+    "find_version",
+    "manifest_of_inode",
+    "not_attached",
+    "refuse_existing",
 ]
 
 _CATALOG: Final = "catalog.lmdb"
 _CATALOG_MAP_BYTES: Final = GIB
 _ENTRIES_MAP_BYTES: Final = 256 * GIB
+_MANIFESTS: Final = "manifests"
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
 
@@ -58,10 +77,12 @@ def __getattr__(name: str) -> Any:
 
 
 class Metadata:
-    """Both environments of one folder, for the process that made it; a context manager. Threads: any."""
+    """All metadata in one folder, for the process that made it; a context manager. Threads: any."""
 
     catalog: Final[Catalog]
     entries: Final[Entries]
+    versions: Final[Versions]
+    manifests: Final[ManifestFiles]
 
     def __init__(
         self, folder: str | os.PathLike[str], *, shared_group: int | None = None, read_only: bool = False
@@ -97,13 +118,16 @@ class Metadata:
                 changes = Changes(place / f"{entries_name}.changes", shared_group, read_only=read_only)
             except OSError as error:
                 raise ConfigError(f"{place / entries_name}.changes: {error.strerror}") from error
+            self.manifests = ManifestFiles(place / _MANIFESTS, shared_group)
+            opened.callback(self.manifests.close)
             self._opened: Final = opened.pop_all()
         self.catalog = Catalog(catalog, place / _CATALOG)
         on_damage = partial(remove_same, place / entries_name, entries_status)
         self.entries = Entries(entries, changes, read_only=read_only, on_damage=on_damage)
+        self.versions = Versions(self.catalog, self.entries)
 
     def close(self) -> None:
-        """Close both; may be called twice."""
+        """Close everything; may be called twice."""
         self._opened.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The catalog: which datasets are attached, and small records of others, such as loads.
+"""The catalog: which datasets are attached, which manifests they have, and records of others, such as loads.
 
 On disk at each commit. Damage is an error that names the file, never a silent new beginning: a copy of the
 file lies beside it (backup.py), and docs/operations.md says how to put it in place. Ids of datasets are given
@@ -7,6 +7,7 @@ once and never again, so that what is left over of a detached one belongs to nob
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import lmdb
 
 from forebay.errors import ConfigError, NotAttached
 from forebay.meta.backup import BACKUP_SUFFIX, write_backup
 from forebay.meta.environment import Environment
+from forebay.meta.manifest_record import NUMBER_MAX, ManifestRecord, manifest_rows_of
 
 Kind = Literal["job", "policy", "manifest"]
 
@@ -33,8 +35,9 @@ _ROW_ID_BYTES: Final = 8
 _ROW_ID_CHARACTERS_MAX: Final = 500
 _PREFIX: Final = b"dataset/"
 _NEXT_ID: Final = b"next-id"
-_FIRST_ID: Final = 1
 _ID_MAX: Final = (1 << 32) - 2
+_NEXT_MANIFEST: Final = b"next-manifest"
+_FIRST_NUMBER: Final = 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Dataset:
 
     id is 0 until it is attached; max_age is None (immutable), 0 (always checked) or seconds; negative_ttl
     is for how many seconds an absent path is remembered; options are the under storage's, none of them
-    secret.
+    secret. manifest is the version that is shown, None for all that the under storage has, or nothing with
+    manifest_only; manifest_before is the one that was shown before it.
     """
 
     name: str
@@ -53,10 +57,20 @@ class Dataset:
     negative_ttl: float = 0.0
     retention: str = "epoch"
     options: Mapping[str, Any] = field(default_factory=dict)
+    manifest_only: bool = False
+    manifest: str | None = None
+    manifest_before: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data."""
         return {**asdict(self), "options": dict(self.options)}
+
+
+class Contents(NamedTuple):
+    """The datasets by name, and by their ids the complete manifests by version, all of one commit."""
+
+    datasets: Mapping[str, Dataset]
+    manifests: Mapping[int, Mapping[str, ManifestRecord]]
 
 
 class Catalog:
@@ -72,55 +86,73 @@ class Catalog:
         self._path: Final = os.fspath(path)
         self._lock: Final = threading.Lock()
         self._read_at = -1
-        self._datasets: Mapping[str, Dataset] = MappingProxyType({})
+        self._contents = Contents(MappingProxyType({}), MappingProxyType({}))
 
     def datasets(self) -> Mapping[str, Dataset]:
         """Return all datasets by name; the same object as before while nothing has changed."""
+        return self.contents().datasets
+
+    def contents(self) -> Contents:
+        """Return datasets and manifests; the same object as before while nothing has changed."""
         commit = self._environment.last_commit()
         if commit == self._read_at:
-            return self._datasets
+            return self._contents
         with self._lock:
             # Read after the number: a commit in between only makes the next call read again.
-            found = {dataset.name: dataset for dataset in self._rows(_PREFIX, self._parse).values()}
+            with self._reading() as transaction:
+                datasets, manifests = self._read_datasets(transaction), self._read_manifests(transaction)
             # Rows of other kinds change as well; who follows the datasets need not look at all of them then.
-            if found != self._datasets:
-                self._datasets = MappingProxyType(found)
+            if datasets == self._contents.datasets:
+                datasets = self._contents.datasets
+            if (datasets, manifests) != self._contents:
+                self._contents = Contents(datasets, manifests)
             self._read_at = commit
-            return self._datasets
+            return self._contents
 
     def attach(self, dataset: Dataset) -> Dataset:
         """Store the dataset and return it with its id; the same name and URI again changes the settings.
 
         Raises: ConfigError (the name stands for another URI; all ids are used up).
         """
-        key = _PREFIX + dataset.name.encode()
-        with self._writing() as transaction:
-            stored = transaction.get(key)
-            if stored is not None:
-                known = self._parse(key, stored)
-                if known.uri != dataset.uri:
-                    raise ConfigError(
-                        f"dataset {dataset.name!r} is attached to {known.uri}; "
-                        "detach it first, or take another name"
-                    )
-                attached = replace(dataset, id=known.id)
+        with self.changing() as change:
+            known = change.find_dataset(dataset.name)
+            if known is None:
+                attached = replace(dataset, id=change.new_dataset_id())
+            elif known.uri != dataset.uri:
+                raise ConfigError(
+                    f"dataset {dataset.name!r} is attached to {known.uri}; "
+                    "detach it first, or take another name"
+                )
             else:
-                attached = replace(dataset, id=self._new_dataset_id(transaction))
-            transaction.put(key, _to_json(attached.to_json()))
-        write_backup(self._environment, self._path)
+                attached = replace(
+                    dataset,
+                    id=known.id,
+                    manifest=known.manifest,
+                    manifest_before=known.manifest_before,
+                )
+            change.put_dataset(attached)
+        self.back_up()
         return attached
 
     def detach(self, name: str) -> Dataset:
-        """Remove the dataset and return what it was. Raises: NotAttached."""
-        key = _PREFIX + name.encode()
-        with self._writing() as transaction:
-            stored = transaction.get(key)
-            if stored is None:
-                raise NotAttached(f"no dataset {name!r} is attached")
-            detached = self._parse(key, stored)
-            transaction.delete(key)
-        write_backup(self._environment, self._path)
+        """Remove the dataset, with all its manifests, and return what it was. Raises: NotAttached."""
+        with self.changing() as change:
+            detached = change.dataset(name)
+            change.delete_dataset(detached)
+            for manifest in change.manifests(detached.id):
+                change.delete_manifest(manifest)
+        self.back_up()
         return detached
+
+    def back_up(self) -> None:
+        """Copy the catalog to its backup, after a change of datasets or manifests."""
+        write_backup(self._environment, self._path)
+
+    @contextmanager
+    def changing(self) -> Iterator[CatalogChange]:
+        """Make one commit of all changes in the body, or none if it raises; ``back_up`` is to follow."""
+        with self._writing() as transaction:
+            yield CatalogChange(self, transaction)
 
     def new_id(self, kind: Kind) -> str:
         """Return an id for a row that no other row of its kind has or had: random, so nothing is stored."""
@@ -146,7 +178,8 @@ class Catalog:
     def rows(self, kind: Kind) -> dict[str, dict[str, Any]]:
         """Return all rows of a kind, by id."""
         prefix = _row_key(kind, "")
-        found = self._rows(prefix, self._from_json)
+        with self._reading() as transaction:
+            found = self._rows(transaction, prefix, self._from_json)
         return {key[len(prefix) :].decode(): data for key, data in found.items()}
 
     def delete_row(self, kind: Kind, row_id: str) -> bool:
@@ -154,32 +187,37 @@ class Catalog:
         with self._writing() as transaction:
             return bool(transaction.delete(_row_key(kind, row_id)))
 
-    def _rows(self, prefix: bytes, read: Callable[[bytes, bytes], _T]) -> dict[bytes, _T]:
-        found: dict[bytes, _T] = {}
-        with self._reading() as transaction:
-            cursor = transaction.cursor()
-            for key, value in cursor if cursor.set_range(prefix) else ():
-                if not key.startswith(prefix):
-                    break
-                found[key] = read(key, value)
-        return found
+    def _read_datasets(self, transaction: Any) -> Mapping[str, Dataset]:
+        found = self._rows(transaction, _PREFIX, self._parse).values()
+        return MappingProxyType({dataset.name: dataset for dataset in found})
 
-    def _new_dataset_id(self, transaction: Any) -> int:
-        stored = transaction.get(_NEXT_ID)
-        try:
-            new_id = int(stored or _FIRST_ID)
-        except ValueError as error:
-            raise self._damaged(f"the row {_NEXT_ID!r}: {error}") from error
-        if new_id > _ID_MAX:
-            raise ConfigError("all ids of datasets are used up; begin a new cache directory")
-        transaction.put(_NEXT_ID, str(new_id + 1).encode())
-        return new_id
+    def _read_manifests(self, transaction: Any) -> Mapping[int, Mapping[str, ManifestRecord]]:
+        found: dict[int, dict[str, ManifestRecord]] = {}
+        for record in self._rows(transaction, _row_key("manifest", ""), self._parse_manifest).values():
+            if not record.is_deleted:
+                found.setdefault(record.dataset_id, {})[record.version] = record
+        return MappingProxyType(found)
+
+    def _rows(self, transaction: Any, prefix: bytes, read: Callable[[bytes, bytes], _T]) -> dict[bytes, _T]:
+        found: dict[bytes, _T] = {}
+        cursor = transaction.cursor()
+        for key, value in cursor if cursor.set_range(prefix) else ():
+            if not key.startswith(prefix):
+                break
+            found[key] = read(key, value)
+        return found
 
     def _parse(self, key: bytes, value: bytes) -> Dataset:
         data = self._from_json(key, value)
         known = {one.name: data[one.name] for one in fields(Dataset) if one.name in data}
         try:
             return Dataset(**known)
+        except TypeError as error:
+            raise self._damaged(f"the row {key!r}: {error}") from error
+
+    def _parse_manifest(self, key: bytes, value: bytes) -> ManifestRecord:
+        try:
+            return ManifestRecord.from_json(self._from_json(key, value))
         except TypeError as error:
             raise self._damaged(f"the row {key!r}: {error}") from error
 
@@ -207,9 +245,77 @@ class Catalog:
                 yield transaction
         except lmdb.CorruptedError as error:
             raise self._damaged(str(error)) from error
+        except lmdb.ReadonlyError as error:
+            raise PermissionError(
+                "the cache is open to be read only; nothing can be changed in it"
+            ) from error
+        except lmdb.Error as error:
+            raise OSError(errno.EIO, f"cannot be written: {error}", self._path) from error
 
     def _damaged(self, cause: str) -> ConfigError:
         return ConfigError(f"{self._path}: damaged: {cause}; {cure(self._path)}")
+
+
+class CatalogChange:
+    """One commit in which several rows change together; made by ``Catalog.changing``, for one thread."""
+
+    def __init__(self, catalog: Catalog, transaction: Any) -> None:
+        """Write in this transaction of the catalog."""
+        self._catalog: Final = catalog
+        self._transaction: Final = transaction
+
+    def find_dataset(self, name: str) -> Dataset | None:
+        """Return a dataset, None if none of that name is attached."""
+        key = _PREFIX + name.encode()
+        stored = self._transaction.get(key)
+        return None if stored is None else self._catalog._parse(key, stored)
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a dataset. Raises: NotAttached."""
+        found = self.find_dataset(name)
+        if found is None:
+            raise NotAttached(f"no dataset {name!r} is attached")
+        return found
+
+    def put_dataset(self, dataset: Dataset) -> None:
+        """Store a dataset under its name."""
+        self._transaction.put(_PREFIX + dataset.name.encode(), _to_json(dataset.to_json()))
+
+    def delete_dataset(self, dataset: Dataset) -> None:
+        """Remove a dataset."""
+        self._transaction.delete(_PREFIX + dataset.name.encode())
+
+    def new_dataset_id(self) -> int:
+        """Return an id that no dataset ever had. Raises: ConfigError (all are used up)."""
+        return self._take_number(_NEXT_ID, _ID_MAX, "ids of datasets")
+
+    def new_manifest_number(self) -> int:
+        """Return a number that no manifest ever had. Raises: ConfigError (all are used up)."""
+        return self._take_number(_NEXT_MANIFEST, NUMBER_MAX, "numbers of manifests")
+
+    def manifests(self, dataset_id: int) -> list[ManifestRecord]:
+        """Return the manifests of a dataset, deleted ones that are not gone yet among them."""
+        prefix = _row_key("manifest", manifest_rows_of(dataset_id))
+        return list(self._catalog._rows(self._transaction, prefix, self._catalog._parse_manifest).values())
+
+    def put_manifest(self, record: ManifestRecord) -> None:
+        """Store a manifest's row."""
+        self._transaction.put(_row_key("manifest", record.row_id), _to_json(record.to_json()))
+
+    def delete_manifest(self, record: ManifestRecord) -> None:
+        """Remove a manifest's row."""
+        self._transaction.delete(_row_key("manifest", record.row_id))
+
+    def _take_number(self, key: bytes, last: int, what: str) -> int:
+        stored = self._transaction.get(key)
+        try:
+            number = int(stored or _FIRST_NUMBER)
+        except ValueError as error:
+            raise self._catalog._damaged(f"the row {key!r}: {error}") from error
+        if number > last:
+            raise ConfigError(f"all {what} are used up; begin a new cache directory")
+        self._transaction.put(key, str(number + 1).encode())
+        return number
 
 
 def cure(path: str) -> str:

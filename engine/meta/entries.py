@@ -11,10 +11,11 @@ under storage said so, and newer knowledge gives way to no older one, in whateve
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -252,6 +253,40 @@ class Entries:
             write.has_changed = True
 
         self._write(dataset_id, tell)
+
+    @contextmanager
+    def announcing(self, dataset_id: int) -> Iterator[None]:
+        """Announce a change that the body makes elsewhere, such as which manifest the dataset shows.
+
+        Unlike ``announce`` it holds wherever the process dies: the counter's word is raised before the body,
+        its row after it. So what was looked up before the change is not found again after it, if whoever
+        remembers it has seen the old state still be there after he read the row. Raises: StoreBusy, OSError
+        (the body was not run); PermissionError (opened to be read only).
+        """
+        if self._read_only:
+            raise PermissionError("the cache is open to be read only; nothing can be changed in it")
+        is_done = False
+        try:
+            with self._environment.writing() as transaction:
+                write = Write(transaction, dataset_id, self._changes)
+                write.has_changed = True
+                write.finish()
+                yield
+                is_done = True
+        except lmdb.Error as error:
+            # After the body the word alone stands for the change: nothing is remembered until the next one.
+            self._note_failure(error)
+            if not is_done:
+                raise OSError(errno.EIO, f"the metadata could not be written: {error}") from error
+        finally:
+            if not is_done:
+                self.settle(dataset_id)
+
+    def settle(self, dataset_id: int) -> None:
+        """Mend the counter of a dataset if a process died while it announced a change."""
+        number = self.changes(dataset_id)
+        if number not in (self.counter(dataset_id).load(), CHANGES_UNKNOWN):
+            self.announce(dataset_id)
 
     def drop_dataset(self, dataset_id: int) -> None:
         """Remove everything of a dataset, in batches, so that other writers are not kept waiting."""

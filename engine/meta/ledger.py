@@ -14,6 +14,11 @@ _DIRECTORY_FIRST: Final = 1
 _ROW: Final = struct.Struct("<QQQQ")
 
 
+def begin_at(transaction: Any, first_inode: int) -> None:
+    """In an environment that is still empty, have inodes begin at this one."""
+    transaction.put(LEDGER, sealed(LEDGER, _ROW.pack(first_inode, _DIRECTORY_FIRST, 0, 0)))
+
+
 class Ledger:
     """The ledger as one writing transaction sees it; whoever changes a count calls ``save`` before commit."""
 

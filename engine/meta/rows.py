@@ -60,6 +60,8 @@ SUM_BYTES: Final = _SUM.size
 # inode, checked_ns, size, mtime_ns, form of the version, bytes of the version
 _ROW: Final = struct.Struct("<QQQqBH")
 _ROW_BYTES_MIN: Final = _ROW.size + SUM_BYTES
+_SIZE: Final = struct.Struct("<Q")
+_SIZE_AT: Final = 2 * _SIZE.size
 # id, listed_ns, void_ns, oldest_ns
 _DIRECTORY_ROW: Final = struct.Struct("<QQQQ")
 
@@ -250,3 +252,18 @@ def unpack_directory(key: bytes, value: bytes) -> DirectoryRow | None:
     path = value[_DIRECTORY_ROW.size : -SUM_BYTES].decode("utf-8", "surrogateescape")
     directory_id, listed_ns, void_ns, oldest_ns = _DIRECTORY_ROW.unpack_from(value)
     return DirectoryRow(directory_id, listed_ns, void_ns, oldest_ns, path)
+
+
+def count_objects(rows: Iterable[tuple[bytes, bytes]], behind: bytes) -> tuple[int, int, int]:
+    """Return the number of objects, their bytes, and the number of damaged rows, up to the key behind."""
+    crc32, size_of = zlib.crc32, _SIZE.unpack_from
+    objects = size_bytes = damaged = 0
+    for key, value in rows:
+        if key >= behind:
+            break
+        if crc32(value, crc32(key)) != _RESIDUE or len(value) < _ROW_BYTES_MIN:
+            damaged += 1
+        elif key[PREFIX_BYTES] != _DIRECTORY_BYTE:
+            objects += 1
+            size_bytes += size_of(value, _SIZE_AT)[0]
+    return objects, size_bytes, damaged

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from forebay.meta import absent, stale
 from forebay.meta.ledger import Ledger
@@ -31,9 +31,6 @@ from forebay.meta.rows import (
 )
 from forebay.meta.stale import StaleObject
 
-if TYPE_CHECKING:
-    from forebay.meta.changes import Changes
-
 _Rows = list[tuple[bytes, bytes]]
 
 # LMDB cuts a full page in the middle, so rows that come in order before others of the page leave pages half
@@ -43,17 +40,27 @@ _CYCLE: Final = 10
 _FIRST_OF_CYCLE: Final = 7
 
 
+class Announcer(Protocol):
+    """What is told of changes: the change counters, for all but an environment that nobody looks into yet."""
+
+    def settle(self, transaction: Any, dataset_id: int) -> None:
+        """At the beginning of a writing transaction, mend what a writer left that did not commit."""
+
+    def announce(self, transaction: Any, dataset_id: int) -> None:
+        """As the last act of a writing transaction, tell that what was known has changed."""
+
+
 class Write:
     """One writing transaction on a dataset's entries; ``finish`` is its last act before the commit."""
 
-    def __init__(self, transaction: Any, dataset_id: int, changes: Changes) -> None:
+    def __init__(self, transaction: Any, dataset_id: int, changes: Announcer) -> None:
         """Begin; the caller opened the transaction and commits it."""
         self.transaction: Final = transaction
         self.dataset_id: Final = dataset_id
         self.replaced: Final[list[StaleObject]] = []
         self.has_changed = False
         self.has_skipped = False
-        self._changes: Final = changes
+        self._changes: Final[Announcer] = changes
         self._ledger: Final = Ledger(transaction)
         self._directories: Final[dict[str, DirectoryRow | None]] = {}
         changes.settle(transaction, dataset_id)

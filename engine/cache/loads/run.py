@@ -31,12 +31,12 @@ from forebay.cache.loads.glob import Glob
 from forebay.cache.loads.jobs import JobRecord
 from forebay.cache.loads.listing import Lister, Listing
 from forebay.cache.loads.progress import LoadState, Meter, Progress
-from forebay.cache.loads.spool import JobFolder, RunnerLock, json_line
+from forebay.cache.loads.spool import JobFolder, json_line
 from forebay.cache.loads.throttle import Turn
 from forebay.cache.lookup import Lookup
 from forebay.cache.paths import split_path
 from forebay.errors import NotAttached
-from forebay.meta import Entries
+from forebay.meta import Entries, HeldLock
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
@@ -65,7 +65,7 @@ class LoadRun:
     """Runs one job once. Threads: any."""
 
     def __init__(
-        self, parts: LoadParts, record: JobRecord, folder: JobFolder, lock: RunnerLock, on_end: EndOfRun
+        self, parts: LoadParts, record: JobRecord, folder: JobFolder, lock: HeldLock, on_end: EndOfRun
     ) -> None:
         """Take the job's lock, which is given up when the run ends; ``start`` begins."""
         self._parts: Final = parts

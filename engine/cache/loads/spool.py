@@ -23,10 +23,11 @@ import json
 import os
 import shutil
 import struct
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
+
+from forebay.meta import HeldLock
 
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
@@ -36,35 +37,6 @@ _SHARED_FILE_MODE: Final = 0o660
 # struct flock of Linux on 64-bit machines: type, whence, start, length, pid (0 for locks of open files).
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _WHOLE_FILE: Final = (os.SEEK_SET, 0, 0, 0)
-
-_held: Final[weakref.WeakSet[RunnerLock]] = weakref.WeakSet()
-
-
-class RunnerLock:
-    """The right to run a job, held through an open file: the kernel gives it back however the holder dies.
-
-    A child of a fork shares the open file and closes it at once, for a DataLoader's worker must not keep
-    alive what its parent ran.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        """Own a descriptor that holds the lock."""
-        self._descriptor = descriptor
-        _held.add(self)
-
-    def release(self) -> None:
-        """Give the lock back; may be called twice."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def _release_in_child() -> None:
-    for lock in list(_held):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_release_in_child)
 
 
 class JobFolder:
@@ -93,7 +65,7 @@ class JobFolder:
         """Remove the folder and all in it; what is gone already is no error."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def try_lock(self) -> RunnerLock | None:
+    def try_lock(self) -> HeldLock | None:
         """Take the right to run the job; None: somebody has it. Raises: OSError (the folder is gone)."""
         descriptor = self._open("runner", os.O_RDWR | os.O_CREAT)
         try:
@@ -104,7 +76,7 @@ class JobFolder:
         except BaseException:
             os.close(descriptor)
             raise
-        return RunnerLock(descriptor)
+        return HeldLock(descriptor)
 
     def is_running(self) -> bool:
         """Say whether a live process runs the job."""
