@@ -10,7 +10,18 @@ from forebay.cache.attach import RETENTIONS
 from forebay.cache.cache import Cache, open
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
+from forebay.cache.manifests.manage import ManifestStatus
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
 
-__all__ = ["RETENTIONS", "Cache", "CachedFile", "FileStatus", "LoadJob", "SyncReport", "Usage", "open"]
+__all__ = [
+    "RETENTIONS",
+    "Cache",
+    "CachedFile",
+    "FileStatus",
+    "LoadJob",
+    "ManifestStatus",
+    "SyncReport",
+    "Usage",
+    "open",
+]

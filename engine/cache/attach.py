@@ -21,6 +21,7 @@ def dataset_record(
     max_age: float | None,
     negative_ttl: float,
     retention: str,
+    manifest_only: bool = False,
     options: Mapping[str, Any],
 ) -> Dataset:
     """Return the record, without an id. Raises: ConfigError."""
@@ -32,6 +33,7 @@ def dataset_record(
         negative_ttl=_seconds(negative_ttl, "negative_ttl", "0 (not remembered) nor seconds"),
         retention=_retention(retention),
         options=options,
+        manifest_only=_truth(manifest_only, "manifest_only"),
     )
 
 
@@ -55,6 +57,12 @@ def _seconds(value: object, what: str, kinds: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigError(f"{what}: {value!r} is neither {kinds}, 0 or more")
     return float(value)
+
+
+def _truth(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what}: {value!r} is neither True nor False")
+    return value
 
 
 def _retention(value: str) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from forebay.cache.surface.loading import Loading
+from forebay.cache.surface.manifests import Manifesting
 from forebay.cache.surface.trees import Trees
 from forebay.config import Tier, check_platform, default_cache_dir
 from forebay.settings import load_settings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forebay.store import CheckReport
 
 
-class Cache(Trees, Loading):
+class Cache(Trees, Manifesting):
     """A host's cache of attached datasets, shared by every process that opens the same directory.
 
     A context manager; it pickles as its configuration, survives fork, and may be used by any thread. Paths

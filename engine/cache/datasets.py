@@ -1,23 +1,41 @@
-"""The attached datasets as a process works with them: the record, and the under storage once needed."""
+"""The attached datasets as a process works with them: the record, the version shown, the under storage.
+
+An ``Attached`` never changes: it is a dataset as it was at one moment, with the manifest that it showed then,
+if any. Whoever does something by one of them sees one version of the dataset, whatever is switched meanwhile.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from forebay.config import nearest
-from forebay.errors import NotAttached
-from forebay.meta import Catalog, Dataset
+from forebay.errors import ConfigError, NotAttached, NotFound, Stale, no_longer_there, not_found
+from forebay.meta import (
+    Catalog,
+    Contents,
+    Dataset,
+    EmptyManifest,
+    Entry,
+    Manifest,
+    ManifestFiles,
+    ManifestRecord,
+    find_version,
+    manifest_of_inode,
+    not_attached,
+)
 from forebay.ufs import StorageFactory, UnderStorage, open_storage
 
+VERSION_MARK: Final = "@"
 
-class Attached:
-    """One dataset in use. Threads: any."""
+
+class Source:
+    """The under storage of a dataset, opened once it is needed. Threads: any."""
 
     def __init__(self, record: Dataset, schemes: Mapping[str, StorageFactory]) -> None:
         """Take the record; nothing is opened yet."""
-        self.record: Final = record
+        self._record: Final = record
         self._schemes: Final = schemes
         self._lock: Final = threading.Lock()
         self._storage: UnderStorage | None = None
@@ -30,7 +48,7 @@ class Attached:
         if storage is None:
             with self._lock:
                 if self._storage is None:
-                    self._storage = open_storage(self.record.uri, self.record.options, self._schemes)
+                    self._storage = open_storage(self._record.uri, self._record.options, self._schemes)
                 storage = self._storage
         return storage
 
@@ -50,6 +68,80 @@ class Attached:
             storage.close()
 
 
+class Attached:
+    """A dataset in use, or a version of it, as it was at one moment. Threads: any.
+
+    label is what paths in it begin with: ``name``, or ``name@version``. manifest is what it shows, None for
+    whatever the under storage has.
+    """
+
+    def __init__(
+        self,
+        record: Dataset,
+        source: Source,
+        label: str,
+        manifest: Manifest | None = None,
+        listed: ManifestRecord | None = None,
+    ) -> None:
+        """Join these; listed is what the catalog says of the manifest, None if it is an empty one."""
+        self.record: Final = record
+        self.label: Final = label
+        self.manifest: Final = manifest
+        self.listed: Final = listed
+        self._source: Final = source
+
+    @property
+    def storage(self) -> UnderStorage:
+        """The under storage, made at the first use."""
+        return self._source.storage
+
+    @property
+    def fixed_label(self) -> str:
+        """What paths begin with that mean this very version, whatever is switched."""
+        return self.label if self.listed is None else f"{self.record.name}{VERSION_MARK}{self.listed.version}"
+
+    @property
+    def is_version(self) -> bool:
+        """Whether it was asked for as a version, and not as the dataset that shows it."""
+        return self.label != self.record.name
+
+    def shows(self, entry: Entry) -> bool:
+        """Say whether an entry that was looked up before belongs to what is shown here."""
+        return manifest_of_inode(entry.inode) == (0 if self.manifest is None else self.manifest.number)
+
+    def newly_throttled(self) -> int:
+        """Return how many requests the under storage has refused for load since this was asked last."""
+        return self._source.newly_throttled()
+
+    def not_listed(self, path: str) -> NotFound:
+        """Make what is raised for a path that the manifest does not have."""
+        if self.listed is None:
+            return not_found(
+                f"{self.label}/{path}", "the dataset shows no more than a manifest, and has none"
+            )
+        return not_found(f"{self.label}/{path}", f"is not in manifest {self.listed.version!r}")
+
+    def explained(self, path: str, error: Exception) -> Exception:
+        """Return what is raised for an error of the under storage at a version of an object.
+
+        That is Stale, with words that say so, where a manifest lists a version that is there no more.
+        """
+        if self.listed is None or not isinstance(error, Stale | NotFound | IsADirectoryError):
+            return error
+        explained = no_longer_there(f"{self.label}/{path}", self.listed.version)
+        explained.__cause__ = error
+        return explained
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the catalog held at one commit, and what was made of it since."""
+
+    contents: Contents
+    sources: Mapping[str, Source]
+    attached: dict[str, Attached]
+
+
 class Datasets:
     """All attached datasets, following the catalog as other processes change it.
 
@@ -59,28 +151,50 @@ class Datasets:
     def __init__(
         self,
         catalog: Catalog,
+        files: ManifestFiles,
         schemes: Mapping[str, StorageFactory],
         on_new: Callable[[Dataset], None],
     ) -> None:
         """Follow the catalog; on_new is called once for each record as it is first seen or has changed."""
         self._catalog: Final = catalog
+        self._files: Final = files
         self._schemes: Final = schemes
         self._on_new: Final = on_new
         self._lock: Final = threading.Lock()
-        self._records: Mapping[str, Dataset] = {}
-        self._attached: dict[str, Attached] = {}
+        self._state = _State(Contents({}, {}), {}, {})
 
-    def find(self, name: str) -> Attached:
-        """Return the dataset of that name. Raises: NotAttached (with the nearest name there is)."""
-        records = self._catalog.datasets()
-        if records is not self._records:
-            self._follow(records)
-        attached = self._attached.get(name)
-        if attached is None:
-            raise NotAttached(
-                f"no dataset {name!r} is attached{nearest(name, records)}; see `forebay datasets`"
-            )
-        return attached
+    def find(self, label: str) -> Attached:
+        """Return the dataset of that name, or for ``name@version`` that version of it.
+
+        Raises: NotAttached, ManifestNotFound (with the nearest there is); ConfigError, OSError (the manifest
+        cannot be opened).
+        """
+        while True:
+            state = self._follow()
+            attached = state.attached.get(label)
+            if attached is not None:
+                return attached
+            try:
+                return state.attached.setdefault(label, self._make(label, state))
+            except (ConfigError, FileNotFoundError) as error:
+                # Deleted after another was put in use: the one in use now is to be opened.
+                if self._catalog.contents() is state.contents:
+                    raise _unusable(error) from error
+
+    def live(self, name: str) -> Attached:
+        """Return the dataset with all that the under storage has, whatever manifest is in use.
+
+        Raises: NotAttached.
+        """
+        state = self._follow()
+        record, listed = _wanted(name, state.contents)
+        if listed is None and not record.manifest_only:
+            return self.find(name)
+        return Attached(record, state.sources[record.name], name)
+
+    def is_current(self, attached: Attached) -> bool:
+        """Say whether a dataset still is as it was."""
+        return self._follow().attached.get(attached.label) is attached
 
     def records(self) -> list[Dataset]:
         """Return the records of all datasets, by name."""
@@ -89,19 +203,70 @@ class Datasets:
     def close(self) -> None:
         """Close every under storage that was opened."""
         with self._lock:
-            attached, self._attached, self._records = self._attached, {}, {}
-        for each in attached.values():
-            each.close()
+            state, self._state = self._state, _State(Contents({}, {}), {}, {})
+        for source in state.sources.values():
+            source.close()
 
-    def _follow(self, records: Mapping[str, Dataset]) -> None:
+    def _make(self, label: str, state: _State) -> Attached:
+        record, listed = _wanted(label, state.contents)
+        manifest: Manifest | None = EmptyManifest() if record.manifest_only else None
+        if listed is not None:
+            manifest = self._files.open(listed)
+        return Attached(record, state.sources[record.name], label, manifest, listed)
+
+    def _follow(self) -> _State:
+        """Return what there is now, with all that has not changed as it was."""
+        contents = self._catalog.contents()
+        state = self._state
+        if contents is state.contents:
+            return state
         with self._lock:
-            before = self._attached
-            now: dict[str, Attached] = {}
-            for name, record in records.items():
-                known = before.get(name)
-                if known is None or known.record != record:
+            before = self._state
+            sources: dict[str, Source] = {}
+            for name, record in contents.datasets.items():
+                known = before.contents.datasets.get(name)
+                if known != record:
                     self._on_new(record)
-                    known = Attached(record, self._schemes)
-                now[name] = known
-            self._attached, self._records = now, records
-        # Storages that fell out are left to their last readers.
+                if known is not None and _has_same_source(known, record):
+                    sources[name] = before.sources[name]
+                else:
+                    sources[name] = Source(record, self._schemes)
+            kept = {
+                label: attached
+                for label, attached in before.attached.items()
+                if _is_unchanged(attached, contents)
+            }
+            self._state = _State(contents, sources, kept)
+            # Storages that fell out are left to their last readers.
+            return self._state
+
+
+def _wanted(label: str, contents: Contents) -> tuple[Dataset, ManifestRecord | None]:
+    """Return a dataset and the manifest that is meant, if any. Raises: NotAttached, ManifestNotFound."""
+    name, mark, version = label.partition(VERSION_MARK)
+    record = contents.datasets.get(name)
+    if record is None:
+        raise not_attached(name, contents.datasets)
+    if not mark:
+        if record.manifest is None:
+            return record, None
+        version = record.manifest
+    return record, find_version(record, contents.manifests.get(record.id, {}), version)
+
+
+def _is_unchanged(attached: Attached, contents: Contents) -> bool:
+    try:
+        return (attached.record, attached.listed) == _wanted(attached.label, contents)
+    except NotAttached:
+        return False
+
+
+def _unusable(error: ConfigError | FileNotFoundError) -> ConfigError:
+    """Make what is raised for a manifest that cannot be opened: not that something is absent."""
+    if isinstance(error, ConfigError):
+        return error
+    return ConfigError(f"{error.filename}: is gone; use another version of the dataset, or make it anew")
+
+
+def _has_same_source(one: Dataset, other: Dataset) -> bool:
+    return (one.id, one.uri, one.options) == (other.id, other.uri, other.options)

@@ -176,6 +176,7 @@ class Fetcher:
 
     def _advance(self, run: Run, kind: Kind) -> None:
         """Fetch of a run what this process leads, up to the first block that another fetches."""
+        path = run.blocks[0].entry.path if run.blocks else ""
         try:
             self._prepare(run.attached)
             while run.blocks and run.awaited is None:
@@ -188,7 +189,7 @@ class Fetcher:
                         if claim is not None:
                             claim.done()
         except Exception as error:  # noqa: BLE001  (whoever brings the run raises it)
-            run.error = error
+            run.error = run.attached.explained(path, error)
 
     def _prepare(self, attached: Attached) -> None:
         """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""

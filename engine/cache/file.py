@@ -46,15 +46,17 @@ class FileSource:
     def check(self) -> None:
         """Look whether the version still is the one that is known, if anything has changed at all.
 
-        Raises: Stale.
+        The version that a manifest lists stays what it is. Raises: Stale.
         """
+        if self._attached.manifest is not None:
+            return
         seen = self._lookup.changes(self._attached)
         if seen == self._seen:
             return
         known = self._lookup.known(self._attached, self.entry.path)
         if known is None or known.version != self.entry.version:
             found = "none" if known is None else known.version
-            raise stale(f"{self._attached.record.name}/{self.entry.path}", self.entry.version, found)
+            raise stale(f"{self._attached.label}/{self.entry.path}", self.entry.version, found)
         self._seen = seen
 
     def block(self, number: int) -> View:

@@ -2,24 +2,30 @@
 
 A dataset's max_age says what fresh is: None, everything once seen; 0, nothing; else seconds. Answers are
 remembered, failures never; that there is no such object is remembered for the dataset's negative_ttl.
+
+Where a manifest is shown it alone answers: it is always fresh, nobody is asked, and what it does not list is
+not there.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from forebay.cache.datasets import Attached
 from forebay.cache.paths import block_key
 from forebay.cache.status import SyncReport
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import NotFound, not_found
-from forebay.meta import Dataset, Entries, Entry, Seen
+from forebay.meta import Entries, Entry, Manifest, Seen
 from forebay.ufs import ObjectInfo
 
 if TYPE_CHECKING:
     from forebay.meta import Recent
+
+_T = TypeVar("_T")
 
 
 # No answer is kept for longer: 146 years.
@@ -35,38 +41,70 @@ class Lookup:
         clock: Clock,
         recent: Recent,
         block_bytes: int,
+        is_current: Callable[[Attached], bool],
         on_stale: Callable[[], None],
     ) -> None:
-        """Use these; on_stale is called when versions have become stale, whose blocks are to go."""
+        """Use these; is_current says whether a dataset still is as it was.
+
+        on_stale is called when versions have become stale, whose blocks are to go.
+        """
         self._entries: Final = entries
         self._clock: Final = clock
         self._recent: Final = recent
         self._block_bytes: Final = block_bytes
+        self._is_current: Final = is_current
         self._on_stale: Final = on_stale
         # What is kept for a time is kept by the machine's own clock.
         self._keeps_for_a_time: Final = isinstance(clock, BootClock)
 
     def known(self, attached: Attached, path: str) -> Entry | None:
-        """Return what the entries say of an object, fresh or not."""
-        return self._entries.get(attached.record.id, path)
+        """Return what is known of an object, fresh or not."""
+        if attached.manifest is None:
+            return self._entries.get(attached.record.id, path)
+        entry = attached.manifest.find(path)
+        return None if entry is None or entry.is_dir else entry
 
     def look(self, attached: Attached, path: str) -> Seen:
-        """Return what the entries say of an object, fresh or not, with the number of changes for ``keep``."""
-        return self._entries.seen(attached.record.id, path)
+        """Return what is known of an object, fresh or not, with the number of changes for ``keep``.
 
-    def is_fresh(self, dataset: Dataset, checked_ns: int) -> bool:
-        """Say whether what was checked then still holds by the dataset's max_age."""
-        return dataset.max_age is None or self._is_within(dataset.max_age, checked_ns)
+        Raises: NotFound, IsADirectoryError (by the manifest).
+        """
+        if attached.manifest is None:
+            return self._entries.seen(attached.record.id, path)
+        seen = self._look_in(attached, attached.manifest, path)
+        if seen.entry is not None:
+            refuse_directory(attached, seen.entry)
+        return seen
+
+    def is_fresh(self, attached: Attached, checked_ns: int) -> bool:
+        """Say whether what was checked then still holds: always in a manifest, else by the max_age."""
+        dataset = attached.record
+        return (
+            attached.manifest is not None
+            or dataset.max_age is None
+            or self._is_within(dataset.max_age, checked_ns)
+        )
 
     def stat(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory. Raises: as UnderStorage.stat."""
-        entry, changes = self._entries.seen(attached.record.id, path, directories=True)
+        if attached.manifest is None:
+            entry, changes = self._entries.seen(attached.record.id, path, directories=True)
+        else:
+            entry, changes = self._look_in(attached, attached.manifest, path)
         if entry is None:
             self.raise_if_absent(attached, path)
-        if entry is None or not self.is_fresh(attached.record, entry.checked_ns):
+        if entry is None or not self.is_fresh(attached, entry.checked_ns):
             entry = self.ask(attached, path)
         self.keep(attached, entry, changes)
         return entry
+
+    def _look_in(self, attached: Attached, manifest: Manifest, path: str) -> Seen:
+        # The number first: by a switch after it the entry is not found again (see Entries.announcing).
+        changes = self._entries.changes(attached.record.id)
+        entry = manifest.find(path)
+        if entry is None:
+            raise attached.not_listed(path)
+        return Seen(entry, changes)
 
     def keep(self, attached: Attached, entry: Entry, changes: int) -> None:
         """Let this process find an entry that is fresh without a look-up, until something changes.
@@ -74,18 +112,22 @@ class Lookup:
         With it goes the key of an object's only block.
         """
         dataset = attached.record
-        if dataset.max_age == 0 or not entry.path:
+        max_age = None if attached.manifest is not None else dataset.max_age
+        if max_age == 0 or not entry.path:
             return
         max_age_ns = -1
-        if dataset.max_age is not None:
+        if max_age is not None:
             if not self._keeps_for_a_time:
                 return
-            max_age_ns = int(min(dataset.max_age * NS_PER_S, _MAX_AGE_NS))
+            max_age_ns = int(min(max_age * NS_PER_S, _MAX_AGE_NS))
+        # Another manifest may have been put in use after the dataset was looked up, and before the number.
+        if not self._is_current(attached):
+            return
         is_one_block = not entry.is_dir and 0 < entry.size <= self._block_bytes
         key = block_key(dataset.id, entry.path, entry.version, 0, self._block_bytes) if is_one_block else None
         counter = self._entries.counter(dataset.id)
         self._recent.put(
-            f"{dataset.name}/{entry.path}", entry, counter, changes, max_age_ns=max_age_ns, key=key
+            f"{attached.label}/{entry.path}", entry, counter, changes, max_age_ns=max_age_ns, key=key
         )
 
     def ask(self, attached: Attached, path: str) -> Entry:
@@ -104,10 +146,11 @@ class Lookup:
     def learn(self, attached: Attached, path: str) -> None:
         """Ask about an object that turned out to be another or gone, so that opening it anew helps.
 
-        Whatever comes of it: whoever calls this has an exception to raise.
+        Whatever comes of it: whoever calls this has an exception to raise. A manifest learns nothing.
         """
-        with suppress(OSError):
-            self.ask(attached, path)
+        if attached.manifest is None:
+            with suppress(OSError):
+                self.ask(attached, path)
 
     def remember(self, attached: Attached, entry: Entry) -> None:
         """Keep what the under storage said of an object; the dataset itself has no entry."""
@@ -115,8 +158,8 @@ class Lookup:
             self._on_stale()
 
     def forget(self, attached: Attached, path: str) -> None:
-        """Drop what is known of an object, because it turned out to be wrong."""
-        if self._entries.forget(attached.record.id, path):
+        """Drop what is known of an object, because it turned out to be wrong; a manifest forgets nothing."""
+        if attached.manifest is None and self._entries.forget(attached.record.id, path):
             self._on_stale()
 
     def note_absent(self, attached: Attached, path: str, asked_ns: int) -> None:
@@ -134,6 +177,8 @@ class Lookup:
 
     def children(self, attached: Attached, directory: str) -> list[Entry]:
         """List a directory, in the order of names. Raises: as UnderStorage.list."""
+        if attached.manifest is not None:
+            return _listed(attached, directory, attached.manifest.children(directory))
         listed_ns, children = self._entries.listing(attached.record.id, directory)
         if not self._is_listing_fresh(attached, listed_ns):
             children = self.relist(attached, directory)
@@ -141,6 +186,8 @@ class Lookup:
 
     def names(self, attached: Attached, directory: str) -> list[str]:
         """Return the names in a directory, each once and in order. Raises: as UnderStorage.list."""
+        if attached.manifest is not None:
+            return _listed(attached, directory, attached.manifest.names(directory))
         listed_ns, names = self._entries.names(attached.record.id, directory)
         if self._is_listing_fresh(attached, listed_ns):
             return names
@@ -232,7 +279,7 @@ class Lookup:
         )
 
     def _is_listing_fresh(self, attached: Attached, listed_ns: int | None) -> bool:
-        return listed_ns is not None and self.is_fresh(attached.record, listed_ns)
+        return listed_ns is not None and self.is_fresh(attached, listed_ns)
 
     def raise_if_absent(self, attached: Attached, path: str) -> None:
         """Raise NotFound if the under storage said so within the dataset's negative_ttl."""
@@ -246,6 +293,19 @@ class Lookup:
         age_ns = self._clock.boot_ns() - checked_ns
         # A check in the future was made by a clock that is not ours, such as another time namespace's.
         return age_s > 0 and 0 <= age_ns <= age_s * NS_PER_S
+
+
+def refuse_directory(attached: Attached, entry: Entry) -> None:
+    """Raise IsADirectoryError if the entry is no object."""
+    if entry.is_dir:
+        raise IsADirectoryError(errno.EISDIR, "is a directory", f"{attached.label}/{entry.path}")
+
+
+def _listed(attached: Attached, directory: str, found: list[_T] | None) -> list[_T]:
+    """Return what a manifest lists in a directory. Raises: NotFound."""
+    if found is None:
+        raise attached.not_listed(directory)
+    return found
 
 
 def as_entry(info: ObjectInfo, asked_ns: int) -> Entry:

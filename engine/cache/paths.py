@@ -10,7 +10,7 @@ from typing import Final
 from forebay.errors import ConfigError
 
 _BAD_PART: Final = re.compile(r"(?:^|/)(\.{0,2})(?:/|\Z)")
-_DATASET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KEY_HEAD: Final = struct.Struct(">I")
 _KEY_TAIL: Final = struct.Struct(">BQ")
 # The number that stands for all blocks: no object has so many.
@@ -22,8 +22,8 @@ _KEY_HEAD_BYTES_MAX: Final = 4_000
 def split_path(path: str) -> tuple[str, str]:
     """Split ``dataset/rest/of/path`` into the dataset's name and the path in it, "" for the dataset itself.
 
-    One slash at the end is allowed. Raises: TypeError; ValueError (empty, absolute, NUL, or a part that is
-    empty, ``.`` or ``..``).
+    For a version of the dataset the name is ``name@version``. One slash at the end is allowed. Raises:
+    TypeError; ValueError (empty, absolute, NUL, or a part that is empty, ``.`` or ``..``).
     """
     if not isinstance(path, str):
         raise TypeError(f"a path is text, not {type(path).__name__}")
@@ -54,10 +54,18 @@ def _check_encodable(path: str) -> None:
 
 def check_dataset_name(name: object) -> None:
     """Hold a dataset's name to what every frontend can show. Raises: ConfigError."""
-    if not isinstance(name, str) or not _DATASET_NAME.fullmatch(name):
+    _check_name("dataset name", name)
+
+
+def check_version_name(name: object) -> None:
+    """Hold the name of a manifest to what every frontend can show. Raises: ConfigError."""
+    _check_name("manifest", name)
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"dataset name {name!r}: use 1 to 128 letters, digits, '.', '_' and '-', "
-            "the first a letter or a digit"
+            f"{what} {name!r}: use 1 to 128 letters, digits, '.', '_' and '-', the first a letter or a digit"
         )
 
 

@@ -7,7 +7,6 @@ the read begins anew, once, with the new version: bytes of two versions are neve
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from forebay.cache.ahead import Readahead
 from forebay.cache.blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher, FirstTouch
-from forebay.cache.lookup import Lookup
+from forebay.cache.lookup import Lookup, refuse_directory
 from forebay.cache.pool import Kind
 from forebay.cache.whole import WholeFiles
 from forebay.errors import NotFound, Stale
@@ -108,7 +107,7 @@ class Reader:
         Raises: as UnderStorage.stat; IsADirectoryError.
         """
         entry = self._lookup.stat(attached, path)
-        _refuse_directory(attached, entry)
+        refuse_directory(attached, entry)
         return entry
 
     def views(self, attached: Attached, entry: Entry) -> Iterator[View]:
@@ -142,9 +141,14 @@ class Reader:
         """Look up all, asking for what is not known side by side, and prepare their reads."""
         asked: dict[int, Future[tuple[FirstTouch, int]]] = {}
         touches: dict[int, FirstTouch] = {}
+        failed: dict[int, OSError] = {}
         for position, (attached, path, known) in enumerate(wanted):
-            entry, changes = (known.entry, 0) if known else self._lookup.look(attached, path)
-            if entry is None or not (known or self._lookup.is_fresh(attached.record, entry.checked_ns)):
+            try:
+                entry, changes = (known.entry, 0) if known else self._lookup.look(attached, path)
+            except OSError as error:
+                failed[position] = error
+                continue
+            if entry is None or not (known or self._lookup.is_fresh(attached, entry.checked_ns)):
                 ask = partial(self._touch, attached, path, 0, self._max_read_bytes)
                 asked[position] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
                 continue
@@ -155,6 +159,8 @@ class Reader:
         prepared: list[_Pending | View | Exception] = []
         for position, (attached, _, _) in enumerate(wanted):
             try:
+                if position in failed:
+                    raise failed[position]
                 if position in asked:
                     touches[position], changes = asked[position].result()
                     self._lookup.keep(attached, touches[position].entry, changes)
@@ -170,6 +176,8 @@ class Reader:
         try:
             return _settle(prepared)
         except Stale:
+            if attached.manifest is not None:
+                raise
             return self.read(attached, path, 0, None)
         except NotFound:
             self._lookup.forget(attached, path)
@@ -191,6 +199,8 @@ class Reader:
             try:
                 return use(touch)
             except Stale:
+                if attached.manifest is not None:
+                    raise
                 self._fetcher.store.count("misses_changed")
                 return use(FirstTouch(self._ask(attached, path)))
         except NotFound:
@@ -213,7 +223,7 @@ class Reader:
             except NotFound:
                 self._lookup.note_absent(attached, path, asked_ns)
                 raise
-        if not self._lookup.is_fresh(attached.record, entry.checked_ns):
+        if not self._lookup.is_fresh(attached, entry.checked_ns):
             known, entry = entry, self._ask(attached, path)
             if entry.version != known.version:
                 self._fetcher.store.count("misses_changed")
@@ -221,7 +231,7 @@ class Reader:
 
     def _ask(self, attached: Attached, path: str) -> Entry:
         entry = self._lookup.ask(attached, path)
-        _refuse_directory(attached, entry)
+        refuse_directory(attached, entry)
         return entry
 
     def _read_version(
@@ -292,7 +302,7 @@ class Reader:
             return whole
         if end - offset > self._max_read_bytes:
             raise ValueError(
-                f"{attached.record.name}/{touch.entry.path}: {end - offset} bytes in one read are more than "
+                f"{attached.label}/{touch.entry.path}: {end - offset} bytes in one read are more than "
                 f"max_read_bytes ({self._max_read_bytes}); read parts of it, or use open, views or readinto"
             )
         buffer = memoryview(bytearray(end - offset))
@@ -352,12 +362,6 @@ def _settle(prepared: _Pending | View) -> View:
 def _part(view: View, start: int, end: int) -> View:
     """Return part of a view; it keeps the view, and with it the lease, for as long as it lives itself."""
     return view if end - start == len(view) else private_view(view[start:end])
-
-
-def _refuse_directory(attached: Attached, entry: Entry) -> None:
-    if entry.is_dir:
-        name = f"{attached.record.name}/{entry.path}"
-        raise IsADirectoryError(errno.EISDIR, "is a directory", name)
 
 
 def _check_range(offset: int, length: int | None) -> None:

@@ -1,14 +1,17 @@
 """Blocks of versions that are no more: reclaimed in the background, and whenever somebody frees a file.
 
 The entries keep a list of stale versions, written by the very transaction that noted the new one, so that
-nothing is lost when a process dies in between: whoever opens the cache next goes on with it.
+nothing is lost when a process dies in between: whoever opens the cache next goes on with it. Versions that a
+manifest lists are not reclaimed: they are what it is for.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from forebay.cache.manifests.listed import Listed
 from forebay.cache.paths import block_key, whole_key
 from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import Closed, StoreBusy
@@ -23,11 +26,14 @@ _BATCH: Final = 256
 class Reclaimer:
     """Drops blocks, for one process. Threads: any."""
 
-    def __init__(self, store: BlockStore, entries: Entries, pool: FetchPool) -> None:
+    def __init__(
+        self, store: BlockStore, entries: Entries, pool: FetchPool, make_listed: Callable[[], Listed]
+    ) -> None:
         """Use these; in a store that is read only there is nothing to reclaim."""
         self._store: Final = store
         self._entries: Final = entries
         self._pool: Final = pool
+        self._make_listed: Final = make_listed
         self._lock: Final = threading.Lock()
         self._is_due = False
 
@@ -60,8 +66,11 @@ class Reclaimer:
             self._is_due = False
         try:
             while stale := self._entries.stale(_BATCH):
+                listed = self._make_listed()
                 for each in stale:
-                    self.drop(each.dataset_id, each.path, each.version, each.size)
+                    # When such a manifest is deleted, its blocks go with it.
+                    if not listed.has(each.dataset_id, each.path, each.version):
+                        self.drop(each.dataset_id, each.path, each.version, each.size)
                 self._entries.reclaimed(stale)
                 if len(stale) < _BATCH:
                     return

@@ -17,8 +17,11 @@ from forebay.cache.loads.jobs import Jobs
 from forebay.cache.loads.load import Loads
 from forebay.cache.loads.run import LoadParts
 from forebay.cache.lookup import Lookup
+from forebay.cache.manifests.listed import Listed
+from forebay.cache.manifests.manage import Manifests
+from forebay.cache.manifests.retire import Retirement
 from forebay.cache.paths import split_path
-from forebay.cache.pool import FetchLimits, FetchPool
+from forebay.cache.pool import FetchLimits, FetchPool, Kind
 from forebay.cache.read import Reader
 from forebay.cache.reclaim import Reclaimer
 from forebay.cache.tree import Tree
@@ -61,24 +64,36 @@ class Runtime:
                 Metadata(parts.folder, shared_group=group, read_only=read_only)
             )
             self.demand: Final = Demand(parts.folder, shared_group=group, read_only=read_only)
+            metadata = self.metadata
             self.datasets: Final = Datasets(
-                self.metadata.catalog, parts.schemes, partial(_set_retention, parts)
+                metadata.catalog, metadata.manifests, parts.schemes, partial(_set_retention, parts)
             )
             opened.callback(self.datasets.close)
             self.pool: Final = FetchPool(parts.limits)
             opened.callback(self.pool.close)
-            entries = self.metadata.entries
-            self.reclaimer: Final = Reclaimer(store, entries, self.pool)
+            entries = metadata.entries
+            make_listed = partial(Listed, metadata.versions, metadata.manifests)
+            self.reclaimer: Final = Reclaimer(store, entries, self.pool, make_listed)
             self.lookup: Final = Lookup(
-                entries, parts.clock, parts.recent, store.block_bytes, self.reclaimer.schedule
+                entries,
+                parts.clock,
+                parts.recent,
+                store.block_bytes,
+                self.datasets.is_current,
+                self.reclaimer.schedule,
             )
             self.fetcher: Final = Fetcher(store, parts.remote, self.lookup, self.pool, self.demand)
             self.whole: Final = WholeFiles(self.fetcher)
             self.reader: Final = Reader(self.lookup, self.fetcher, self.whole, parts.max_read_bytes)
             self.tree: Final = Tree(store, entries, self.lookup, self.reclaimer)
+            self.retirement: Final = Retirement(
+                store, entries, metadata.versions, metadata.manifests, self.reclaimer
+            )
+            self.manifests: Final = Manifests(metadata.versions, metadata.manifests, self.retirement)
             self.loads: Final = self._make_loads()
             opened.callback(self.loads.close)
-            self.reclaimer.begin()
+            if not read_only:
+                self._mend()
             self._opened: Final = opened.pop_all()
 
     def locate(self, path: str) -> tuple[Attached, str]:
@@ -93,11 +108,24 @@ class Runtime:
         """Return what an open file reads one version of an object from."""
         return FileSource(attached, entry, self.reader, self.fetcher, self.lookup)
 
+    def _mend(self) -> None:
+        """Go on with what processes that were killed have left."""
+        self.reclaimer.begin()
+        for dataset in self.datasets.records():
+            self.metadata.entries.settle(dataset.id)
+        if self.retirement.is_due:
+            self.pool.submit(Kind.READAHEAD, 0, self.retirement.run)
+
     def _make_loads(self) -> Loads:
         parts, catalog = self.parts, self.metadata.catalog
         jobs = Jobs(catalog, Path(parts.folder, "jobs"), parts.shared_group)
         load_parts = LoadParts(
-            self.datasets, self.metadata.entries, self.lookup, self.fetcher, self.demand.is_active
+            self.datasets,
+            self.metadata.entries,
+            self.lookup,
+            self.fetcher,
+            self.manifests,
+            self.demand.is_active,
         )
         return Loads(load_parts, jobs, parts.schemes)
 

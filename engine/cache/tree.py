@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from forebay.cache.datasets import Attached
 from forebay.cache.lookup import Lookup
+from forebay.cache.manifests.compare import compare
 from forebay.cache.reclaim import Reclaimer
 from forebay.cache.status import FileStatus, SyncReport, status_of
 from forebay.errors import NotFound
@@ -27,6 +28,12 @@ class Tree:
         self._lookup: Final = lookup
         self._reclaimer: Final = reclaimer
 
+    def status(self, attached: Attached, path: str) -> FileStatus:
+        """Describe an object or a directory, the dataset itself for "". Raises: as UnderStorage.stat."""
+        if not path:
+            return FileStatus(attached.label, 0, 0, "", is_dir=True)
+        return status_of(attached.label, self._lookup.stat(attached, path))
+
     def names(self, attached: Attached, path: str) -> list[str]:
         """Return the names in a directory, in order. Raises: as ``statuses``."""
         try:
@@ -45,14 +52,14 @@ class Tree:
         except NotFound:
             self._raise_if_object(attached, path)
             raise
-        return [status_of(attached.record.name, entry) for entry in children]
+        return [status_of(attached.label, entry) for entry in children]
 
     def walk(self, attached: Attached, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield directory, names of directories in it and of objects, and go on into those that are left.
 
         Raises: as ``statuses``.
         """
-        name = attached.record.name
+        name = attached.label
         waiting = [path]
         while waiting:
             directory = waiting.pop()
@@ -64,15 +71,27 @@ class Tree:
             waiting += [f"{directory}/{each}" if directory else each for each in reversed(below)]
 
     def sync(self, attached: Attached, path: str) -> SyncReport:
-        """Ask for everything below the path now. Raises: as UnderStorage.stat and list."""
+        """Ask for everything below the path now; for a manifest, tell how the source differs from it.
+
+        Raises: as UnderStorage.stat and list.
+        """
+        if attached.manifest is not None:
+            return compare(attached, attached.manifest, path)
         return self._lookup.sync(attached, path)
 
     def free(self, attached: Attached, path: str, *, data: bool, metadata: bool) -> None:
         """Drop cached bytes, and entries, of all that is known at or below the path.
 
-        Raises: StoreBusy, OSError (EBUSY): somebody is writing there; PermissionError.
+        Of a version of a dataset only bytes, those that it lists. Raises: StoreBusy, OSError (EBUSY):
+        somebody is writing there; PermissionError.
         """
         dataset_id = attached.record.id
+        if data and attached.manifest is not None and (path or attached.is_version):
+            for page in attached.manifest.pages(path):
+                for listed in page:
+                    self._free(dataset_id, listed, data=True, metadata=False)
+        if attached.is_version:
+            return
         if not path:
             if data:
                 self._store.free_dataset(dataset_id)
@@ -105,5 +124,5 @@ class Tree:
 
     def _raise_if_object(self, attached: Attached, path: str) -> None:
         if path and not self._lookup.stat(attached, path).is_dir:
-            name = f"{attached.record.name}/{path}"
+            name = f"{attached.label}/{path}"
             raise NotADirectoryError(errno.ENOTDIR, "is an object, not a directory", name) from None

@@ -10,9 +10,12 @@ import pytest
 
 from forebay.cache import Cache
 from forebay.config import KIB, MIB, Tier
+from forebay.testing.clock import ManualClock
+from forebay.testing.faulty import FaultyStorage
 from forebay.testing.s3 import S3Server
 from tests.integration._cli import Cli
 from tests.integration._sites import OpenCache
+from tests.integration._trees import TREE
 
 
 @pytest.fixture
@@ -29,6 +32,21 @@ def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
     yield open_one
     for cache in opened:
         cache.close()
+
+
+@pytest.fixture
+def storage() -> FaultyStorage:
+    """An under storage in memory with a small tree in it."""
+    return FaultyStorage(TREE)
+
+
+@pytest.fixture
+def cache(open_cache: OpenCache, storage: FaultyStorage) -> Cache:
+    """A cache with that storage attached as ``d``, to be checked at every use, and nothing asked since."""
+    cache = open_cache(schemes=storage.schemes(), clock=ManualClock())
+    cache.attach("d", "faulty://x", max_age=0)
+    storage.calls.clear()
+    return cache
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from forebay.cache.blocks import JOIN_BYTES_MAX, PART_BYTES, Gather, Prefetch, Run, blocks_of, runs_of
-from forebay.cache.datasets import Attached
+from forebay.cache.datasets import Attached, Source
 from forebay.config import KIB, MIB
 from forebay.meta import Dataset, Entry
 
-ATTACHED = Attached(Dataset("d", "file:///", 7), {})
+RECORD = Dataset("d", "file:///", 7)
+ATTACHED = Attached(RECORD, Source(RECORD, {}), "d")
 
 
 def runs(size: int, block_bytes: int, *hits: int) -> list[Run]:

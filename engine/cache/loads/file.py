@@ -136,11 +136,13 @@ class FileLoader:
         stop: threading.Event,
         turn: Turn,
         verifier: BlockStore | None,
+        on_cached: Callable[[Entry], None] | None,
         on_problem: Callable[[FileResult], None],
     ) -> None:
         """Use these; verifier is a store of the same blocks that checks every one that it reads.
 
-        on_problem is called with each file that is not cached in the end, by any thread.
+        on_cached is called with each object that is as it was asked for, on_problem with each file that is
+        not cached in the end, by any thread.
         """
         self._attached: Final = attached
         self._request: Final = request
@@ -151,6 +153,7 @@ class FileLoader:
         self._stop: Final = stop
         self._turn: Final = turn
         self._verifier: Final = verifier
+        self._on_cached: Final = on_cached
         self._on_problem: Final = on_problem
         self._full: Final = FullGuard()
 
@@ -196,7 +199,8 @@ class FileLoader:
 
     def failed(self, item: LoadItem, error: OSError) -> LoadItem | None:
         """Settle a file that could not be read, or return it for one more try with its new version."""
-        if isinstance(error, Stale) and item.tries + 1 < _VERSIONS_TRIED_MAX:
+        is_fixed = self._attached.manifest is not None
+        if isinstance(error, Stale) and item.tries + 1 < _VERSIONS_TRIED_MAX and not is_fixed:
             try:
                 return replace(item, entry=self._ask(item.path), tries=item.tries + 1)
             except OSError as now:
@@ -217,13 +221,15 @@ class FileLoader:
             error = self._verify(item.entry, self._verifier, permitted=permitted)
             outcome = outcome if error is None else "failed"
         self._meter.settled(outcome, 0 if self._request.metadata_only else size)
+        if error is None and self._on_cached is not None and item.entry is not None:
+            self._on_cached(item.entry)
         if error is not None:
-            name = f"{self._attached.record.name}/{item.path}"
+            name = f"{self._attached.label}/{item.path}"
             self._on_problem(FileResult(name, outcome, size, item.line, error))
 
     def look_again(self, item: LoadItem, told: Container[str]) -> None:
         """Count and tell of a file that was cached and no longer is, unless it was told of already."""
-        name = f"{self._attached.record.name}/{item.path}"
+        name = f"{self._attached.label}/{item.path}"
         entry = item.entry or self._lookup.known(self._attached, item.path)
         if entry is None or name in told:
             return
@@ -298,8 +304,8 @@ class FileLoader:
 
     def _resolve(self, path: str) -> tuple[Entry, FirstTouch | None]:
         """Return what a listed name is, from the entries if they are fresh, and what came with the answer."""
-        known = self._lookup.known(self._attached, path)
-        if known is not None and self._lookup.is_fresh(self._attached.record, known.checked_ns):
+        known, _ = self._lookup.look(self._attached, path)
+        if known is not None and self._lookup.is_fresh(self._attached, known.checked_ns):
             return known, None
         if known is not None or self._request.metadata_only or self._request.dry_run or self._full.is_full:
             return self._ask(path), None
@@ -317,7 +323,7 @@ class FileLoader:
         else:
             entry = self._lookup.ask(self._attached, path)
         if entry.is_dir:
-            raise IsADirectoryError(errno.EISDIR, "is a directory", f"{self._attached.record.name}/{path}")
+            raise IsADirectoryError(errno.EISDIR, "is a directory", f"{self._attached.label}/{path}")
         return entry
 
     def missing(self, entry: Entry, offset: int, end: int) -> list[Block]:

@@ -71,11 +71,11 @@ def _from_program(number: int, name: object) -> ListedName:
 
 
 def _checked(number: int, name: str) -> ListedName:
-    error = _fault_of(name)
+    error = fault_of(name)
     return ListedName(number, name) if error is None else ListedName(number, _shown(name), error)
 
 
-def _fault_of(name: str) -> str | None:
+def fault_of(name: str) -> str | None:
     """Say what keeps a name from being the path of an object below what is loaded, None if nothing does."""
     if name.startswith("/"):
         return "is absolute; names are relative to what is loaded"

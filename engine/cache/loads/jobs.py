@@ -30,7 +30,8 @@ _NAMELESS_FOLDER_S: Final = 86_400.0
 class LoadRequest:
     """What is to be loaded: target is a dataset or a path in one; with listed, only what a file list names.
 
-    rate_limit is bytes a second.
+    rate_limit is bytes a second. manifest is the version that is made of it, and with use_manifest put in
+    use; order the one whose order of access the names are listed in.
     """
 
     target: str
@@ -40,6 +41,9 @@ class LoadRequest:
     dry_run: bool = False
     verify: bool = False
     rate_limit: int | None = None
+    manifest: str | None = None
+    use_manifest: bool = False
+    order: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,18 @@ class Jobs:
         for path in self._folder.iterdir():
             if path.name not in named and _age_s(path) > _NAMELESS_FOLDER_S:
                 self.folder(path.name).remove()
+
+
+def source_text(request: LoadRequest) -> str:
+    """Say in words what a load goes through."""
+    parts = [request.target]
+    if request.glob is not None:
+        parts.append(f"glob {request.glob}")
+    if request.order is not None:
+        parts.append(f"in the order of {request.order}")
+    elif request.listed:
+        parts.append("a file list")
+    return ", ".join(parts)
 
 
 def _age_s(path: Path) -> float:

@@ -18,7 +18,7 @@ from forebay.cache.loads.spool import JobFolder, json_line
 from forebay.cache.lookup import Lookup, as_entry
 from forebay.clock import boot_id
 from forebay.errors import NotFound
-from forebay.meta import Entries, Entry
+from forebay.meta import Entries, Entry, Manifest
 from forebay.ufs import ObjectInfo
 
 _PREFIX_WORKERS: Final = 8
@@ -71,9 +71,7 @@ class Lister:
             self._finish_directories(self._entries, is_stopped)
 
     def _matching(self, entries: list[Entry]) -> list[Entry]:
-        if self._glob is None:
-            return entries
-        return [entry for entry in entries if self._matches(self._glob, entry.path)]
+        return _matching(self._path, self._glob, entries)
 
     def _finish_directories(self, entries: Entries, is_stopped: Callable[[], bool]) -> None:
         """Note every directory that was seen as listed: all that is in it has been remembered."""
@@ -111,8 +109,33 @@ class Lister:
         below = self._glob.root if self._glob else ""
         return "/".join(part for part in (self._path, below) if part)
 
-    def _matches(self, glob: Glob, path: str) -> bool:
-        return path != self._path and glob.matches(path[len(self._path) + 1 :] if self._path else path)
+
+class ManifestPages:
+    """What a manifest lists at or below a path, as a lister would show it; nobody is asked."""
+
+    def __init__(self, attached: Attached, manifest: Manifest, path: str, glob: Glob | None) -> None:
+        """Go through this manifest. Raises: NotFound (it does not list the path)."""
+        if path and manifest.find(path) is None:
+            raise attached.not_listed(path)
+        self._attached: Final = attached
+        self._manifest: Final = manifest
+        self._path: Final = path
+        self._glob: Final = glob
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many objects match, and their bytes."""
+        listed = self._attached.listed
+        if listed is not None and not self._path and self._glob is None:
+            return listed.objects, listed.bytes
+        files = size_bytes = 0
+        for page in self.pages():
+            files += len(page)
+            size_bytes += sum(entry.size for entry in page)
+        return files, size_bytes
+
+    def pages(self) -> Iterator[list[Entry]]:
+        """Yield what matches, page by page; may be empty pages."""
+        return (_matching(self._path, self._glob, page) for page in self._manifest.pages(self._path))
 
 
 class _Directories:
@@ -230,6 +253,14 @@ class Listing:
         """Wait for the thread, which a stopped run ends soon."""
         if self._thread is not None:
             self._thread.join()
+
+
+def _matching(root: str, glob: Glob | None, entries: list[Entry]) -> list[Entry]:
+    """Return the objects below a path that match a pattern relative to it; all if there is none."""
+    if glob is None:
+        return entries
+    skipped = len(root) + 1 if root else 0
+    return [entry for entry in entries if entry.path != root and glob.matches(entry.path[skipped:])]
 
 
 def _row(entry: Entry) -> list[Any]:

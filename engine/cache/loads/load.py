@@ -165,10 +165,15 @@ class Loads:
         Raises: ValueError, TypeError (target, files, glob); NotAttached; OSError (the list cannot be read);
         PermissionError (a cache opened to be read only).
         """
-        dataset, _ = split_path(request.target)
+        dataset, path = split_path(request.target)
         attached = self._parts.datasets.find(dataset)
         if self._parts.fetcher.store.read_only and not request.dry_run:
             raise PermissionError("the cache is open to be read only; nothing can be loaded into it")
+        if request.manifest is not None:
+            self._parts.manifests.check_new(attached.record, request.manifest)
+        if request.order is not None:
+            order = self._parts.manifests.order(attached.record.name, request.order)
+            files = names_below(path, order)
         record = JobRecord(new_job_id(), request, attached.record.id, time.time())
         folder = _temporary_folder(record.id) if request.dry_run else self._jobs.folder(record.id)
         folder.make()
@@ -309,17 +314,40 @@ def load_request(
     target: str,
     *,
     glob: str | None,
-    metadata_only: bool,
-    dry_run: bool,
-    verify: bool,
-    rate_limit: int | str | None,
+    metadata_only: bool = False,
+    dry_run: bool = False,
+    verify: bool = False,
+    rate_limit: int | str | None = None,
+    manifest: str | None = None,
+    use_manifest: bool = False,
+    order: str | None = None,
 ) -> LoadRequest:
     """Check what a caller asks for. Raises: ValueError, ConfigError."""
     split_path(target)
+    if manifest is not None and dry_run:
+        raise ValueError("manifest: a dry run makes none")
     rate = None if rate_limit is None else parse_bytes(rate_limit, "rate_limit")
     if rate == 0:
         raise ConfigError("rate_limit: 0 would never end; leave it out for no limit")
-    return LoadRequest(target.removesuffix("/"), glob, False, metadata_only, dry_run, verify, rate)
+    return LoadRequest(
+        target.removesuffix("/"),
+        glob,
+        metadata_only=metadata_only,
+        dry_run=dry_run,
+        verify=verify,
+        rate_limit=rate,
+        manifest=manifest,
+        use_manifest=use_manifest,
+        order=order,
+    )
+
+
+def names_below(path: str, order: Iterable[str]) -> Iterator[str]:
+    """Yield what lies below a path of a dataset, relative to it, as a file list has it."""
+    if not path:
+        yield from order
+        return
+    yield from (name[len(path) + 1 :] for name in order if name.startswith(f"{path}/"))
 
 
 def _spool_names(folder: JobFolder, names: Iterable[ListedName], glob: Glob | None) -> int:

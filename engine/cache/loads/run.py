@@ -18,25 +18,27 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
-from forebay.cache.datasets import Attached, Datasets
+from forebay.cache.datasets import VERSION_MARK, Attached, Datasets
 from forebay.cache.fetch import Fetcher
 from forebay.cache.loads.feed import Feeder
 from forebay.cache.loads.file import FileLoader, FileResult, LoadItem, LoadStopped, words_of
 from forebay.cache.loads.glob import Glob
-from forebay.cache.loads.jobs import JobRecord
-from forebay.cache.loads.listing import Lister, Listing
+from forebay.cache.loads.jobs import JobRecord, source_text
+from forebay.cache.loads.listing import Lister, Listing, ManifestPages
 from forebay.cache.loads.progress import LoadState, Meter, Progress
 from forebay.cache.loads.spool import JobFolder, json_line
 from forebay.cache.loads.throttle import Turn
 from forebay.cache.lookup import Lookup
+from forebay.cache.manifests.collect import Collector
+from forebay.cache.manifests.manage import Manifests
 from forebay.cache.paths import split_path
 from forebay.errors import NotAttached
-from forebay.meta import Entries, HeldLock
+from forebay.meta import Entries, Entry, HeldLock
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
@@ -54,6 +56,7 @@ class LoadParts:
     entries: Entries
     lookup: Lookup
     fetcher: Fetcher
+    manifests: Manifests
     readers_wait: Callable[[], bool]
 
 
@@ -162,6 +165,9 @@ class LoadRun:
     def _work(self) -> tuple[LoadState, str]:
         attached, path = self._attached()
         with ExitStack() as stack:
+            collector = self._collector(attached)
+            if collector is not None:
+                stack.enter_context(collector)
             failures = stack.enter_context(self._folder.create("failures"))
             verifier = stack.enter_context(self._open_verifier()) if self._request.verify else None
             loader = FileLoader(
@@ -173,19 +179,38 @@ class LoadRun:
                 stop=self._stop,
                 turn=Turn(self._request.rate_limit, self._parts.readers_wait),
                 verifier=verifier,
+                on_cached=None if collector is None else collector.add,
                 on_problem=lambda result: self._note(result, failures),
             )
             if self._request.listed:
                 self._meter.set_totals(self._record.files_listed, None)
                 self._load_pages(lambda: self._listed_pages(path), loader)
             else:
-                self._list_and_load(attached, path, loader)
-        return self._verdict()
+                self._list_and_load(attached, path, loader, collector)
+            state, reason = self._verdict()
+            if collector is not None and state == "done":
+                collector.publish(use=self._request.use_manifest)
+        return state, reason
+
+    def _collector(self, attached: Attached) -> Collector | None:
+        """Begin the manifest, if one is asked for and no earlier run of this job came so far.
+
+        Raises: ConfigError (somebody else made one of that version).
+        """
+        version, manifests, dataset = self._request.manifest, self._parts.manifests, attached.record
+        if version is None or manifests.made_by(dataset, version, self._record.id):
+            return None
+        source = source_text(self._request)
+        return Collector(manifests.build(dataset, version, source, job=self._record.id))
 
     def _attached(self) -> tuple[Attached, str]:
-        """Return the dataset and the path in it. Raises: NotAttached (also where another has its name)."""
+        """Return the dataset and the path in it: the live one where a manifest is to be made of it.
+
+        Raises: NotAttached (also where another has its name).
+        """
         dataset, path = split_path(self._request.target)
-        attached = self._parts.datasets.find(dataset)
+        is_live = self._request.manifest is not None and VERSION_MARK not in dataset
+        attached = self._parts.datasets.live(dataset) if is_live else self._parts.datasets.find(dataset)
         if attached.record.id != self._record.dataset_id:
             raise NotAttached(f"dataset {dataset!r} was detached since, and attached anew")
         return attached, path
@@ -223,29 +248,45 @@ class LoadRun:
             cause = f"holds {count} names of the {self._record.files_listed} that were given; load them anew"
             raise OSError(errno.EIO, cause, str(self._folder.path / "names"))
 
-    def _list_and_load(self, attached: Attached, path: str, loader: FileLoader) -> None:
+    def _list_and_load(
+        self, attached: Attached, path: str, loader: FileLoader, collector: Collector | None
+    ) -> None:
         request, parts = self._request, self._parts
         glob = None if request.glob is None else Glob(request.glob)
+        if attached.manifest is not None:
+            listed = ManifestPages(attached, attached.manifest, path, glob)
+            self._load_listed(listed, loader, collector)
+            return
         entries = None if request.dry_run else parts.entries
         lister = Lister(attached, path, glob, parts.lookup, entries, self._folder)
         if request.metadata_only:
-            self._list_only(lister)
+            self._list_only(lister.pages(self._stop.is_set), collector)
             return
         listing = Listing(self._folder, self._stop)
-        if listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached.record, listed_ns)):
+        if listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached, listed_ns)):
             self._meter.set_totals(*listing.totals)
         else:
             listing.fill(lister, on_end=self._meter.set_totals)
         try:
-            self._load_pages(
-                lambda: ([LoadItem(entry.path, entry) for entry in page] for page in listing.pages()), loader
-            )
+            self._load_pages(lambda: map(_items, listing.pages()), loader)
         finally:
             listing.close()
 
-    def _list_only(self, lister: Lister) -> None:
+    def _load_listed(self, listed: ManifestPages, loader: FileLoader, collector: Collector | None) -> None:
+        """Load what a manifest lists: it is gone through as often as need be, for it never changes."""
+        if self._request.metadata_only:
+            self._list_only(listed.pages(), collector)
+            return
+        self._meter.set_totals(*listed.totals())
+        self._load_pages(lambda: map(_items, listed.pages()), loader)
+
+    def _list_only(self, pages: Iterable[list[Entry]], collector: Collector | None) -> None:
         files = size_bytes = 0
-        for page in lister.pages(self._stop.is_set):
+        for page in pages:
+            if self._stop.is_set():
+                break
+            if collector is not None:
+                collector.add_page(page)
             page_bytes = sum(entry.size for entry in page)
             self._meter.settled("done", 0, files=len(page))
             files, size_bytes = files + len(page), size_bytes + page_bytes
@@ -274,6 +315,10 @@ class LoadRun:
             except OSError as error:
                 # Not the file's error, but the end of the run: nobody would be told.
                 raise RuntimeError(f"{self._folder.path}: {words_of(error)}") from error
+
+
+def _items(page: list[Entry]) -> list[LoadItem]:
+    return [LoadItem(entry.path, entry) for entry in page]
 
 
 def _evicted(store: BlockStore) -> int:

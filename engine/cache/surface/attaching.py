@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,39 +24,45 @@ class Attaching(CacheBase):
         max_age: float | None = 60.0,
         negative_ttl: float = 0.0,
         retention: str = "epoch",
+        manifest_only: bool = False,
         **options: Any,
     ) -> Dataset:
         """Attach an under storage as a dataset, for every process and until it is detached.
 
         If it is new, or its settings change, the under storage is asked whether it is there.
         max_age: None (immutable), 0 (checked at each use) or seconds. negative_ttl: seconds for which an
-        absent object is taken to stay so. retention: epoch, s3fifo or lru. options are the under storage's:
-        for s3:// region, profile, anonymous, timeout_s, attempts. Attaching the same URI again changes the
-        settings. Credentials are found at each use and never kept.
+        absent object is taken to stay so. retention: epoch, s3fifo or lru. manifest_only: show what the
+        manifest in use lists, and nothing where none is. options are the under storage's: for s3:// region,
+        profile, anonymous, timeout_s, attempts. Attaching the same URI again changes the settings; the
+        manifest in use stays. Credentials are found at each use and never kept.
         Raises: ConfigError (a bad name, URI or option; the name stands for another URI; a secret); as
         ``stat``.
         """
         if endpoint_url is not None:
             options["endpoint_url"] = endpoint_url
         record = dataset_record(
-            name, uri, max_age=max_age, negative_ttl=negative_ttl, retention=retention, options=options
+            name,
+            uri,
+            max_age=max_age,
+            negative_ttl=negative_ttl,
+            retention=retention,
+            manifest_only=manifest_only,
+            options=options,
         )
         metadata = self._runtime().metadata
         known = metadata.catalog.datasets().get(name)
-        if known is not None and record == replace(known, id=0):
+        if known is not None and record == replace(known, id=0, manifest=None, manifest_before=None):
             return known
         storage = open_storage(record.uri, record.options, self._schemes)
         try:
             storage.stat("")
         finally:
             storage.close()
-        attached = metadata.catalog.attach(record)
-        if known is not None:
-            metadata.entries.announce(attached.id)
-        return attached
+        with nullcontext() if known is None else metadata.entries.announcing(known.id):
+            return metadata.catalog.attach(record)
 
     def detach(self, name: str) -> None:
-        """Detach a dataset and free what is cached of it; the under storage is not touched.
+        """Detach a dataset, free what is cached of it and delete its manifests; the source is not touched.
 
         Raises: NotAttached.
         """
@@ -63,6 +70,7 @@ class Attaching(CacheBase):
         record = runtime.metadata.catalog.detach(name)
         runtime.metadata.entries.drop_dataset(record.id)
         self._store.free_dataset(record.id)
+        runtime.retirement.sweep()
 
     def datasets(self) -> list[Dataset]:
         """Return the attached datasets, by name."""

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 from forebay.cache.attach import group_id
 from forebay.cache.datasets import Attached
+from forebay.cache.paths import split_path
 from forebay.cache.pool import FetchLimits
 from forebay.cache.process import PerProcess
 from forebay.cache.runtime import Parts, Runtime
@@ -144,6 +145,24 @@ def _reopen(
     kind: type[CacheBase], path: str, tiers: tuple[Tier, ...] | None, arguments: dict[str, Any]
 ) -> CacheBase:
     return kind(path, tiers, **arguments)
+
+
+def objects_at(runtime: Runtime, paths: Iterable[str]) -> list[tuple[str, Attached, str]]:
+    """Return each path with its dataset and the path in it; each dataset is looked up once.
+
+    So all are of one version. Raises: as ``object_at``.
+    """
+    found: list[tuple[str, Attached, str]] = []
+    datasets: dict[str, Attached] = {}
+    for path in paths:
+        label, rest = split_path(path)
+        if not rest:
+            raise IsADirectoryError(errno.EISDIR, "is a dataset", path)
+        attached = datasets.get(label)
+        if attached is None:
+            attached = datasets[label] = runtime.datasets.find(label)
+        found.append((path, attached, rest))
+    return found
 
 
 def object_at(runtime: Runtime, path: str) -> tuple[Attached, str]:

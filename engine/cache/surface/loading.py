@@ -20,6 +20,9 @@ class Loading(CacheBase):
         dry_run: bool = False,
         verify: bool = False,
         rate_limit: int | str | None = None,
+        manifest: str | None = None,
+        use_manifest: bool = True,
+        order: str | None = None,
         wait: bool = False,
         start: bool = True,
     ) -> LoadJob:
@@ -28,12 +31,18 @@ class Loading(CacheBase):
         files: only what this list names, relative to target: a list file, an object's URL, a stream or
         names. glob: only what matches this pattern, relative to target. metadata_only: list and remember,
         and fetch nothing. dry_run: count what would be fetched, and touch nothing. verify: read every block
-        back against its checksum. rate_limit: bytes a second at most. wait: return when it has ended.
-        start: False only records the job, for ``resume`` in this or another process. What is cached is
-        skipped; what fails is in the job's results. Closing the cache interrupts it.
-        Raises: as ``walk`` for the dataset; ValueError, TypeError (glob, files); ConfigError (rate_limit);
-        OSError (the list cannot be read); PermissionError (a cache opened to be read only).
+        back against its checksum. rate_limit: bytes a second at most. manifest: when all of it is done, make
+        this version of what was loaded and, with use_manifest, put it in use, at once for everybody; what
+        there is to load is then looked up at the under storage, whatever manifest is in use. order: only what
+        this manifest lists, in its order of access. wait: return when it has ended. start: False only records
+        the job, for ``resume`` in this or another process. What is cached is skipped; what fails is in the
+        job's results. Closing the cache interrupts it.
+        Raises: as ``walk`` for the dataset; ValueError, TypeError (glob, files, order); ConfigError
+        (rate_limit; there is such a manifest); ManifestNotFound (order); OSError (the list cannot be read);
+        PermissionError (a cache opened to be read only).
         """
+        if files is not None and order is not None:
+            raise ValueError("files and order exclude each other: an order is a list of files")
         request = load_request(
             target,
             glob=glob,
@@ -41,6 +50,9 @@ class Loading(CacheBase):
             dry_run=dry_run,
             verify=verify,
             rate_limit=rate_limit,
+            manifest=manifest,
+            use_manifest=use_manifest,
+            order=order,
         )
         job = self._runtime().loads.submit(request, files, start=start)
         if wait:

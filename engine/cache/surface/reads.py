@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
-from forebay.cache.status import FileStatus, status_of, status_of_known
-from forebay.cache.surface.base import CacheBase, object_at
+from forebay.cache.status import FileStatus, status_of_known
+from forebay.cache.surface.base import CacheBase, object_at, objects_at
 from forebay.errors import NotFound
 from forebay.meta import Entry
 
@@ -34,7 +35,7 @@ class Reads(CacheBase):
                 return view
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
-        if known is None or known.is_dir:
+        if known is None or known.is_dir or not attached.shows(known.entry):
             return runtime.reader.read(attached, rest, offset, length)
         return runtime.reader.read_known(attached, known, offset, length, is_missed=key is not None)
 
@@ -44,9 +45,11 @@ class Reads(CacheBase):
         Raises: what the first of the paths raises that cannot be read.
         """
         runtime = self._runtime()
-        return runtime.reader.read_many(
-            [(*object_at(runtime, path), self._known_object(path)) for path in paths]
-        )
+        wanted: list[tuple[Attached, str, Known | None]] = []
+        for path, attached, rest in objects_at(runtime, paths):
+            known = self._known_object(path)
+            wanted.append((attached, rest, known if known and attached.shows(known.entry) else None))
+        return runtime.reader.read_many(wanted)
 
     def readinto(self, path: str, buffer: Any, offset: int = 0) -> int:
         """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
@@ -65,7 +68,7 @@ class Reads(CacheBase):
                 return copied
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
-        if known is None or known.is_dir:
+        if known is None or known.is_dir or not attached.shows(known.entry):
             return runtime.reader.readinto(attached, rest, target, offset)
         return runtime.reader.readinto_known(attached, known, target, offset, is_missed=key is not None)
 
@@ -88,18 +91,17 @@ class Reads(CacheBase):
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
         entry = runtime.reader.entry(attached, rest)
-        return CachedFile(path, entry, lambda entry: self._source(path, entry))
+        # In a forked child too it is the version that was opened.
+        fixed_path = f"{attached.fixed_label}/{rest}"
+        return CachedFile(path, entry, lambda entry: self._source(fixed_path, entry))
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
         known = self._recent.get(path)
         if known is not None and not self._closed:
             return status_of_known(known)
-        attached, rest = self._runtime().locate(path)
-        name = attached.record.name
-        if not rest:
-            return FileStatus(name, 0, 0, "", is_dir=True)
-        return status_of(name, self._runtime().lookup.stat(attached, rest))
+        runtime = self._runtime()
+        return runtime.tree.status(*runtime.locate(path))
 
     def exists(self, path: str) -> bool:
         """Say whether there is such an object or directory.

@@ -42,8 +42,9 @@ class Trees(Attaching, Reads):
     def sync(self, path: str) -> SyncReport:
         """Ask the under storage now about all that lies at or below the path, however fresh it is.
 
-        Returns how many objects were added, changed and removed since it was last looked at. Blocking: a
-        listing for each directory.
+        Returns how many objects were added, changed and removed since it was last looked at, or, where a
+        manifest is in use, in comparison to that, which stays as it is. Blocking: a listing for each
+        directory.
         """
         runtime = self._runtime()
         return runtime.tree.sync(*runtime.locate(path))
@@ -51,8 +52,9 @@ class Trees(Attaching, Reads):
     def free(self, path: str, *, data: bool = True, metadata: bool = False) -> None:
         """Drop what is cached at and below the path: bytes (pinned ones too), entries, or both.
 
-        The under storage is not touched; what is asked for again is fetched again. Views stay good. Raises:
-        OSError (another process is writing there, or is stopped).
+        The under storage is not touched; what is asked for again is fetched again. Views stay good. Of a
+        version of a dataset, ``name@version``, bytes only: see ``delete_manifest``. Raises: OSError (another
+        process is writing there, or is stopped).
         """
         runtime = self._runtime()
         attached, rest = runtime.locate(path)
@@ -64,5 +66,5 @@ class Trees(Attaching, Reads):
         Raises: as ``stat`` and ``scandir``.
         """
         runtime = self._runtime()
-        attached, _ = runtime.locate(path)
-        return usage_of(self._store, runtime.tree, attached, self.stat(path))
+        attached, rest = runtime.locate(path)
+        return usage_of(self._store, runtime.tree, attached, runtime.tree.status(attached, rest))
