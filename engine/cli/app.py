@@ -60,6 +60,7 @@ _COMMANDS: Final = {
     "jobs": _Entry("jobs", "List loads, and show one."),
     "load": _Entry("load", "Bring datasets or parts of them into the cache."),
     "ls": _Entry("ls", "List directories."),
+    "manifest": _Entry("manifest", "Make, switch and carry versions of a dataset."),
     "resume": _Entry("load", "Go on with a load that was interrupted."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),

@@ -15,7 +15,7 @@ from forebay.cli.text import echo_json, echo_table, printable
 from forebay.ufs import open_storage
 
 # Parameters of Cache.attach that are no options of an under storage.
-_SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention")
+_SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention", "manifest_only")
 
 
 @click.command()
@@ -34,6 +34,7 @@ _SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention")
     "--negative-ttl", type=float, metavar="S", help="Seconds for which an absent path stays absent. [0]"
 )
 @click.option("--retention", metavar="R", help="epoch, s3fifo or lru. [epoch]")
+@click.option("--manifest-only", is_flag=True, help="Show what the manifest in use lists, and nothing else.")
 @click.option(
     "--option",
     "pairs",
@@ -54,6 +55,7 @@ def attach(
     max_age: float | None,
     negative_ttl: float | None,
     retention: str | None,
+    manifest_only: bool,
     pairs: tuple[str, ...],
 ) -> None:
     """Attach URI (s3://bucket/prefix or file:///folder) as the dataset NAME, making the cache if it is new.
@@ -66,7 +68,12 @@ def attach(
     options = _options(pairs) | _given(
         endpoint_url=endpoint_url, region=region, profile=profile, anonymous=anonymous or None
     )
-    settings = _given(max_age=max_age, negative_ttl=negative_ttl, retention=retention)
+    settings = _given(
+        max_age=max_age,
+        negative_ttl=negative_ttl,
+        retention=retention,
+        manifest_only=manifest_only or None,
+    )
     if immutable:
         settings["max_age"] = None
     _check(name, uri, settings, options)

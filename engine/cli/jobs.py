@@ -62,9 +62,11 @@ def _show(job: LoadJob) -> None:
         words
         for words, is_asked in (
             (f"glob {request.glob}", request.glob is not None),
-            ("from a file list", request.listed),
+            ("from a file list", request.listed and request.order is None),
             ("metadata only", request.metadata_only),
             ("verified", request.verify),
+            (f"for manifest {request.manifest}", request.manifest is not None),
+            (f"in the order of {request.order}", request.order is not None),
             (f"at most {size_text(request.rate_limit or 0)}/s", request.rate_limit is not None),
         )
         if is_asked

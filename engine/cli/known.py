@@ -16,7 +16,7 @@ import click
 
 from forebay.cli.session import Session
 from forebay.config import FORMAT_FOLDER, is_new
-from forebay.meta import Metadata
+from forebay.meta import Entry, Metadata, find_version
 
 _log = logging.getLogger(__name__)
 
@@ -56,22 +56,40 @@ def _ask(context: click.Context, look: Callable[[Metadata], list[str]]) -> list[
         meta_folder = os.path.join(folder, FORMAT_FOLDER, "meta")
         with Metadata(meta_folder, read_only=bool(settings.options.get("read_only"))) as metadata:
             return look(metadata)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         _log.debug("nothing to offer: %s", error)
         return []
+
+
+def _labels(metadata: Metadata, with_versions: bool) -> list[str]:
+    """Return what a path may begin with."""
+    datasets, manifests = metadata.catalog.contents()
+    labels = list(datasets)
+    if with_versions:
+        for dataset in datasets.values():
+            labels += [f"{dataset.name}@{version}" for version in manifests.get(dataset.id, ())]
+    return sorted(labels)
+
+
+def _children(metadata: Metadata, label: str, directory: str) -> list[Entry]:
+    name, mark, version = label.partition("@")
+    datasets, manifests = metadata.catalog.contents()
+    record = datasets.get(name)
+    if record is None:
+        return []
+    if not mark and record.manifest is None:
+        return [] if record.manifest_only else metadata.entries.children(record.id, directory)
+    listed = find_version(record, manifests.get(record.id, {}), version or record.manifest or "")
+    return metadata.manifests.open(listed).children(directory) or []
 
 
 def _matching(metadata: Metadata, incomplete: str) -> list[str]:
     directory, slash, name = incomplete.rpartition("/")
     if not slash:
-        return [f"{dataset}/" for dataset in sorted(metadata.catalog.datasets()) if dataset.startswith(name)]
-    dataset, _, rest = directory.partition("/")
-    record = metadata.catalog.datasets().get(dataset)
-    if record is None:
-        return []
+        return [f"{label}/" for label in _labels(metadata, "@" in name) if label.startswith(name)]
+    label, _, rest = directory.partition("/")
     paths = (
-        f"{dataset}/{entry.path}{'/' if entry.is_dir else ''}"
-        for entry in metadata.entries.children(record.id, rest)
+        f"{label}/{entry.path}{'/' if entry.is_dir else ''}" for entry in _children(metadata, label, rest)
     )
     return sorted(path for path in paths if path.startswith(incomplete) and _PLAIN.fullmatch(path))[
         :_OFFERED_MAX

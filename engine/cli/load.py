@@ -37,6 +37,8 @@ _START_STEP_S: Final = 0.05
 @click.option("--dry-run", is_flag=True, help="Count what would be fetched, and touch nothing.")
 @click.option("--verify", is_flag=True, help="Read every block back against its checksum.")
 @click.option("--rate-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most, as 100MB.")
+@click.option("--manifest", metavar="V", help="When it is done, make it the version V and put that in use.")
+@click.option("--order", metavar="V", help="Load what the version V lists, in its order of access.")
 @click.option("--background", is_flag=True, help="Go on in a process of its own; see `forebay jobs`.")
 @pass_session
 def load(
@@ -48,6 +50,8 @@ def load(
     dry_run: bool,
     verify: bool,
     rate_limit: int | None,
+    manifest: str | None,
+    order: str | None,
     background: bool,
 ) -> int:
     """Bring TARGET, a dataset or a path in one, into the cache, ahead of whoever will read it.
@@ -57,6 +61,10 @@ def load(
     """
     if background and dry_run:
         raise click.UsageError("--background and --dry-run exclude each other")
+    if manifest is not None and dry_run:
+        raise click.UsageError("--manifest and --dry-run exclude each other")
+    if order is not None and files_from is not None:
+        raise click.UsageError("--order and --files-from exclude each other")
     with session.open_cache() as cache:
         job = cache.load(
             target,
@@ -66,9 +74,11 @@ def load(
             dry_run=dry_run,
             verify=verify,
             rate_limit=rate_limit,
+            manifest=manifest,
+            order=order,
             start=not background,
         )
-        return _leave_running(session, cache, job) if background else _see_through(session, job)
+        return _leave_running(session, cache, job) if background else see_through(session, job)
 
 
 @click.command()
@@ -84,7 +94,7 @@ def resume(session: Session, job_id: str, background: bool) -> int:
     with session.open_cache() as cache:
         if background:
             return _leave_running(session, cache, cache.job(job_id))
-        return _see_through(session, cache.resume(job_id))
+        return see_through(session, cache.resume(job_id))
 
 
 @click.command()
@@ -104,7 +114,7 @@ def cancel(session: Session, job_id: str) -> int:
     return DONE if result.state == "cancelled" else FAILED
 
 
-def _see_through(session: Session, job: LoadJob) -> int:
+def see_through(session: Session, job: LoadJob) -> int:
     """Show how far a load is until it ends, and tell of its end."""
 
     def hint() -> None:

@@ -39,12 +39,19 @@ def outcome_text(result: LoadResult, request: LoadRequest) -> str:
     figures = result.progress
     skipped = f"{figures.files_skipped} files, {size_text(figures.bytes_skipped)}"
     if request.metadata_only:
-        return f"listed {figures.files_done} files, {size_text(figures.bytes_total or 0)}"
+        words = f"listed {figures.files_done} files, {size_text(figures.bytes_total or 0)}"
+        return words + _manifest_text(result, request)
     done = f"{figures.files_done} files, {size_text(figures.bytes_done)}"
     if request.dry_run:
         return f"would fetch {done}; cached already: {skipped}"
     verb = "loaded and verified" if request.verify else "loaded"
-    return f"{verb} {done}; cached already: {skipped}"
+    return f"{verb} {done}; cached already: {skipped}{_manifest_text(result, request)}"
+
+
+def _manifest_text(result: LoadResult, request: LoadRequest) -> str:
+    if request.manifest is None or not result.ok:
+        return ""
+    return f"; manifest {request.manifest}{' is in use' if request.use_manifest else ' is made'}"
 
 
 def state_text(result: LoadResult) -> str:

@@ -36,6 +36,12 @@ COMMANDS = {
     "jobs show": ["{job}"],
     "load": ["d"],
     "ls": ["-R", "d"],
+    "manifest create": ["d", "v4"],
+    "manifest delete": ["d", "v3"],
+    "manifest import": ["d", "v5", "{text}"],
+    "manifest list": ["d"],
+    "manifest rollback": ["d"],
+    "manifest use": ["d", "v3"],
     "resume": ["{job}"],
     "stat": ["d/a.bin", "d/sub"],
     "status": [],
@@ -51,7 +57,12 @@ def test_every_command_with_json_is_tried() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_fields(attached: Cli, name: str) -> None:
     job = json.loads(attached("load", "d", "--json").out)["id"]
-    places = {"uri": attached.uri, "job": job, "target": str(attached.place)}
+    text = attached.place / "text"
+    text.write_text('{"path": "a", "size": 1, "version": "v"}\n')
+    if name.startswith("manifest"):
+        for arguments in (["v1", "--use"], ["v2", "--use"], ["v3"]):
+            assert attached("manifest", "create", "d", *arguments).code == 0
+    places = {"uri": attached.uri, "job": job, "target": str(attached.place), "text": str(text)}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
     printed: Any = json.loads(attached(*name.split(), *arguments, "--json").out)
     shape, fields = documented()[name]
