@@ -7,9 +7,13 @@ as long as one process alone has it mapped, which would charge the index to whoe
 from __future__ import annotations
 
 import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KIB = 1024
+SAMPLE_S = 0.5
 
 
 def give_back_free_heap() -> None:
@@ -29,6 +33,25 @@ def private_bytes() -> int:
             elif is_private and first in ("Private_Clean:", "Private_Dirty:"):
                 total += int(rest.split()[0]) * KIB
     return total
+
+
+@contextmanager
+def watching_peak() -> Iterator[list[int]]:
+    """Look at this process's private memory now and then; gives a list of the highest figure."""
+    peak = [private_bytes()]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(SAMPLE_S):
+            peak[0] = max(peak[0], private_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 def page_table_bytes() -> int:

@@ -40,6 +40,7 @@ CASES = {
     "shaped": "perf.system.shaped",
     "misses": "perf.system.misses",
     "metadata": "perf.system.metadata",
+    "manifest": "perf.system.manifest",
     "demand": "perf.system.demand",
     "memory": "perf.system.memory",
 }

@@ -8,11 +8,8 @@ process.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,6 @@ from perf.system.keys import key_of, listing_server
 ROOM_BYTES = 2 << 30
 ENTRY_LIMIT_BYTES = 200
 PRIVATE_LIMIT_BYTES = 200 << 20
-SAMPLE_S = 0.5
 
 
 def run(quick: bool) -> Outcome:
@@ -77,7 +73,7 @@ def _warm_up(folder: Path, endpoint_url: str, load: dict[str, Any]) -> Facts:
     """Load into a cache of its own; returns what that took."""
     memory.give_back_free_heap()
     before = memory.private_bytes()
-    with fresh_cache(folder, load["quota_bytes"], endpoint_url) as cache, _peak_of_memory() as peak:
+    with fresh_cache(folder, load["quota_bytes"], endpoint_url) as cache, memory.watching_peak() as peak:
         cpu, started = time.process_time(), time.perf_counter()
         result = cache.load(DATASET, metadata_only=True).wait()
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -98,25 +94,6 @@ def _check(cache: forebay.Cache, load: dict[str, Any]) -> None:
     names = cache.listdir(f"{DATASET}/{key_of(0, load['keys_a_folder']).partition('/')[0]}")
     if len(names) != load["keys_a_folder"]:
         raise RuntimeError(f"{len(names)} names are known in a folder of {load['keys_a_folder']}")
-
-
-@contextmanager
-def _peak_of_memory() -> Iterator[list[int]]:
-    """Look at this process's private memory now and then; gives a list of the highest figure."""
-    peak = [memory.private_bytes()]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(SAMPLE_S):
-            peak[0] = max(peak[0], memory.private_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 def _list(endpoint_url: str, load: dict[str, Any]) -> float:
