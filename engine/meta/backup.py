@@ -1,4 +1,4 @@
-"""The catalog's backup: a copy of the whole file beside it, made after each change of the datasets.
+"""The catalog's backup: a copy of the whole file beside it, made after each change of datasets and schedules.
 
 It takes its name in one step, so that there is always one that is whole. It is never read here: putting it
 in the place of a damaged catalog is somebody's decision, for what was attached since is lost by it.

@@ -25,7 +25,7 @@ from forebay.meta.backup import BACKUP_SUFFIX, write_backup
 from forebay.meta.environment import Environment
 from forebay.meta.manifest_record import NUMBER_MAX, ManifestRecord, manifest_rows_of
 
-Kind = Literal["job", "policy", "manifest"]
+Kind = Literal["job", "policy", "manifest", "schedule"]
 
 _T = TypeVar("_T")
 
@@ -94,7 +94,7 @@ class Catalog:
 
     def contents(self) -> Contents:
         """Return datasets and manifests; the same object as before while nothing has changed."""
-        commit = self._environment.last_commit()
+        commit = self.last_commit()
         if commit == self._read_at:
             return self._contents
         with self._lock:
@@ -108,6 +108,10 @@ class Catalog:
                 self._contents = Contents(datasets, manifests)
             self._read_at = commit
             return self._contents
+
+    def last_commit(self) -> int:
+        """Return the number of the last commit by any process; while it stays, nothing has changed."""
+        return self._environment.last_commit()
 
     def attach(self, dataset: Dataset) -> Dataset:
         """Store the dataset and return it with its id; the same name and URI again changes the settings.
@@ -150,7 +154,10 @@ class Catalog:
 
     @contextmanager
     def changing(self) -> Iterator[CatalogChange]:
-        """Make one commit of all changes in the body, or none if it raises; ``back_up`` is to follow."""
+        """Make one commit of all changes in the body, or none if it raises; ``back_up`` is to follow.
+
+        It is on disk when the body has ended. Within the body the thread uses nothing else of the catalog.
+        """
         with self._writing() as transaction:
             yield CatalogChange(self, transaction)
 
@@ -179,8 +186,7 @@ class Catalog:
         """Return all rows of a kind, by id."""
         prefix = _row_key(kind, "")
         with self._reading() as transaction:
-            found = self._rows(transaction, prefix, self._from_json)
-        return {key[len(prefix) :].decode(): data for key, data in found.items()}
+            return _by_id(prefix, self._rows(transaction, prefix, self._from_json))
 
     def delete_row(self, kind: Kind, row_id: str) -> bool:
         """Remove a row; say whether there was one."""
@@ -298,6 +304,25 @@ class CatalogChange:
         prefix = _row_key("manifest", manifest_rows_of(dataset_id))
         return list(self._catalog._rows(self._transaction, prefix, self._catalog._parse_manifest).values())
 
+    def get(self, kind: Kind, row_id: str) -> dict[str, Any] | None:
+        """Return a row, None if there is none."""
+        key = _row_key(kind, row_id)
+        value = self._transaction.get(key)
+        return None if value is None else self._catalog._from_json(key, value)
+
+    def all(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        """Return all rows of a kind, by id."""
+        prefix = _row_key(kind, "")
+        return _by_id(prefix, self._catalog._rows(self._transaction, prefix, self._catalog._from_json))
+
+    def put(self, kind: Kind, row_id: str, data: Mapping[str, Any]) -> None:
+        """Store a row, in place of an earlier one of that id. Raises: ValueError (as ``put_row``)."""
+        self._transaction.put(_row_key(kind, row_id), _to_json(dict(data)))
+
+    def delete(self, kind: Kind, row_id: str) -> bool:
+        """Remove a row; say whether there was one."""
+        return bool(self._transaction.delete(_row_key(kind, row_id)))
+
     def put_manifest(self, record: ManifestRecord) -> None:
         """Store a manifest's row."""
         self._transaction.put(_row_key("manifest", record.row_id), _to_json(record.to_json()))
@@ -326,10 +351,19 @@ def cure(path: str) -> str:
     )
 
 
+def _by_id(prefix: bytes, found: Mapping[bytes, _T]) -> dict[str, _T]:
+    return {key[len(prefix) :].decode(): data for key, data in found.items()}
+
+
+def is_row_id(text: str) -> bool:
+    """Say whether a text can be the id of a row."""
+    return len(text) <= _ROW_ID_CHARACTERS_MAX and text.isascii()
+
+
 def _row_key(kind: Kind, row_id: str) -> bytes:
     if kind not in _KINDS:
         raise ValueError(f"rows are of the kinds {', '.join(_KINDS)}, not {kind!r}")
-    if len(row_id) > _ROW_ID_CHARACTERS_MAX or not row_id.isascii():
+    if not is_row_id(row_id):
         raise ValueError(f"the id of a row has up to {_ROW_ID_CHARACTERS_MAX} ASCII characters: {row_id!r}")
     return f"{kind}/{row_id}".encode("ascii")
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_an_id_that_makes_no_key_is_refused(catalog: Catalog, row_id: str) -> No
 def test_a_kind_that_there_is_not_is_refused(catalog: Catalog) -> None:
     kind: Kind = "jobs"  # type: ignore[assignment]
     for call in (catalog.new_id, catalog.rows):
-        with pytest.raises(ValueError, match="kinds job, policy, manifest"):
+        with pytest.raises(ValueError, match="kinds job, policy, manifest, schedule"):
             call(kind)
 
 
@@ -70,6 +71,47 @@ def test_a_value_that_json_does_not_hold_is_refused(catalog: Catalog) -> None:
     with pytest.raises(ValueError, match="JSON"):
         catalog.put_row("job", "1", {"rate": float("nan")})
     assert catalog.rows("job") == {}
+
+
+def test_rows_are_changed_as_one_commit(tmp_path: Path, catalog: Catalog) -> None:
+    catalog.put_row("job", "1", {"count": 1})
+    before = catalog.last_commit()
+    with catalog.changing() as rows:
+        assert rows.get("job", "1") == {"count": 1}
+        assert rows.get("job", "2") is None
+        rows.put("job", "2", {"count": 2})
+        rows.put("schedule", "1", {})
+        assert rows.all("job") == {"1": {"count": 1}, "2": {"count": 2}}
+        assert rows.delete("job", "1")
+        assert not rows.delete("job", "1")
+    assert catalog.rows("job") == {"2": {"count": 2}}
+    assert catalog.rows("schedule") == {"1": {}}
+    assert catalog.last_commit() == before + 1
+
+
+def test_an_exception_undoes_what_was_changed(catalog: Catalog) -> None:
+    catalog.put_row("job", "1", {})
+    with suppress(LookupError), catalog.changing() as rows:
+        rows.delete("job", "1")
+        rows.put("job", "2", {})
+        raise LookupError
+    assert catalog.rows("job") == {"1": {}}
+
+
+def test_rows_that_are_looked_at_and_changed_are_nobody_elses_meanwhile(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    catalog.put_row("job", "1", {"count": 0})
+    pid = os.fork()
+    for _ in range(100):
+        with catalog.changing() as rows:
+            row = rows.get("job", "1")
+            assert row is not None
+            rows.put("job", "1", {"count": row["count"] + 1})
+    if pid == 0:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert catalog.get_row("job", "1") == {"count": 200}
 
 
 def test_rows_of_other_kinds_leave_the_datasets_the_same_object(catalog: Catalog) -> None:
@@ -104,6 +146,13 @@ def test_the_backup_follows_the_datasets(tmp_path: Path, catalog: Catalog) -> No
     assert sorted(path.name for path in tmp_path.glob("catalog*")) == ["catalog.lmdb", "catalog.lmdb.backup"]
     for path in tmp_path.glob("catalog*"):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_backup_on_purpose(tmp_path: Path, catalog: Catalog) -> None:
+    catalog.put_row("schedule", "1", {})
+    catalog.back_up()
+    with from_backup(tmp_path) as restored:
+        assert restored.catalog.rows("schedule") == {"1": {}}
 
 
 def test_the_backup_has_the_rights_of_the_catalog(tmp_path: Path) -> None:
