@@ -64,6 +64,19 @@ def test_the_state_of_a_job_is_told_by_its_record_and_lock(jobs: Jobs) -> None:
     assert jobs.get("a").progress["files_failed"] == 1
 
 
+def test_what_was_put_meanwhile_is_not_dropped(jobs: Jobs) -> None:
+    make(jobs)
+    folder = jobs.folder("a")
+    folder.drop_if("cancel", {"id": "1"})
+    folder.put("cancel", {"id": "1"})
+    folder.drop_if("cancel", {"id": "1"})
+    assert folder.get("cancel") is None
+    folder.put("cancel", {"id": "2"})
+    folder.drop_if("cancel", {"id": "1"})
+    assert folder.get("cancel") == {"id": "2"}
+    assert {path.name for path in folder.path.iterdir()} == {"cancel"}
+
+
 def test_a_lock_ends_with_its_process(jobs: Jobs) -> None:
     make(jobs)
     folder = jobs.folder("a")

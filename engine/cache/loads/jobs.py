@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.cache.loads.progress import LoadState, Progress
-from forebay.cache.loads.spool import JobFolder
+from forebay.cache.loads.spool import JobFolder, remove_nameless
 from forebay.errors import JobNotFound
 from forebay.meta import Catalog
 
 ENDED: Final[tuple[LoadState, ...]] = ("done", "incomplete", "failed", "cancelled")
 
 _KEPT_ENDED_MAX: Final = 100
-_NAMELESS_FOLDER_S: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,11 @@ class LoadRequest:
     manifest: str | None = None
     use_manifest: bool = False
     order: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LoadRequest:
+        """Make a request of its fields; what a later version added is left out."""
+        return cls(**_known_fields(cls, value))
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,8 @@ class JobRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> JobRecord:
         """Make what ``to_json`` gave; what a later version added is left out."""
-        known = {one.name: value[one.name] for one in fields(cls) if one.name in value}
-        asked = {
-            one.name: known["request"][one.name]
-            for one in fields(LoadRequest)
-            if one.name in known["request"]
-        }
-        return cls(**{**known, "request": LoadRequest(**asked)})
+        known = _known_fields(cls, value)
+        return cls(**{**known, "request": LoadRequest.from_json(known["request"])})
 
 
 class Jobs:
@@ -130,16 +129,17 @@ class Jobs:
 
     def prune(self) -> None:
         """Remove the oldest of the jobs that have ended, above the number that is kept."""
-        records = self.all()
-        ended = [record for record in records if record.ended is not None]
+        records, awaited = self.all(), self._awaited()
+        ended = [record for record in records if record.ended is not None and record.id not in awaited]
         for record in ended[:-_KEPT_ENDED_MAX]:
             self._catalog.delete_row("job", record.id)
             self.folder(record.id).remove()
-        # A process that was killed while it made a job leaves a folder that no record names.
-        named = {record.id for record in records}
-        for path in self._folder.iterdir():
-            if path.name not in named and _age_s(path) > _NAMELESS_FOLDER_S:
-                self.folder(path.name).remove()
+        remove_nameless(self._folder, {record.id for record in records})
+
+    def _awaited(self) -> set[str]:
+        """Return the jobs whose end a schedule has yet to see: its own run's, or the one it runs after."""
+        rows = self._catalog.rows("schedule").values()
+        return {row[key] for row in rows for key in ("job", "after") if row[key] and row["over"] is None}
 
 
 def source_text(request: LoadRequest) -> str:
@@ -152,14 +152,6 @@ def source_text(request: LoadRequest) -> str:
     elif request.listed:
         parts.append("a file list")
     return ", ".join(parts)
-
-
-def _age_s(path: Path) -> float:
-    """Return how long ago a folder was changed, 0 where it is gone already."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _known_fields(kind: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:

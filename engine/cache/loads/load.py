@@ -8,6 +8,7 @@ another process.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 from forebay.cache.datasets import Attached
 from forebay.cache.loads.file import FileResult
-from forebay.cache.loads.filelist import FileList, ListedName, read_file_list, storage_options
+from forebay.cache.loads.filelist import FileList, ListedName, names_below, read_file_list, storage_options
 from forebay.cache.loads.glob import Glob
 from forebay.cache.loads.jobs import ENDED, JobRecord, Jobs, LoadRequest, new_job_id
 from forebay.cache.loads.progress import LoadState, Progress
@@ -30,6 +31,7 @@ from forebay.cache.loads.spool import JobFolder, json_line, sync
 from forebay.cache.paths import split_path
 from forebay.config import parse_bytes
 from forebay.errors import Closed, ConfigError
+from forebay.meta import HeldLock
 from forebay.ufs import StorageFactory
 
 __all__ = ["FileResult", "LoadJob", "LoadRequest", "LoadResult", "Loads", "Progress", "load_request"]
@@ -165,20 +167,10 @@ class Loads:
         Raises: ValueError, TypeError (target, files, glob); NotAttached; OSError (the list cannot be read);
         PermissionError (a cache opened to be read only).
         """
-        dataset, path = split_path(request.target)
-        attached = self._parts.datasets.find(dataset)
-        if self._parts.fetcher.store.read_only and not request.dry_run:
-            raise PermissionError("the cache is open to be read only; nothing can be loaded into it")
-        if request.manifest is not None:
-            self._parts.manifests.check_new(attached.record, request.manifest)
-        if request.order is not None:
-            order = self._parts.manifests.order(attached.record.name, request.order)
-            files = names_below(path, order)
-        record = JobRecord(new_job_id(), request, attached.record.id, time.time())
-        folder = _temporary_folder(record.id) if request.dry_run else self._jobs.folder(record.id)
-        folder.make()
+        record, folder = self.prepare(request)
         try:
-            record = self._with_list(record, files, attached, folder)
+            listed, count = self.spool_list(request, files, folder)
+            record = replace(record, request=listed, files_listed=count)
             if not request.dry_run:
                 self._jobs.put(record)
                 self._jobs.prune()
@@ -191,6 +183,70 @@ class Loads:
             weakref.finalize(job, _remove_temporary, folder, os.getpid())
         return job
 
+    def dataset_of(self, request: LoadRequest) -> Attached:
+        """Return the dataset that a request is for.
+
+        Raises: ValueError, TypeError (target); NotAttached; PermissionError (a cache opened to be read only).
+        """
+        dataset, _ = split_path(request.target)
+        attached = self._parts.datasets.find(dataset)
+        if self._parts.fetcher.store.read_only and not request.dry_run:
+            raise PermissionError("the cache is open to be read only; nothing can be loaded into it")
+        if request.manifest is not None:
+            self._parts.manifests.check_new(attached.record, request.manifest)
+        return attached
+
+    def prepare(self, request: LoadRequest) -> tuple[JobRecord, JobFolder]:
+        """Make the record of a job, which nobody knows of yet, and its folder.
+
+        Raises: as ``dataset_of``; OSError.
+        """
+        attached = self.dataset_of(request)
+        record = JobRecord(new_job_id(), request, attached.record.id, time.time())
+        folder = _temporary_folder(record.id) if request.dry_run else self._jobs.folder(record.id)
+        folder.make()
+        return record, folder
+
+    def spool_list(
+        self, request: LoadRequest, files: FileList | None, folder: JobFolder
+    ) -> tuple[LoadRequest, int]:
+        """Read a file list to its end, into a folder; return the request that goes by it and its length.
+
+        Raises: as ``submit``.
+        """
+        glob = None if request.glob is None else Glob(request.glob)
+        dataset = self.dataset_of(request).record
+        if request.order is not None:
+            order = self._parts.manifests.order(dataset.name, request.order)
+            files = names_below(split_path(request.target)[1], order)
+        if files is None:
+            return request, 0
+        options_of = storage_options(dataset.uri, dataset.options)
+        count = _spool_names(folder, read_file_list(files, options_of, self._schemes), glob)
+        return replace(request, listed=True), count
+
+    def take_over(self, job_id: str) -> bool:
+        """Run a job that nobody runs and that has not ended; say whether it is run here now.
+
+        Where somebody wants it to stop, and whoever ran it did not live to see that, it stops at once.
+        Raises: JobNotFound; FileNotFoundError (its folder is gone).
+        """
+        folder = self._jobs.folder(job_id)
+        lock = folder.try_lock()
+        if lock is None:
+            return False
+        try:
+            # Whoever ran it wrote its end before giving up the lock.
+            record = self._jobs.get(job_id)
+        except BaseException:
+            lock.release()
+            raise
+        if record.ended is not None:
+            lock.release()
+            return False
+        self._run(record, folder, lock)
+        return True
+
     def resume(self, job_id: str) -> LoadJob:
         """Run a job that nobody runs, from its beginning; what is cached is skipped.
 
@@ -201,8 +257,10 @@ class Loads:
         folder = self._jobs.folder(job_id)
         run = None
         if state not in ("running", "done"):
+            # Meant for an earlier run; one that comes from here on is meant for this one.
+            cancelled = folder.get("cancel")
             record = replace(record, ended=None, reason="", progress={})
-            run = self._begin(record, folder)
+            run = self._begin(record, folder, cancelled)
         return LoadJob(self, record, folder, run)
 
     def job(self, job_id: str) -> LoadJob:
@@ -218,6 +276,11 @@ class Loads:
         run = self._runs.get(job_id)
         # What a fork copied has no threads.
         return run if run is not None and run.pid == os.getpid() else None
+
+    def is_running_here(self, job_id: str) -> bool:
+        """Say whether this process runs a job."""
+        run = self.run_of(job_id)
+        return run is not None and run.end is None
 
     def look(self, record: JobRecord, folder: JobFolder, run: LoadRun | None) -> tuple[JobRecord, LoadResult]:
         """Return the record, anew if it has ended, and what is known of the job now."""
@@ -246,7 +309,7 @@ class Loads:
             return
         lock = folder.try_lock()
         if lock is None:
-            folder.put("cancel", {})
+            folder.put("cancel", {"id": secrets.token_hex(8)})
             return
         try:
             progress = replace(Progress.from_json(folder.get("progress") or {}), state="cancelled", eta=None)
@@ -264,23 +327,19 @@ class Loads:
         for run in runs:
             run.wait(None)
 
-    def _with_list(
-        self, record: JobRecord, files: FileList | None, attached: Attached, folder: JobFolder
-    ) -> JobRecord:
-        """Spool the file list, if there is one, and note it in the record."""
-        request = record.request
-        glob = None if request.glob is None else Glob(request.glob)
-        if files is None:
-            return record
-        options_of = storage_options(attached.record.uri, attached.record.options)
-        count = _spool_names(folder, read_file_list(files, options_of, self._schemes), glob)
-        return replace(record, request=replace(request, listed=True), files_listed=count)
-
-    def _begin(self, record: JobRecord, folder: JobFolder) -> LoadRun | None:
-        """Run a job here and return the run; None: somebody came first."""
+    def _begin(
+        self, record: JobRecord, folder: JobFolder, cancelled: Mapping[str, Any] | None = None
+    ) -> LoadRun | None:
+        """Run a job here, though it was cancelled, and return the run; None: somebody runs it already."""
         lock = folder.try_lock()
         if lock is None:
             return None
+        if cancelled is not None:
+            folder.drop_if("cancel", cancelled)
+        return self._run(record, folder, lock)
+
+    def _run(self, record: JobRecord, folder: JobFolder, lock: HeldLock) -> LoadRun:
+        """Run a job whose lock is held, and which the run gives up when it ends."""
         run = LoadRun(self._parts, record, folder, lock, partial(self._end, record))
         try:
             if not record.request.dry_run and self._jobs.get(record.id).ended is not None:
@@ -313,7 +372,7 @@ def _remove_temporary(folder: JobFolder, owner: int) -> None:
 def load_request(
     target: str,
     *,
-    glob: str | None,
+    glob: str | None = None,
     metadata_only: bool = False,
     dry_run: bool = False,
     verify: bool = False,

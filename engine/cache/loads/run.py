@@ -112,7 +112,6 @@ class LoadRun:
     def _run(self) -> None:
         state, reason = self._stop_state, ""
         try:
-            self._folder.drop("cancel")
             with self._ticking():
                 state, reason = self._work()
         except LoadStopped:

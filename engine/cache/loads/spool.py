@@ -8,7 +8,7 @@ directories  those that the objects lie in, one JSON text a line, some more than
 failures     one JSON object a line for each file that is not cached in the end
 progress     the figures of the last run, replaced as a whole several times a second
 runner       the file that whoever runs the job holds locked
-cancel       there once somebody wants it to stop
+cancel       there once somebody wants it to stop, with an id of that wish
 log          what a run in the background had to say
 ```
 
@@ -23,7 +23,8 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -38,6 +39,7 @@ _SHARED_FILE_MODE: Final = 0o660
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _WHOLE_FILE: Final = (os.SEEK_SET, 0, 0, 0)
 
+_NAMELESS_FOLDER_S: Final = 86_400.0
 
 class JobFolder:
     """One job's folder. Threads: any; each list has one writer at a time, the holder of the lock."""
@@ -67,16 +69,7 @@ class JobFolder:
 
     def try_lock(self) -> HeldLock | None:
         """Take the right to run the job; None: somebody has it. Raises: OSError (the folder is gone)."""
-        descriptor = self._open("runner", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return HeldLock(descriptor)
+        return try_lock(self._open("runner", os.O_RDWR | os.O_CREAT))
 
     def is_running(self) -> bool:
         """Say whether a live process runs the job."""
@@ -84,11 +77,7 @@ class JobFolder:
             descriptor = self._open("runner", os.O_RDWR)
         except FileNotFoundError:
             return False
-        try:
-            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
-        finally:
-            os.close(descriptor)
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+        return is_locked(descriptor)
 
     def append(self, name: str) -> IO[str]:
         """Open a list to write on, behind its last whole line."""
@@ -121,6 +110,12 @@ class JobFolder:
                 if line.endswith(b"\n"):
                     yield json.loads(line)
 
+    def copy_list(self, name: str, source: JobFolder) -> None:
+        """Take over another folder's list. Raises: OSError (FileNotFoundError: there is none)."""
+        with open(source.path / name, encoding="ascii") as file, self.create(name) as output:
+            shutil.copyfileobj(file, output)
+            sync(output)
+
     def put(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a small file as a whole: a reader sees the old one or the new one."""
         new = f"{name}.new"
@@ -140,6 +135,18 @@ class JobFolder:
         """Remove a file; what is gone already is no error."""
         (self.path / name).unlink(missing_ok=True)
 
+    def drop_if(self, name: str, value: Mapping[str, Any]) -> None:
+        """Remove what ``put`` wrote if it is still that value: what was put since stays."""
+        taken = f"{name}.taken"
+        try:
+            os.replace(self.path / name, self.path / taken)
+        except FileNotFoundError:
+            return
+        if self.get(taken) == value:
+            self.drop(taken)
+        else:
+            os.replace(self.path / taken, self.path / name)
+
     def _open(self, name: str, flags: int) -> int:
         descriptor = os.open(self.path / name, flags | os.O_CLOEXEC, self._file_mode)
         if self._shared_group is not None and flags & os.O_CREAT:
@@ -150,6 +157,50 @@ class JobFolder:
         if os.fstat(descriptor).st_uid == os.geteuid():
             os.fchown(descriptor, -1, group)
             os.fchmod(descriptor, self._file_mode)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> HeldLock | None:
+    """Lock an open file, which is the lock's from now on; None: another has it, and the file is closed.
+
+    Raises: OSError.
+    """
+    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_WHOLE_FILE))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return HeldLock(descriptor)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Say whether somebody has an open file locked, and close it."""
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
+    finally:
+        os.close(descriptor)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def remove_nameless(parent: Path, named: Collection[str]) -> None:
+    """Remove the folders that no record names: of a process that was killed while it made one.
+
+    One that is young may belong to a record that is just being made.
+    """
+    for path in parent.iterdir() if parent.exists() else ():
+        if path.name not in named and _age_s(path) > _NAMELESS_FOLDER_S:
+            JobFolder(path).remove()
+
+
+def _age_s(path: Path) -> float:
+    """Return how long ago a folder was changed, 0 where it is gone already."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def sync(file: IO[str]) -> None:
