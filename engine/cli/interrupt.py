@@ -3,14 +3,16 @@
 Python handles a signal in the main thread alone, and not while that is inside a library that waits for a
 network. So the command runs in a second thread and the main thread only waits. What must not stay behind (a
 half-written file, a hidden cursor) is registered here and undone first. The cache itself needs nothing: a
-process may vanish at any moment.
+process may vanish at any moment. A command that goes on until it is told to end is asked first.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +27,13 @@ class _Terminated(BaseException):
 
 
 _undoings: Final[list[Callable[[], None]]] = []
+_askings: Final[list[Callable[[], None]]] = []
+
+# A supervisor kills what has not ended after some time (systemd: 90 s), so it is better to end before.
+_END_WAIT_S: Final = 20.0
+_SAME_WISH_S: Final = 1.0
+
+_signalled_s = -math.inf
 
 
 @contextmanager
@@ -41,8 +50,31 @@ def undone_if_interrupted(undo: Callable[[], None]) -> Iterator[None]:
         _undoings.remove(undo)
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+@contextmanager
+def asked_to_end_if_interrupted(ask: Callable[[], None]) -> Iterator[None]:
+    """Call ask if the program is interrupted meanwhile, and let the command end by itself.
+
+    It is called in another thread than the command's. A second signal, or no end within 20 s, ends the
+    program as if nobody had been asked.
+    """
+    _askings.append(ask)
+    try:
+        yield
+    finally:
+        _askings.remove(ask)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """Raise what a signal means; one that comes right after another is the same wish.
+
+    Some senders tell the process and then its group, such as timeout(1).
+    """
+    global _signalled_s
+    now_s = time.monotonic()
+    if now_s - _signalled_s < _SAME_WISH_S:
+        return
+    _signalled_s = now_s
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def run_as_program(run: Callable[[], int]) -> int:
@@ -57,10 +89,15 @@ def run_as_program(run: Callable[[], int]) -> int:
             ended.set()
 
     try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _raise_terminated)
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
+            # One that our parent has had ignored stays so.
+            if signal.getsignal(number) is default:
+                signal.signal(number, _raise)
         threading.Thread(target=work, name="forebay-command", daemon=True).start()
-        ended.wait()
+        _wait(ended)
     except (KeyboardInterrupt, _Terminated) as signalled:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -70,3 +107,14 @@ def run_as_program(run: Callable[[], int]) -> int:
         os.write(2, b"forebay: terminated\n" if is_terminated else b"forebay: interrupted\n")
         os._exit(TERMINATED if is_terminated else INTERRUPTED)
     return codes[0] if codes else 1
+
+
+def _wait(ended: threading.Event) -> None:
+    """Wait for the end of the command; an interrupt is raised unless the command ends when asked to."""
+    try:
+        ended.wait()
+    except (KeyboardInterrupt, _Terminated):
+        for ask in _askings:
+            ask()
+        if not (_askings and ended.wait(_END_WAIT_S)):
+            raise
