@@ -50,6 +50,10 @@ class JobNotFound(LookupError):
     """There is no job of that id."""
 
 
+class ScheduleNotFound(LookupError):
+    """There is no schedule of that id."""
+
+
 class Closed(ValueError):
     """The cache or store was used after ``close``."""
 

@@ -24,6 +24,8 @@ from forebay.cache.paths import split_path
 from forebay.cache.pool import FetchLimits, FetchPool, Kind
 from forebay.cache.read import Reader
 from forebay.cache.reclaim import Reclaimer
+from forebay.cache.schedules.records import ScheduleRecords
+from forebay.cache.schedules.schedule import Schedules
 from forebay.cache.tree import Tree
 from forebay.cache.whole import WholeFiles
 from forebay.clock import Clock
@@ -90,8 +92,10 @@ class Runtime:
                 store, entries, metadata.versions, metadata.manifests, self.reclaimer
             )
             self.manifests: Final = Manifests(metadata.versions, metadata.manifests, self.retirement)
+            self.jobs: Final = Jobs(metadata.catalog, Path(parts.folder, "jobs"), group)
             self.loads: Final = self._make_loads()
             opened.callback(self.loads.close)
+            self.schedules: Final = self._make_schedules()
             if not read_only:
                 self._mend()
             self._opened: Final = opened.pop_all()
@@ -117,9 +121,7 @@ class Runtime:
             self.pool.submit(Kind.READAHEAD, 0, self.retirement.run)
 
     def _make_loads(self) -> Loads:
-        parts, catalog = self.parts, self.metadata.catalog
-        jobs = Jobs(catalog, Path(parts.folder, "jobs"), parts.shared_group)
-        load_parts = LoadParts(
+        parts = LoadParts(
             self.datasets,
             self.metadata.entries,
             self.lookup,
@@ -127,7 +129,12 @@ class Runtime:
             self.manifests,
             self.demand.is_active,
         )
-        return Loads(load_parts, jobs, parts.schemes)
+        return Loads(parts, self.jobs, self.parts.schemes)
+
+    def _make_schedules(self) -> Schedules:
+        records = ScheduleRecords(self.metadata.catalog)
+        folder = Path(self.parts.folder, "schedules")
+        return Schedules(records, self.jobs, self.loads, folder, self.parts.shared_group)
 
     def close(self) -> None:
         """Wait for what runs, and close everything; loads are interrupted."""

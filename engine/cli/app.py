@@ -62,6 +62,7 @@ _COMMANDS: Final = {
     "ls": _Entry("ls", "List directories."),
     "manifest": _Entry("manifest", "Make, switch and carry versions of a dataset."),
     "resume": _Entry("load", "Go on with a load that was interrupted."),
+    "schedules": _Entry("schedules", "List the schedules of loads, and remove one."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
     "sync": _Entry("free", "Ask the under storage anew what there is."),

@@ -1,7 +1,8 @@
-"""Kinds of arguments: sizes, and datasets and paths, which a shell completes."""
+"""Kinds of arguments: sizes, times, and datasets and paths, which a shell completes."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -12,9 +13,10 @@ from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
     _SizeType = click.ParamType[int]
+    _MomentType = click.ParamType[datetime]
     _TextType = click.ParamType[str]
 else:  # the class of older releases takes no parameters
-    _SizeType = _TextType = click.ParamType
+    _SizeType = _MomentType = _TextType = click.ParamType
 
 
 class Size(_SizeType):
@@ -28,6 +30,19 @@ class Size(_SizeType):
             return parse_bytes(value if isinstance(value, int) else str(value), "a size")
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+
+class Moment(_MomentType):
+    """A time as ``2026-12-01T03:00``, with or without an offset."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time."""
+        try:
+            return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write for example 2026-12-01T03:00", param, ctx)
 
 
 class DatasetName(_TextType):
@@ -59,5 +74,6 @@ class CachePath(_TextType):
 
 
 SIZE = Size()
+MOMENT = Moment()
 DATASET = DatasetName()
 CACHE_PATH = CachePath()

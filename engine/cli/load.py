@@ -1,21 +1,23 @@
-"""``load``, ``resume`` and ``cancel``."""
+"""``load``, ``resume`` and ``cancel``; schedules.py has what ``load`` does with those."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from forebay.cache import Cache
 from forebay.cache.loads.load import LoadJob, LoadResult
+from forebay.cache.schedules.schedule import When
 from forebay.cli.app import DONE, FAILED
 from forebay.cli.interrupt import undone_if_interrupted
 from forebay.cli.jobs import echo_json_with_results
 from forebay.cli.kinds import CACHE_PATH, SIZE
 from forebay.cli.load_progress import follow, outcome_text, state_text
+from forebay.cli.schedules import schedule, watch_schedules, when_options
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import echo_json, printable
 
@@ -26,7 +28,7 @@ _START_STEP_S: Final = 0.05
 
 @click.command()
 @common_options
-@click.argument("target", type=CACHE_PATH)
+@click.argument("target", type=CACHE_PATH, required=False)
 @click.option(
     "--files-from",
     metavar="FILE",
@@ -40,10 +42,12 @@ _START_STEP_S: Final = 0.05
 @click.option("--manifest", metavar="V", help="When it is done, make it the version V and put that in use.")
 @click.option("--order", metavar="V", help="Load what the version V lists, in its order of access.")
 @click.option("--background", is_flag=True, help="Go on in a process of its own; see `forebay jobs`.")
+@when_options
+@click.option("--watch", is_flag=True, help="Run what is scheduled, until a signal ends it.")
 @pass_session
 def load(
     session: Session,
-    target: str,
+    target: str | None,
     files_from: str | None,
     glob: str | None,
     metadata_only: bool,
@@ -53,31 +57,41 @@ def load(
     manifest: str | None,
     order: str | None,
     background: bool,
+    when: When | None,
+    watch: bool,
 ) -> int:
     """Bring TARGET, a dataset or a path in one, into the cache, ahead of whoever will read it.
 
     Ends with 1 unless every file is cached in the end, and says which are not. What is cached already is
-    skipped. Interrupted, it is gone on with by `forebay resume`.
+    skipped. Interrupted, it is gone on with by `forebay resume`. With --at, --cron or --after it is only
+    scheduled; where `forebay load --watch` goes on it is run.
     """
-    if background and dry_run:
-        raise click.UsageError("--background and --dry-run exclude each other")
+    options: dict[str, Any] = {
+        "files": sys.stdin.buffer if files_from == "-" else files_from,
+        "glob": glob,
+        "metadata_only": metadata_only,
+        "dry_run": dry_run,
+        "verify": verify,
+        "rate_limit": rate_limit,
+        "manifest": manifest,
+        "order": order,
+    }
+    if watch:
+        if target is not None or background or when is not None or any(options.values()):
+            raise click.UsageError("--watch runs what is scheduled, and takes nothing else")
+        return watch_schedules(session)
+    if target is None:
+        raise click.UsageError("Missing argument 'TARGET'.")
+    if background and (dry_run or when is not None):
+        raise click.UsageError("--background and --dry-run, --at, --cron or --after exclude each other")
     if manifest is not None and dry_run:
         raise click.UsageError("--manifest and --dry-run exclude each other")
     if order is not None and files_from is not None:
         raise click.UsageError("--order and --files-from exclude each other")
+    if when is not None:
+        return schedule(session, target, when, options)
     with session.open_cache() as cache:
-        job = cache.load(
-            target,
-            files=sys.stdin.buffer if files_from == "-" else files_from,
-            glob=glob,
-            metadata_only=metadata_only,
-            dry_run=dry_run,
-            verify=verify,
-            rate_limit=rate_limit,
-            manifest=manifest,
-            order=order,
-            start=not background,
-        )
+        job = cache.load(target, **options, start=not background)
         return _leave_running(session, cache, job) if background else see_through(session, job)
 
 

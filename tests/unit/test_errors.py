@@ -16,6 +16,7 @@ TREE: dict[str, type[Exception]] = {
     "ConfigError": ValueError,
     "PinLimit": OSError,
     "JobNotFound": LookupError,
+    "ScheduleNotFound": LookupError,
     "NotAttached": LookupError,
     "Closed": ValueError,
     "StoreBusy": TimeoutError,

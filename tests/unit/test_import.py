@@ -40,6 +40,12 @@ def test_the_bare_store_takes_no_heavy_package(tmp_path: Path) -> None:
     assert loaded & HEAVY == set()
 
 
+def test_what_schedules_take_comes_with_the_first_of_them(tmp_path: Path) -> None:
+    loaded = modules_after("import forebay; forebay.Cache", tmp_path)
+    assert "forebay.cache.schedules.watch" in loaded
+    assert loaded & {"cronsim", "tzlocal"} == set()
+
+
 def test_no_second_copy_even_from_the_checkout(repository: Path) -> None:
     # The interpreter puts the current folder in front, so `engine` could be imported from here.
     loaded = modules_after("import forebay; forebay.BlockStore; forebay.Cache", repository)

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from forebay.cache.datasets import Attached
 from forebay.cache.loads.file import FileResult
-from forebay.cache.loads.filelist import FileList, ListedName, names_below, read_file_list, storage_options
+from forebay.cache.loads.filelist import FileList, ListedName, read_file_list, storage_options
 from forebay.cache.loads.glob import Glob
 from forebay.cache.loads.jobs import ENDED, JobRecord, Jobs, LoadRequest, new_job_id
 from forebay.cache.loads.progress import LoadState, Progress
