@@ -31,6 +31,7 @@ CASES = {
     "index_size": "perf.micro.index_size",
     "open_rebuild": "perf.micro.open_rebuild",
     "import_time": "perf.micro.import_time",
+    "watch": "perf.micro.watch",
     "epoch": "perf.hit_ratio.epoch",
     "skew": "perf.hit_ratio.skew",
     "cache_read": "perf.micro.cache_read",
