@@ -14,7 +14,6 @@ from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
 from forebay.testing.s3 import S3Server
 from tests.integration._cli import Cli
-from tests.integration._schedules import WallClock, Watch
 from tests.integration._sites import OpenCache
 from tests.integration._trees import TREE
 
@@ -83,29 +82,3 @@ def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Ser
         for name, value in server.environ().items():
             monkeypatch.setenv(name, value)
         yield server
-
-
-@pytest.fixture
-def storage() -> FaultyStorage:
-    """An under storage in memory with three objects."""
-    return FaultyStorage({"a": b"a", "sub/b": b"bb", "sub/c.txt": b"ccc"})
-
-
-@pytest.fixture
-def cache(open_cache: OpenCache, storage: FaultyStorage) -> Cache:
-    """A cache with that storage attached as ``d``, taken never to change."""
-    cache = open_cache(schemes=storage.schemes())
-    cache.attach("d", "faulty://x", max_age=None)
-    return cache
-
-
-@pytest.fixture
-def clock() -> WallClock:
-    """A wall clock that stands still."""
-    return WallClock()
-
-
-@pytest.fixture
-def watch(cache: Cache, clock: WallClock) -> Watch:
-    """A watcher of the cache's schedules that goes by the clock."""
-    return Watch(cache, clock)

@@ -41,6 +41,7 @@ _WHOLE_FILE: Final = (os.SEEK_SET, 0, 0, 0)
 
 _NAMELESS_FOLDER_S: Final = 86_400.0
 
+
 class JobFolder:
     """One job's folder. Threads: any; each list has one writer at a time, the holder of the lock."""
 

@@ -16,7 +16,7 @@ from forebay.cache.loads.progress import LoadState
 from forebay.cache.schedules.times import next_time
 from forebay.errors import ConfigError, JobNotFound, ScheduleNotFound
 from forebay.meta import Catalog
-from forebay.meta.catalog import Rows, is_row_id
+from forebay.meta.catalog import CatalogChange, is_row_id
 
 _KEPT_OVER_MAX: Final = 100
 # Ids of jobs begin with the year.
@@ -191,7 +191,7 @@ def _moved_on(record: ScheduleRecord, now: float) -> ScheduleRecord:
     return replace(moved, due=None) if record.cron is None else moved.planned_at(now)
 
 
-def _settle(rows: Rows, record: ScheduleRecord, last: LastRun, now: float) -> None:
+def _settle(rows: CatalogChange, record: ScheduleRecord, last: LastRun, now: float) -> None:
     """Write a schedule whose run has ended, and what that means for those that run after it."""
     settled = replace(record, job=None, last=last)
     _put(rows, settled)
@@ -204,7 +204,7 @@ def _settle(rows: Rows, record: ScheduleRecord, last: LastRun, now: float) -> No
             _end(rows, settled, reason)
 
 
-def _no_more(rows: Rows, record: ScheduleRecord) -> str | None:
+def _no_more(rows: CatalogChange, record: ScheduleRecord) -> str | None:
     """Say why a schedule that is not due and has no times of its own never runs again, if that is so."""
     if record.after is None or not is_schedule_id(record.after):
         return "it has run"
@@ -214,12 +214,12 @@ def _no_more(rows: Rows, record: ScheduleRecord) -> str | None:
     return None if source.over is None else f"schedule {source.id} is over"
 
 
-def _end(rows: Rows, record: ScheduleRecord, reason: str) -> None:
+def _end(rows: CatalogChange, record: ScheduleRecord, reason: str) -> None:
     _put(rows, replace(record, over=reason))
     _end_followers(rows, record, f"schedule {record.id} is over")
 
 
-def _end_followers(rows: Rows, record: ScheduleRecord, reason: str) -> None:
+def _end_followers(rows: CatalogChange, record: ScheduleRecord, reason: str) -> None:
     """Let those be over that run after a schedule that never runs again, unless their turn has come."""
     ended = [(record, reason)]
     while ended:
@@ -230,7 +230,7 @@ def _end_followers(rows: Rows, record: ScheduleRecord, reason: str) -> None:
                 ended.append((follower, f"schedule {follower.id} is over"))
 
 
-def _follow(rows: Rows, schedule_id: str, after: str) -> None:
+def _follow(rows: CatalogChange, schedule_id: str, after: str) -> None:
     """Let a schedule run after a job, or after another schedule, which is told of it."""
     if is_schedule_id(after):
         known = _get(rows, after)
@@ -244,7 +244,7 @@ def _follow(rows: Rows, schedule_id: str, after: str) -> None:
         raise JobNotFound(f"after: there is no job or schedule {after!r}; see `forebay jobs`")
 
 
-def _followers(rows: Rows, record: ScheduleRecord) -> list[ScheduleRecord]:
+def _followers(rows: CatalogChange, record: ScheduleRecord) -> list[ScheduleRecord]:
     found = [_get(rows, schedule_id) for schedule_id in record.followers]
     return [follower for follower in found if follower is not None and follower.over is None]
 
@@ -259,15 +259,15 @@ def new_schedule_id() -> str:
     return _ID_PREFIX + new_job_id()
 
 
-def _all(rows: Rows) -> list[ScheduleRecord]:
+def _all(rows: CatalogChange) -> list[ScheduleRecord]:
     found = [ScheduleRecord.from_json(row) for row in rows.all("schedule").values()]
     return sorted(found, key=lambda record: (record.created, record.id))
 
 
-def _get(rows: Rows, schedule_id: str) -> ScheduleRecord | None:
+def _get(rows: CatalogChange, schedule_id: str) -> ScheduleRecord | None:
     row = rows.get("schedule", schedule_id)
     return None if row is None else ScheduleRecord.from_json(row)
 
 
-def _put(rows: Rows, record: ScheduleRecord) -> None:
+def _put(rows: CatalogChange, record: ScheduleRecord) -> None:
     rows.put("schedule", record.id, record.to_json())
