@@ -43,6 +43,8 @@ COMMANDS = {
     "manifest rollback": ["d"],
     "manifest use": ["d", "v3"],
     "resume": ["{job}"],
+    "schedules": [],
+    "schedules remove": ["{schedule}"],
     "stat": ["d/a.bin", "d/sub"],
     "status": [],
     "sync": ["d"],
@@ -57,12 +59,14 @@ def test_every_command_with_json_is_tried() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_fields(attached: Cli, name: str) -> None:
     job = json.loads(attached("load", "d", "--json").out)["id"]
+    schedule = json.loads(attached("load", "d", "--cron", "0 3 * * *", "--json").out)["id"]
     text = attached.place / "text"
     text.write_text('{"path": "a", "size": 1, "version": "v"}\n')
     if name.startswith("manifest"):
         for arguments in (["v1", "--use"], ["v2", "--use"], ["v3"]):
             assert attached("manifest", "create", "d", *arguments).code == 0
-    places = {"uri": attached.uri, "job": job, "target": str(attached.place), "text": str(text)}
+    places = {"uri": attached.uri, "job": job, "schedule": schedule}
+    places |= {"target": str(attached.place), "text": str(text)}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
     printed: Any = json.loads(attached(*name.split(), *arguments, "--json").out)
     shape, fields = documented()[name]
