@@ -1,10 +1,12 @@
 #include "evict.h"
 
+#include "change.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "ghost.h"
 #include "health.h"
 #include "index.h"
+#include "pin.h"
 #include "read.h"
 #include "rebuild.h"
 #include "retention.h"
@@ -109,7 +111,7 @@ static int move_record(fb_store *s, const struct fb_found *found, uint32_t segme
     if (r != 0)
         fb_space_abandon(s, space);
     else if (record->state == FB_RECORD_PINNED)
-        atomic_fetch_add(&s->shared->tiers[s->segment_tier[space->segment]].pinned_hint, record->length);
+        fb_pin_add(s, s->segment_tier[space->segment], record->length);
     fb_space_end(s, space);
     return r;
 }

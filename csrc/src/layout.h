@@ -122,7 +122,8 @@ struct fb_row {
     _Atomic int32_t pid; /* of its own PID namespace: for people, never for liveness */
     char name[16];
     _Atomic uint64_t held_bytes; /* retired segments that this row still leases; by the maintainer */
-    _Atomic uint64_t counters[FB_C_WORDS]; /* outlive the owner: the next one counts on */
+    _Atomic uint64_t pin_claims[FB_TIERS_MAX]; /* bytes that its owner is about to pin */
+    _Atomic uint64_t counters[FB_C_WORDS];     /* outlive the owner: the next one counts on */
 };
 
 struct fb_page_meta {
@@ -207,9 +208,9 @@ struct fb_tier_live {
     _Atomic uint32_t error;    /* errno of the last fault */
     _Atomic uint32_t faults;
     _Atomic uint32_t clean_probes;
-    _Atomic uint32_t evicting; /* the evictor works from high down to low */
-    _Atomic uint32_t shrunk;   /* room was short: effective_bytes is below the quota */
-    _Atomic uint64_t pinned_hint;
+    _Atomic uint32_t evicting;    /* the evictor works from high down to low */
+    _Atomic uint32_t shrunk;      /* room was short: effective_bytes is below the quota */
+    _Atomic uint64_t pinned_hint; /* pinned bytes, or more */
     _Atomic uint64_t directory_device, directory_inode; /* the directory in use */
     _Atomic uint32_t directory_changes;
     _Atomic uint32_t on_mount_point;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "change.h"
 #include "clock.h"
 #include "evict.h"
 #include "health.h"
@@ -12,7 +13,7 @@
 #include "rebuild.h"
 #include "retention.h"
 #include "rows.h"
-#include "write.h"
+#include "segment.h"
 
 #define BEAT_STALE_MS 2000
 #define ROUND_S_MAX 2u /* between two rounds while somebody maintains */

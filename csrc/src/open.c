@@ -14,6 +14,7 @@
 #include "health.h"
 #include "index.h"
 #include "maintain.h"
+#include "pin.h"
 #include "platform.h"
 #include "read.h"
 #include "rebuild.h"
@@ -70,7 +71,7 @@ static void fresh_tiers(fb_store *s)
         atomic_store(&live->shrunk, 0);
         atomic_store(&live->faults, 0);
         atomic_store(&live->failed, s->tier_fds[tier] < 0);
-        atomic_store(&live->pinned_hint, UINT64_MAX / 2); /* unknown: the first pin counts */
+        fb_pin_forget(s, tier);
     }
 }
 

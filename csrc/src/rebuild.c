@@ -8,6 +8,7 @@
 #include "failpoint.h"
 #include "health.h"
 #include "index.h"
+#include "pin.h"
 #include "rows.h"
 #include "segment.h"
 #include "write.h"
@@ -113,7 +114,7 @@ static bool scan_record(fb_store *s, void *context, uint32_t segment, uint32_t n
     if (r == 0)
         fb_bury(s, &rival.key, old);
     if (r == 0 && pinned)
-        atomic_fetch_add(&s->shared->tiers[s->segment_tier[segment]].pinned_hint, record->length);
+        fb_pin_add(s, s->segment_tier[segment], record->length);
     return scan->error == 0;
 }
 

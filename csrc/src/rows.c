@@ -38,13 +38,16 @@ static void raise_to(_Atomic uint32_t *word, uint32_t value)
         ;
 }
 
-static void clear_leases(fb_store *s, uint32_t row)
+/* What a row holds of a process that is gone. */
+static void clear_row(fb_store *s, uint32_t row)
 {
     _Atomic uint32_t *leases = s->leases + (uint64_t)row * s->segment_count;
     for (uint32_t i = 0; i < s->segment_count; i++)
         if (atomic_load_explicit(&leases[i], memory_order_relaxed) != 0)
             atomic_store(&leases[i], 0);
     atomic_store(&s->rows[row].held_bytes, 0);
+    for (uint32_t tier = 0; tier < FB_TIERS_MAX; tier++)
+        atomic_store(&s->rows[row].pin_claims[tier], 0);
 }
 
 int fb_row_claim(fb_store *s, int *fd_out, uint32_t *row_out)
@@ -56,7 +59,7 @@ int fb_row_claim(fb_store *s, int *fd_out, uint32_t *row_out)
         if (fb_byte_lock(fd, F_WRLCK, row) != 0)
             continue;
         FB_POINT("row.claimed");
-        clear_leases(s, row);
+        clear_row(s, row);
         atomic_fetch_add(&s->rows[row].incarnation, 1);
         raise_to(&s->shared->rows_high, row + 1);
         *fd_out = fd;
@@ -117,7 +120,7 @@ static bool clear_if_dead(fb_store *s, uint32_t row)
         atomic_fetch_add(&s->rows[row].incarnation, 1);
     FB_POINT("row.reclaimed");
     if (dead)
-        clear_leases(s, row);
+        clear_row(s, row);
     if (fd >= 0)
         close(fd);
     pthread_mutex_unlock(&s->maps_lock);

@@ -4,12 +4,9 @@
 #include "failpoint.h"
 #include "ghost.h"
 #include "health.h"
+#include "index.h"
 #include "maintain.h"
-#include "page.h"
 #include "read.h"
-#include "rows.h"
-
-#define PIN_SHARE_PERCENT 80u
 
 uint32_t fb_level_count(fb_store *s)
 {
@@ -71,7 +68,7 @@ void fb_hold_old(fb_store *s, uint64_t place)
 void fb_keep_pin(fb_store *s, const struct fb_key *key, uint64_t old_place)
 {
     if (FB_PLACE_STATE(old_place) == FB_SLOT_PRESENT && (FB_PLACE_FLAGS(old_place) & FB_SLOT_PINNED))
-        fb_pin(s, key, true);
+        fb_pin(s, key, NULL);
 }
 
 void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place)
@@ -276,205 +273,4 @@ void fb_fill_abandon(fb_store *s, struct fb_fill *fill)
         fb_space_end(s, &space);
     }
     end_fill(s, fill);
-}
-
-/* ---- changes to what is there ---- */
-
-/* Lock a key's page and find its slot: 0, -ENOENT (unlocked), -ETIMEDOUT, -EROFS. */
-static int lock_slot(fb_store *s, const struct fb_key *key, uint32_t *page, uint32_t *slot)
-{
-    if (!s->has_row)
-        return -EROFS;
-    int r = fb_index_lock(s, key->lo, page);
-    if (r != 0)
-        return r;
-    int found = fb_page_find(s, *page, key->lo, key->check);
-    if (found < 0 ||
-        FB_PLACE_STATE(atomic_load(&fb_page_at(s, *page)->slots[found].place)) != FB_SLOT_PRESENT) {
-        fb_index_unlock(s, *page);
-        return -ENOENT;
-    }
-    *slot = (uint32_t)found;
-    return 0;
-}
-
-static bool is_expired(fb_store *s, uint64_t extent)
-{
-    uint32_t expiry = FB_EXTENT_EXPIRY(extent);
-    return expiry != 0 && fb_now_s(s) >= expiry;
-}
-
-static int bury_ahead(fb_store *s, const struct fb_key *key)
-{
-    uint64_t old;
-    /* What is not there now may still come back from a segment not scanned yet. */
-    fb_index_put(s, key, FB_PLACE(FB_SLOT_TOMBSTONE, 0, 0, 0, 0, 0), 0, NULL, NULL, &old);
-    return -ENOENT;
-}
-
-/* What lock_slot found goes, and the page is unlocked. */
-static void remove_locked(fb_store *s, const struct fb_key *key, uint32_t page, uint32_t slot)
-{
-    uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
-    fb_hold_old(s, place);
-    fb_page_remove(s, page, slot);
-    fb_index_unlock(s, page);
-    FB_POINT("delete.unpublished");
-    fb_bury(s, key, place);
-}
-
-int fb_delete(fb_store *s, const struct fb_key *key)
-{
-    uint32_t page, slot;
-    int r = lock_slot(s, key, &page, &slot);
-    if (r == -ENOENT && atomic_load(&s->shared->rebuilding))
-        return bury_ahead(s, key);
-    if (r != 0)
-        return r;
-    bool expired = is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent));
-    remove_locked(s, key, page, slot);
-    fb_count(s, expired ? FB_C_EXPIRED : FB_C_DELETED, 1);
-    return expired ? -ENOENT : 0;
-}
-
-int fb_drop_expired(fb_store *s, const struct fb_key *key)
-{
-    uint32_t page, slot;
-    int r = lock_slot(s, key, &page, &slot);
-    if (r != 0)
-        return r;
-    if (!is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent))) {
-        fb_index_unlock(s, page);
-        return -EAGAIN;
-    }
-    remove_locked(s, key, page, slot);
-    fb_count(s, FB_C_EXPIRED, 1);
-    return 0;
-}
-
-struct pin_sum {
-    fb_store *store;
-    uint32_t tier;
-    uint64_t bytes;
-};
-
-static void add_pinned(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
-{
-    struct pin_sum *sum = context;
-    (void)lo;
-    (void)check;
-    if ((FB_PLACE_FLAGS(place) & FB_SLOT_PINNED) && FB_PLACE_SEGMENT(place) < sum->store->segment_count &&
-        sum->store->segment_tier[FB_PLACE_SEGMENT(place)] == sum->tier)
-        sum->bytes += FB_EXTENT_LENGTH(extent);
-}
-
-static uint64_t pin_limit(fb_store *s, uint32_t tier)
-{
-    return fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
-}
-
-static uint64_t count_pinned(fb_store *s, uint32_t tier)
-{
-    struct pin_sum sum = {.store = s, .tier = tier};
-    fb_index_visit(s, 0, atomic_load(&s->shared->page_count), add_pinned, &sum);
-    return sum.bytes;
-}
-
-static bool pin_fits(fb_store *s, uint32_t tier, uint64_t length_bytes)
-{
-    struct fb_tier_live *t = &s->shared->tiers[tier];
-    if (atomic_load(&t->pinned_hint) + length_bytes <= pin_limit(s, tier))
-        return true;
-    /* The running sum is a hint that only errs upwards; before a refusal the index is counted. */
-    uint64_t pinned = count_pinned(s, tier);
-    atomic_store(&t->pinned_hint, pinned);
-    return pinned + length_bytes <= pin_limit(s, tier);
-}
-
-static uint32_t tier_of_place(fb_store *s, uint64_t place)
-{
-    return s->segment_tier[FB_PLACE_SEGMENT(place) % s->segment_count];
-}
-
-void fb_pin_room_of(fb_store *s, const struct fb_key *key, struct fb_pin_room *out)
-{
-    struct fb_found found;
-    memset(out, 0, sizeof *out);
-    if (fb_index_find(s, key, &found) != 0)
-        return;
-    uint32_t tier = tier_of_place(s, found.place);
-    out->block_bytes = FB_EXTENT_LENGTH(found.extent);
-    out->pinned_bytes = count_pinned(s, tier);
-    out->limit_bytes = pin_limit(s, tier);
-    memcpy(out->tier_path, s->super->tiers[tier].path, sizeof out->tier_path - 1);
-}
-
-int fb_pin(fb_store *s, const struct fb_key *key, bool pinned)
-{
-    uint32_t page, slot;
-    struct fb_found found;
-    if (!s->has_row)
-        return -EROFS;
-    int r = fb_index_find_locked(s, key, &found);
-    if (r == 0 && ((FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) || is_expired(s, found.extent)))
-        r = -ENOENT;
-    if (r != 0)
-        return r;
-    uint32_t tier = tier_of_place(s, found.place);
-    uint64_t length = FB_EXTENT_LENGTH(found.extent);
-    bool before = (FB_PLACE_FLAGS(found.place) & FB_SLOT_PINNED) != 0;
-    if (before == pinned)
-        return 0;
-    if (pinned && !pin_fits(s, tier, length))
-        return -EDQUOT;
-    r = lock_slot(s, key, &page, &slot);
-    if (r != 0)
-        return r;
-    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
-    uint64_t place = atomic_load(&target->place), bit = (uint64_t)FB_SLOT_PINNED << 2;
-    if (pinned)
-        atomic_fetch_add(&s->shared->tiers[tier].pinned_hint, length);
-    fb_page_set(s, page, slot, pinned ? place | bit : place & ~bit, atomic_load(&target->extent));
-    /* While the lock is held the segment is not recycled, nor the record buried. */
-    struct fb_record record;
-    uint32_t number = fb_record_of_place(s, place, key->lo, key->check, &record);
-    if (number != FB_NO_SEGMENT)
-        fb_record_flip(s, FB_PLACE_SEGMENT(place), number, pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
-    fb_index_unlock(s, page);
-    return 0;
-}
-
-int fb_expire(fb_store *s, const struct fb_key *key, double ttl_s)
-{
-    uint32_t page, slot, expiry = fb_expiry_of(s, ttl_s);
-    int r = lock_slot(s, key, &page, &slot);
-    if (r != 0)
-        return r;
-    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
-    uint64_t place = atomic_load(&target->place), extent = atomic_load(&target->extent);
-    struct fb_record record;
-    uint32_t number = FB_NO_SEGMENT;
-    if (!(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE) && !is_expired(s, extent)) {
-        fb_page_set(s, page, slot, place, FB_EXTENT(FB_EXTENT_LENGTH(extent), expiry));
-        number = fb_record_of_place(s, place, key->lo, key->check, &record);
-    } else {
-        r = -ENOENT;
-    }
-    if (number != FB_NO_SEGMENT) {
-        record.expiry = expiry;
-        fb_record_write(s, FB_PLACE_SEGMENT(place), number, &record);
-    }
-    fb_index_unlock(s, page);
-    if (r == 0 && expiry != 0)
-        atomic_store(&s->shared->any_expiry, 1);
-    return r;
-}
-
-int fb_set_retention(fb_store *s, uint32_t dataset_id, uint32_t retention)
-{
-    uint32_t dataset = s->has_row ? fb_dataset_slot(s, dataset_id, true) : FB_DATASETS_MAX;
-    if (dataset == FB_DATASETS_MAX || retention > FB_LRU)
-        return s->has_row ? -EINVAL : -EROFS;
-    atomic_store(&s->datasets[dataset].retention, retention);
-    return 0;
 }

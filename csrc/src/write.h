@@ -1,4 +1,4 @@
-/* Writing: admission, publication, deletion. */
+/* Writing: admission and publication. */
 #ifndef FB_WRITE_H
 #define FB_WRITE_H
 
@@ -28,8 +28,5 @@ void fb_bury(fb_store *s, const struct fb_key *key, uint64_t place);
 void fb_keep_pin(fb_store *s, const struct fb_key *key, uint64_t old_place);
 /* Remove the slot if it still names this place, and bury what it named. 0, -ENOENT, -ETIMEDOUT. */
 int fb_unpublish(fb_store *s, const struct fb_key *key, uint64_t place);
-/* Remove a key whose time is over, as its slot says under the page's lock: it may have been given more since
- * it was seen. 0, -ENOENT, -EAGAIN (not over), -ETIMEDOUT. */
-int fb_drop_expired(fb_store *s, const struct fb_key *key);
 
 #endif

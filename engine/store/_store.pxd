@@ -1,6 +1,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from forebay.store.c_store cimport fb_fill, fb_flight_ticket, fb_hit, fb_key, fb_store, fb_whole
+from forebay.store.c_store cimport (
+    fb_batch,
+    fb_batch_call,
+    fb_fill,
+    fb_flight_ticket,
+    fb_hit,
+    fb_key,
+    fb_store,
+    fb_whole,
+)
 
 
 cdef class BlockStore:
@@ -17,6 +26,7 @@ cdef class BlockStore:
     cdef void view_ended(self) noexcept
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1
     cdef int call_begins(self) except -1
+    cdef object do_batch(self, str what, fb_batch_call call, tuple keys, fb_batch *batch)
     cdef void call_of_view_begins(self) noexcept
     cdef void call_ended(self) noexcept
     cdef void forget_calls_of_parent(self) noexcept

@@ -9,12 +9,12 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strlen
 
+from forebay.store._arguments cimport check_length, fill_config, key_of, names_of, ttl_of
 from forebay.store.c_store cimport *
 
 import os
@@ -41,38 +41,11 @@ cdef object error_for(int code, str what):
     return OSError(-code, f"{what}: {os.strerror(-code)}")
 
 
-cdef int key_of(BlockStore store, bytes key, fb_key *out) except -1:
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(key)
-    if length == 0 or length > FB_KEY_BYTES_MAX:
-        raise ValueError(f"a key has 1 to {FB_KEY_BYTES_MAX} bytes, not {length}")
-    fb_key_for(store.c, PyBytes_AS_STRING(key), length, out)
-    return 0
-
-
-cdef int check_length(uint64_t size_bytes) except -1:
-    if size_bytes > FB_BLOCK_BYTES_MAX:
-        raise ValueError(f"a block has at most {FB_BLOCK_BYTES_MAX} bytes, not {size_bytes}")
-    return 0
-
-
-cdef double ttl_of(object ttl_s) except? -2:
-    cdef double seconds
-    if ttl_s is None:
-        return -1
-    seconds = ttl_s
-    if not seconds >= 0:
-        raise ValueError(f"a TTL is a number of seconds, 0 or more, not {ttl_s!r}")
-    return seconds
-
-
-cdef object pin_limit(fb_store *c, const fb_key *key):
-    cdef fb_pin_room room
-    with nogil:
-        fb_pin_room_of(c, key, &room)
+cdef object pin_limit(const fb_pin_room *room):
     tier = os.fsdecode(<bytes>room.tier_path)
     return PinLimit(
         EDQUOT,
-        f"a pin of {room.block_bytes} bytes in tier {tier}: {room.pinned_bytes} are pinned there, "
+        f"a pin of {room.wanted_bytes} bytes in tier {tier}: {room.pinned_bytes} are pinned there, "
         f"at most {room.limit_bytes} (80 %) may be",
     )
 
@@ -134,7 +107,7 @@ cdef class BlockStore:
     # thread leaves it the C store.
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1:
         self.check_open()
-        key_of(self, key, k)
+        key_of(self.c, key, k)
         return self.call_begins()
 
     cdef int call_begins(self) except -1:
@@ -188,7 +161,7 @@ cdef class BlockStore:
         cdef View view
         if self.closed:
             self.check_open()
-        key_of(self, key, &k)
+        key_of(self.c, key, &k)
         view = View.__new__(View)  # meanwhile the slot comes from memory
         self.views += 1
         code = fb_get(self.c, &k, True, &hit)
@@ -350,25 +323,29 @@ cdef class BlockStore:
 
     def pin(self, bytes key not None):
         """Keep a block from eviction; return whether it is there."""
-        return self._pin(key, True)
+        cdef fb_key k
+        cdef fb_pin_room refused
+        cdef int code
+        self.call_begins_with(key, &k)
+        with nogil:
+            code = fb_pin(self.c, &k, &refused)
+        self.call_ended()
+        if code == -EDQUOT:
+            raise pin_limit(&refused)
+        if code != 0 and code != -ENOENT:
+            raise error_for(code, "pin")
+        return code == 0
 
     def unpin(self, bytes key not None):
         """Give a pinned block back to retention; return whether it is there."""
-        return self._pin(key, False)
-
-    def _pin(self, bytes key, bint pinned):
         cdef fb_key k
         cdef int code
         self.call_begins_with(key, &k)
-        try:
-            with nogil:
-                code = fb_pin(self.c, &k, pinned)
-            if code == -EDQUOT:
-                raise pin_limit(self.c, &k)
-        finally:
-            self.call_ended()
+        with nogil:
+            code = fb_unpin(self.c, &k)
+        self.call_ended()
         if code != 0 and code != -ENOENT:
-            raise error_for(code, "pin" if pinned else "unpin")
+            raise error_for(code, "unpin")
         return code == 0
 
     def expire(self, bytes key not None, ttl_s):
@@ -383,6 +360,52 @@ cdef class BlockStore:
         if code != 0 and code != -ENOENT:
             raise error_for(code, "expire")
         return code == 0
+
+    def delete_many(self, keys):
+        """Drop blocks, as `delete` does; return how many were there."""
+        cdef fb_batch batch
+        return self.do_batch("delete_many", fb_delete_many, tuple(keys), &batch)
+
+    def contains_many(self, keys):
+        """Return a byte for each key: 1 where a get would hit, 0 elsewhere."""
+        cdef fb_batch batch
+        cdef tuple all_keys = tuple(keys)
+        cdef bytes there = PyBytes_FromStringAndSize(NULL, len(all_keys))
+        batch.there = <uint8_t *>PyBytes_AS_STRING(there)
+        self.do_batch("contains_many", fb_contains_many, all_keys, &batch)
+        return there
+
+    def pin_many(self, keys):
+        """Pin the blocks that are there, all of them or, beyond the limit, none; return how many are."""
+        cdef fb_batch batch
+        return self.do_batch("pin_many", fb_pin_many, tuple(dict.fromkeys(keys)), &batch)
+
+    def unpin_many(self, keys):
+        """Give pinned blocks back to retention; return how many are there."""
+        cdef fb_batch batch
+        return self.do_batch("unpin_many", fb_unpin_many, tuple(dict.fromkeys(keys)), &batch)
+
+    def expire_many(self, keys, ttl_s):
+        """Let blocks expire ttl_s seconds from now, None: never; return how many are there."""
+        cdef fb_batch batch
+        batch.ttl_s = ttl_of(ttl_s)
+        return self.do_batch("expire_many", fb_expire_many, tuple(dict.fromkeys(keys)), &batch)
+
+    cdef object do_batch(self, str what, fb_batch_call call, tuple keys, fb_batch *batch):
+        cdef bytes names = names_of(keys)
+        cdef int code
+        batch.names = <fb_name *>PyBytes_AS_STRING(names)
+        batch.count = len(keys)
+        batch.done = 0
+        self.call_begins()
+        with nogil:
+            code = call(self.c, batch)
+        self.call_ended()
+        if code == -EDQUOT:
+            raise pin_limit(&batch.refused)
+        if code != 0:
+            raise error_for(code, f"{what} of {batch.count} keys, after {batch.done}")
+        return batch.done
 
     def set_retention(self, uint32_t dataset, str retention not None):
         """Choose what is evicted of a dataset, and when: "epoch", "s3fifo" or "lru"."""
@@ -464,43 +487,6 @@ cdef object open_error(int code, str message, str path):
     if code == -ETIMEDOUT:
         return StoreBusy(ETIMEDOUT, message)
     return OSError(-code, message, path)
-
-
-cdef int copy_path(char *out, str path) except -1:
-    encoded = os.fsencode(path)
-    if len(encoded) >= FB_PATH_MAX or b"\0" in encoded:
-        raise ConfigError(f"{path}: a path has at most {FB_PATH_MAX - 1} bytes and no zero among them")
-    memset(out, 0, FB_PATH_MAX)
-    memcpy(out, <char *>encoded, len(encoded))
-    return 0
-
-
-cdef int fill_config(fb_config *config, str path, object tiers, object values) except -1:
-    memset(config, 0, sizeof(fb_config))
-    copy_path(config.path, path)
-    if tiers is not None:
-        if len(tiers) > FB_TIERS_MAX:
-            raise ConfigError(f"{path}: {len(tiers)} tiers, at most {FB_TIERS_MAX}")
-        config.tier_count = len(tiers)
-        for i, tier in enumerate(tiers):
-            copy_path(config.tiers[i].path, tier.path)
-            config.tiers[i].quota_bytes = tier.quota_bytes
-            config.tiers[i].medium = ("MEM", "SSD", "HDD").index(tier.medium)
-            config.tiers[i].high_permille = round(tier.high * 1000)
-            config.tiers[i].low_permille = round(tier.low * 1000)
-    config.row_count = values.rows
-    config.block_bytes = values.block_bytes
-    config.checksum = ("none", "load", "read").index(values.checksum)
-    config.map_disk = values.disk_views == "map"
-    config.read_only = values.read_only
-    config.reshape = values.reshape
-    config.no_maintainer = not values.maintainer
-    config.max_held_bytes = values.max_held_bytes
-    config.stall_timeout_ms = round(values.stall_timeout_s * 1000)
-    config.file_mode = 0o600 if values.group_id is None else 0o660
-    config.group_id = -1 if values.group_id is None else values.group_id
-    config.promote_bytes_per_second = values.promote_bytes_per_second
-    return 0
 
 
 @cython.no_gc
@@ -693,7 +679,7 @@ cdef class FileReservation:
         cdef int code
         if not self.open:
             raise ValueError("the reservation has ended")
-        key_of(self.store, key, &k)
+        key_of(self.store.c, key, &k)
         if not self.admitted:
             return False
         self.writers += 1

@@ -131,10 +131,23 @@ cdef extern from "forebay/store.h" nogil:
         char first[256]
 
     struct fb_pin_room:
-        uint64_t block_bytes
+        uint64_t wanted_bytes
         uint64_t pinned_bytes
         uint64_t limit_bytes
         char tier_path[FB_PATH_MAX]
+
+    struct fb_name:
+        const void *bytes
+        uint32_t length_bytes
+
+    struct fb_batch:
+        const fb_name *names
+        uint64_t count
+        double ttl_s
+        uint8_t *there
+        uint64_t done
+        fb_pin_room refused
+
 
     int fb_open(const fb_config *config, fb_store **out, fb_error *error)
     void fb_close(fb_store *store)
@@ -153,8 +166,13 @@ cdef extern from "forebay/store.h" nogil:
     int fb_fill_commit(fb_store *store, fb_fill *fill)
     void fb_fill_abandon(fb_store *store, fb_fill *fill)
     int fb_delete(fb_store *store, const fb_key *key)
-    int fb_pin(fb_store *store, const fb_key *key, bint pinned)
-    void fb_pin_room_of(fb_store *store, const fb_key *key, fb_pin_room *out)
+    int fb_pin(fb_store *store, const fb_key *key, fb_pin_room *refused)
+    int fb_unpin(fb_store *store, const fb_key *key)
+    int fb_delete_many(fb_store *store, fb_batch *batch)
+    int fb_pin_many(fb_store *store, fb_batch *batch)
+    int fb_unpin_many(fb_store *store, fb_batch *batch)
+    int fb_expire_many(fb_store *store, fb_batch *batch)
+    int fb_contains_many(fb_store *store, fb_batch *batch)
     int fb_count_for(fb_store *store, uint32_t counter, uint64_t n)
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
@@ -177,3 +195,6 @@ cdef extern from "forebay/store.h" nogil:
     int fb_clock_advance(fb_store *store, int64_t milliseconds)
     void fb_config_read(fb_store *store, fb_config *out)
     void fb_key_for(fb_store *store, const void *key, size_t length_bytes, fb_key *out)
+
+
+ctypedef int (*fb_batch_call)(fb_store *store, fb_batch *batch) noexcept nogil

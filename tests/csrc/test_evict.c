@@ -172,7 +172,7 @@ TEST(compaction_moves_what_is_live_with_its_bytes_and_marks)
     struct fb_key pinned = key_of_number(4), mortal = key_of_number(8);
     uint64_t count = fill_segment(s, 0, LENGTH);
     uint32_t segment = block_segment(s, 0);
-    CHECK_EQ(fb_pin(s, &pinned, true), 0);
+    CHECK_EQ(fb_pin(s, &pinned, NULL), 0);
     CHECK_EQ(fb_expire(s, &mortal, 1000), 0);
     for (uint64_t i = 0; i < count; i++)
         if (i % 4 != 0)
@@ -238,7 +238,7 @@ TEST(pins_stay_until_they_are_forced)
     fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key pinned = key_of_number(5);
     fill_segment(s, 0, LENGTH);
-    CHECK_EQ(fb_pin(s, &pinned, true), 0);
+    CHECK_EQ(fb_pin(s, &pinned, NULL), 0);
     uint32_t segment = block_segment(s, 5);
     CHECK_EQ(fb_segment_retire(s, segment, FB_EVICT_ALL), 0);
     CHECK(block_hit(s, 5, 0, LENGTH));

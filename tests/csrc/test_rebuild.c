@@ -61,7 +61,7 @@ TEST(everything_committed_comes_back)
         CHECK(block_put(s, i, 0, LENGTH + i));
     struct fb_key pinned = key_of_number(8), mortal = key_of_number(9), open = key_of_number(500);
     block_delete(s, 7);
-    CHECK_EQ(fb_pin(s, &pinned, true), 0);
+    CHECK_EQ(fb_pin(s, &pinned, NULL), 0);
     CHECK_EQ(fb_expire(s, &mortal, 1000), 0);
     struct fb_fill fill = block_reserve(s, 500, 100);
     fb_pool_give(s, fill.owned);

@@ -79,7 +79,7 @@ TEST(a_full_table_still_reads_by_copies)
 
     CHECK_NE(fb_put(c, &key, 0, whole, sizeof whole, -1), 0);
     CHECK_EQ(fb_delete(c, &key), -EROFS);
-    CHECK_NE(fb_pin(c, &key, true), 0);
+    CHECK_NE(fb_pin(c, &key, NULL), 0);
     CHECK_EQ(fb_expire(c, &key, 10), -EROFS);
     CHECK_EQ(fb_maintain(c), -EROFS);
     CHECK(block_hit(b, 1, 0, sizeof whole));

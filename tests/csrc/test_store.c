@@ -1,11 +1,11 @@
 /* Blocks in and out: lengths, versions, expiry, pins, checksums, reservations, slots that lie. */
 #include <unistd.h>
 
+#include "change.h"
 #include "platform.h"
 #include "read.h"
 #include "rows.h"
 #include "store_fixture.h"
-#include "write.h"
 
 #define QUOTA (32 * MIB)
 
@@ -156,18 +156,18 @@ TEST(pins_are_refused_above_their_share)
     uint64_t pinned = 0;
     for (; block_put(s, pinned, 0, length); pinned++) {
         struct fb_key key = key_of_number(pinned);
-        int r = fb_pin(s, &key, true);
+        int r = fb_pin(s, &key, NULL);
         CHECK(r == 0 || r == -EDQUOT);
         if (r != 0)
             break;
     }
     CHECK_EQ(pinned, 16 * MIB * 8 / 10 / length);
     struct fb_key first = key_of_number(0), refused = key_of_number(pinned);
-    CHECK_EQ(fb_pin(s, &first, true), 0); /* again: no change */
-    CHECK_EQ(fb_pin(s, &first, false), 0);
-    CHECK_EQ(fb_pin(s, &refused, true), 0);
+    CHECK_EQ(fb_pin(s, &first, NULL), 0); /* again: no change */
+    CHECK_EQ(fb_unpin(s, &first), 0);
+    CHECK_EQ(fb_pin(s, &refused, NULL), 0);
     struct fb_key absent = key_of_number(999);
-    CHECK_EQ(fb_pin(s, &absent, true), -ENOENT);
+    CHECK_EQ(fb_pin(s, &absent, NULL), -ENOENT);
     /* A version that replaces a pinned one is pinned. */
     CHECK(block_put(s, 1, 1, 100));
     CHECK(FB_PLACE_FLAGS(block_found(s, 1).place) & FB_SLOT_PINNED);

@@ -98,10 +98,10 @@ static void change(struct worker *w, uint64_t number)
     struct fb_key key = key_of_number(number);
     uint32_t what = draw(w, 5);
     int r = what == 0   ? fb_delete(w->store, &key)
-            : what == 1 ? fb_pin(w->store, &key, true)
+            : what == 1 ? fb_pin(w->store, &key, NULL)
             : what == 2 ? fb_expire(w->store, &key, 3600)
             : what == 3 ? fb_expire(w->store, &key, -1)
-                        : fb_pin(w->store, &key, false);
+                        : fb_unpin(w->store, &key);
     CHECK(r == 0 || r == -ENOENT || r == -ETIMEDOUT || r == -EDQUOT);
 }
 

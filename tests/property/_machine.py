@@ -31,6 +31,7 @@ lengths = st.sampled_from([0, 1, 63, 64, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * 
 datasets = st.integers(0, 2)
 handles = st.integers(0, 1)
 ttls = st.sampled_from([None, None, None, 3, 100, 5000])
+batches = st.lists(keys, max_size=6)
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,44 @@ class StoreMachine(RuleBasedStateMachine):
         assert was_there or not must
         if was_there:
             self.model.pin(key, pinned)
+
+    @rule(which=handles, batch=batches)
+    def delete_many(self, which: int, batch: list[bytes]) -> None:
+        self.ask_whether_rebuilding(which)
+        least, most = self.model.how_many(dict.fromkeys(batch), self.model.now())
+        assert least <= self.process(which).call("delete_many", batch) <= most
+        for key in batch:
+            self.model.delete(key)
+
+    @rule(which=handles, batch=batches, ttl_s=ttls)
+    def expire_many(self, which: int, batch: list[bytes], ttl_s: float | None) -> None:
+        self.ask_whether_rebuilding(which)
+        began = self.model.now()
+        least, most = self.model.how_many(dict.fromkeys(batch), began)
+        assert least <= self.process(which).call("expire_many", batch, ttl_s) <= most
+        for key in dict.fromkeys(batch):
+            self.model.may_expire(key, ttl_s, began)
+
+    @rule(which=handles, batch=batches, pinned=st.booleans())
+    def pin_many(self, which: int, batch: list[bytes], pinned: bool) -> None:
+        self.ask_whether_rebuilding(which)
+        least, most = self.model.how_many(dict.fromkeys(batch), self.model.now())
+        try:
+            count = self.process(which).call("pin_many" if pinned else "unpin_many", batch)
+        except PinLimit:
+            assert not self.model.roomy
+            return
+        assert least <= count <= most
+        for key in batch:
+            self.model.may_pin(key, pinned)
+
+    @rule(which=handles, batch=batches)
+    def contains_many(self, which: int, batch: list[bytes]) -> None:
+        self.ask_whether_rebuilding(which)
+        began = self.model.now()
+        for key, there in zip(batch, self.process(which).call("contains_many", batch), strict=True):
+            assert there or not self.model.must_be_there(key)
+            assert not there or not self.model.must_be_gone(key, began)
 
     @rule(which=handles, seconds=st.sampled_from([1, 5, 700, 10_000]))
     def advance_clock(self, which: int, seconds: int) -> None:

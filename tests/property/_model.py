@@ -84,6 +84,28 @@ class Model:
         expected.pin_unsure = False
         expected.surely = self.roomy or pinned
 
+    def may_expire(self, key: bytes, ttl_s: float | None, began: float) -> None:
+        """It was given a time if it was there, which nobody said."""
+        expected = self.of(key)
+        if self.must_be_there(key):
+            self.expire(key, ttl_s, began)
+        elif expected.values:
+            before, after = expected.deadline, self._deadline(ttl_s, began)
+            soonest = min(limit[0] if limit is not None else math.inf for limit in (before, after))
+            latest = max(limit[1] if limit is not None else math.inf for limit in (before, after))
+            expected.deadline = None if soonest == math.inf else (soonest, latest)
+            expected.leftovers |= expected.values  # it may have no time after all, and survive a rebuild
+
+    def may_pin(self, key: bytes, pinned: bool) -> None:
+        """It was pinned or unpinned if it was there, which nobody said."""
+        expected = self.of(key)
+        if self.must_be_there(key):
+            self.pin(key, pinned)
+        elif expected.values:
+            expected.pin_unsure = expected.pin_unsure or expected.pinned != pinned
+            expected.pinned = expected.pinned and pinned
+            expected.surely = self.roomy and expected.surely
+
     def crash_amid(self, changes: Iterable[tuple[bytes, Value | None]]) -> None:
         """Any of these changes happened, or none; a slot that was being written may be lost."""
         for key, value in changes:
@@ -119,6 +141,12 @@ class Model:
         expected = self.of(key)
         late = expected.deadline is not None and began > expected.deadline[1]
         return not expected.values or late
+
+    def how_many(self, keys: Iterable[bytes], began: float) -> tuple[int, int]:
+        """Return how many of some keys are there at least, and at most."""
+        asked = list(keys)
+        gone = sum(self.must_be_gone(key, began) for key in asked)
+        return sum(map(self.must_be_there, asked)), len(asked) - gone
 
     def may_have_expired(self) -> bool:
         """Whether something may have expired that the maintainer has not taken away yet."""

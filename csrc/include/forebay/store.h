@@ -179,18 +179,39 @@ void fb_fill_abandon(fb_store *store, struct fb_fill *fill);
 
 /* 0 or -ENOENT; -ETIMEDOUT when a stopped process holds the page's lock. */
 int fb_delete(fb_store *store, const struct fb_key *key);
-/* A whole file has no pin and no expiry of its own: -ENOENT; its blocks have. */
-int fb_pin(fb_store *store, const struct fb_key *key, bool pinned); /* -EDQUOT: above 80 % */
-/* The figures of a refused pin. Scans the index. May block. */
+/* The figures of pins that were refused. */
 struct fb_pin_room {
-    uint64_t block_bytes, pinned_bytes, limit_bytes;
+    uint64_t wanted_bytes, pinned_bytes, limit_bytes;
     char tier_path[FB_PATH_MAX];
 };
-void fb_pin_room_of(fb_store *store, const struct fb_key *key, struct fb_pin_room *out);
+/* A whole file has no pin and no expiry of its own: -ENOENT; its blocks have. -EDQUOT: above 80 % of its tier
+ * would be pinned; *refused, if given, has the figures. Near that limit the index is counted. */
+int fb_pin(fb_store *store, const struct fb_key *key, struct fb_pin_room *refused);
+int fb_unpin(fb_store *store, const struct fb_key *key);
+int fb_expire(fb_store *store, const struct fb_key *key, double ttl_s); /* < 0: never */
+
+/* The same for many keys, one after the other: `done` is how many were there. An error ends a batch, and what
+ * was done before stays done; but pins that do not all fit (-EDQUOT) are not begun. May block. */
+struct fb_name {
+    const void *bytes;
+    uint32_t length_bytes;
+};
+struct fb_batch {
+    const struct fb_name *names;
+    uint64_t count;
+    double ttl_s;               /* of fb_expire_many */
+    uint8_t *there;             /* of fb_contains_many: `count` bytes, 1 or 0 each */
+    uint64_t done;              /* out */
+    struct fb_pin_room refused; /* out, of fb_pin_many */
+};
+int fb_delete_many(fb_store *store, struct fb_batch *batch);
+int fb_pin_many(fb_store *store, struct fb_batch *batch); /* a name twice is weighed twice */
+int fb_unpin_many(fb_store *store, struct fb_batch *batch);
+int fb_expire_many(fb_store *store, struct fb_batch *batch);
+int fb_contains_many(fb_store *store, struct fb_batch *batch);
 
 /* Add to a counter from FB_C_MISS_CHANGED on. -EINVAL: another counter. Any thread; a locked instruction. */
 int fb_count_for(fb_store *store, uint32_t counter, uint64_t n);
-int fb_expire(fb_store *store, const struct fb_key *key, double ttl_s); /* < 0: never */
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
 
