@@ -98,6 +98,7 @@ struct fb_store {
     bool syncer_running;
     _Atomic uint32_t syncer_wake;
     _Atomic bool maintainer_stop;
+    _Atomic int64_t pins_refused_ms[FB_TIERS_MAX];
     int64_t upkeep_ms;
     int64_t promote_refill_ms;
     uint64_t promote_tokens;

@@ -4,10 +4,12 @@
 #include "change.h"
 #include "index.h"
 #include "page.h"
+#include "platform.h"
 #include "rows.h"
 #include "segment.h"
 
 #define PIN_SHARE_PERCENT 80u
+#define COUNT_AGAIN_MS 1000
 #define PINNED ((uint64_t)FB_SLOT_PINNED << 2)
 
 /* ---- room ---- */
@@ -57,9 +59,14 @@ static uint64_t count_again(fb_store *s, uint32_t tier)
     return bytes;
 }
 
+static uint64_t limit_of(fb_store *s, uint32_t tier)
+{
+    return fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
+}
+
 int fb_pin_claim(fb_store *s, uint32_t tier, uint64_t bytes, struct fb_pin_room *refused)
 {
-    uint64_t limit = fb_tier_effective(s, tier) / 100 * PIN_SHARE_PERCENT;
+    uint64_t limit = limit_of(s, tier);
     atomic_fetch_add(&s->rows[s->row].pin_claims[tier], bytes);
     uint64_t taken = atomic_fetch_add(&s->shared->tiers[tier].pinned_hint, bytes) + bytes;
     if (taken > limit)
@@ -73,6 +80,18 @@ int fb_pin_claim(fb_store *s, uint32_t tier, uint64_t bytes, struct fb_pin_room 
         memcpy(refused->tier_path, s->super->tiers[tier].path, sizeof refused->tier_path - 1);
     }
     return -EDQUOT;
+}
+
+bool fb_pin_try(fb_store *s, uint32_t tier, uint64_t bytes)
+{
+    int64_t now = fb_boottime_ms();
+    if (now - atomic_load(&s->pins_refused_ms[tier]) < COUNT_AGAIN_MS &&
+        atomic_load(&s->shared->tiers[tier].pinned_hint) + bytes > limit_of(s, tier))
+        return false;
+    if (fb_pin_claim(s, tier, bytes, NULL) == 0)
+        return true;
+    atomic_store(&s->pins_refused_ms[tier], now);
+    return false;
 }
 
 /* The hint first: who counts in between takes the claim for one that stands. */

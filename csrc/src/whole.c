@@ -4,6 +4,7 @@
 #include "health.h"
 #include "index.h"
 #include "maintain.h"
+#include "pin.h"
 #include "read.h"
 #include "retention.h"
 #include "rows.h"
@@ -109,29 +110,40 @@ static int begin_in(fb_store *s, uint32_t tier, const struct fb_key *key, uint32
     return 0;
 }
 
-int fb_whole_begin(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t size_bytes,
+/* In the tiers of a medium, or in all others. */
+static int begin_in_tiers(fb_store *s, uint32_t medium, bool preferred, const struct fb_key *key,
+                          uint32_t dataset, uint64_t size_bytes, uint32_t block_bytes, uint32_t *out)
+{
+    for (uint32_t tier = 0; tier < s->super->tier_count; tier++)
+        if ((s->super->tiers[tier].medium == medium) == preferred &&
+            begin_in(s, tier, key, dataset, size_bytes, block_bytes, out) == 0)
+            return 0;
+    return -ENOSPC;
+}
+
+int fb_whole_begin(fb_store *s, const struct fb_key *key, const struct fb_terms *terms, uint64_t size_bytes,
                    uint32_t block_bytes, struct fb_whole *out)
 {
     bool power_of_two = (block_bytes & (block_bytes - 1)) == 0;
     if (block_bytes < FB_CHUNK_BYTES || block_bytes > FB_BLOCK_BYTES_MAX || !power_of_two || size_bytes == 0)
         return -EINVAL;
-    uint32_t dataset = s->has_row ? fb_dataset_slot(s, dataset_id, true) : FB_DATASETS_MAX;
+    uint32_t segment, dataset = s->has_row ? fb_dataset_slot(s, terms->dataset, true) : FB_DATASETS_MAX;
     if (dataset == FB_DATASETS_MAX || size_bytes >> FB_WHOLE_UNIT_SHIFT >= 1u << 22)
         return -ENOSPC;
     fb_maintainer_start(s);
-    for (uint32_t tier = 0; tier < s->super->tier_count; tier++) {
-        uint32_t segment;
-        if (begin_in(s, tier, key, dataset, size_bytes, block_bytes, &segment) != 0)
-            continue;
-        *out = (struct fb_whole){.segment = segment,
-                                 .generation = atomic_load(&s->segments[segment].generation),
-                                 .owner = s->me,
-                                 .block_bytes = block_bytes,
-                                 .size_bytes = size_bytes,
-                                 .key = *key};
-        return 0;
-    }
-    return -ENOSPC;
+    if (begin_in_tiers(s, terms->medium, true, key, dataset, size_bytes, block_bytes, &segment) != 0 &&
+        begin_in_tiers(s, terms->medium, false, key, dataset, size_bytes, block_bytes, &segment) != 0)
+        return -ENOSPC;
+    bool pinned = terms->pinned && fb_pin_try(s, s->segment_tier[segment], size_bytes);
+    *out = (struct fb_whole){.segment = segment,
+                             .generation = atomic_load(&s->segments[segment].generation),
+                             .owner = s->me,
+                             .block_bytes = block_bytes,
+                             .size_bytes = size_bytes,
+                             .key = *key,
+                             .pinned = pinned,
+                             .claimed_bytes = pinned ? size_bytes : 0};
+    return 0;
 }
 
 static bool is_filling(fb_store *s, const struct fb_whole *whole)
@@ -185,7 +197,29 @@ static bool is_anothers(fb_store *s, const struct fb_whole *whole, uint32_t bloc
            (record.lo != key->lo || record.check != key->check);
 }
 
-int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, const struct fb_key *key,
+/* A block that was deleted and is written again finds its part of the claim used. */
+static void use_claim(fb_store *s, struct fb_whole *whole, uint64_t length_bytes)
+{
+    uint32_t tier = s->segment_tier[whole->segment];
+    uint64_t left = atomic_load(&whole->claimed_bytes);
+    while (left >= length_bytes &&
+           !atomic_compare_exchange_weak(&whole->claimed_bytes, &left, left - length_bytes))
+        ;
+    if (left >= length_bytes)
+        fb_pin_settle(s, tier, length_bytes, true);
+    else
+        fb_pin_add(s, tier, length_bytes);
+}
+
+/* Of blocks that will not be written any more; and the parent's is not the child's to give back. */
+static void give_claim_back(fb_store *s, struct fb_whole *whole)
+{
+    uint64_t left = atomic_exchange(&whole->claimed_bytes, 0);
+    if (left != 0 && whole->owner == s->me)
+        fb_pin_settle(s, s->segment_tier[whole->segment], left, false);
+}
+
+int fb_whole_write(fb_store *s, struct fb_whole *whole, uint64_t block, const struct fb_key *key,
                    const void *data, uint64_t length_bytes)
 {
     if (block > whole->size_bytes / whole->block_bytes || block * whole->block_bytes >= whole->size_bytes)
@@ -204,8 +238,9 @@ int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, co
                              .length_bytes = length_bytes};
     uint32_t crc;
     uint64_t old;
-    struct filling filling = {whole, fb_space_place(&space, 0, atomic_load(&s->shared->verify_generation)),
-                              false};
+    uint32_t flags = whole->pinned ? FB_SLOT_PINNED : 0,
+             verified = atomic_load(&s->shared->verify_generation);
+    struct filling filling = {whole, fb_space_place(&space, flags, verified), false};
     if (is_written(s, key, filling.place))
         return 0;
     if (is_anothers(s, whole, (uint32_t)block, key))
@@ -213,13 +248,16 @@ int fb_whole_write(fb_store *s, const struct fb_whole *whole, uint64_t block, co
     int r = fb_space_write(s, &space, data, &crc);
     FB_POINT("whole.written");
     if (r == 0)
-        r = fb_space_commit(s, &space, key, crc, 0, FB_RECORD_COMMITTED);
+        r = fb_space_commit(s, &space, key, crc, 0, whole->pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
     raise_records(s, whole->segment, (uint32_t)block + 1);
     if (r == 0)
         r = fb_index_put(s, key, filling.place, FB_EXTENT(length_bytes, 0), still_filling, &filling, &old);
     if (r == 0) {
         fb_bury(s, key, old);
-        fb_keep_pin(s, key, old);
+        if (whole->pinned)
+            use_claim(s, whole, length_bytes);
+        else
+            fb_keep_pin(s, key, old);
     } else if (filling.there) {
         r = 0;
     }
@@ -245,10 +283,11 @@ static bool tally_record(fb_store *s, void *context, uint32_t segment, uint32_t 
     return true;
 }
 
-int fb_whole_complete(fb_store *s, const struct fb_whole *whole)
+int fb_whole_complete(fb_store *s, struct fb_whole *whole)
 {
     uint64_t blocks = (whole->size_bytes + whole->block_bytes - 1) / whole->block_bytes, old;
     struct tally tally = {0};
+    give_claim_back(s, whole);
     if (!is_filling(s, whole))
         return -ENOSPC;
     int r = fb_records_visit(s, whole->segment, 0, (uint32_t)blocks, tally_record, &tally);
@@ -272,8 +311,9 @@ int fb_whole_complete(fb_store *s, const struct fb_whole *whole)
     return r == 0 ? 0 : -ENOSPC;
 }
 
-void fb_whole_abandon(fb_store *s, const struct fb_whole *whole)
+void fb_whole_abandon(fb_store *s, struct fb_whole *whole)
 {
+    give_claim_back(s, whole);
     if (!is_filling(s, whole))
         return;
     fb_segment_seal(s, whole->segment);

@@ -6,6 +6,7 @@
 #include "health.h"
 #include "index.h"
 #include "maintain.h"
+#include "pin.h"
 #include "read.h"
 
 uint32_t fb_level_count(fb_store *s)
@@ -38,15 +39,34 @@ int fb_place_in_level(fb_store *s, uint32_t dataset, uint32_t level, enum fb_que
     return -ENOSPC;
 }
 
-int fb_place_new(fb_store *s, uint32_t dataset, const struct fb_key *key, uint64_t length_bytes,
-                 struct fb_space *out)
+static bool level_is_of(fb_store *s, uint32_t level, uint32_t medium)
+{
+    uint32_t tier = 0;
+    while (s->super->tiers[tier].level != level)
+        tier++;
+    return s->super->tiers[tier].medium == medium;
+}
+
+/* In the levels of a medium, or in all others. */
+static int place_in_levels(fb_store *s, uint32_t dataset, uint32_t medium, bool preferred,
+                           const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
 {
     uint32_t retention = atomic_load(&s->datasets[dataset].retention);
     enum fb_queue queue =
         retention == FB_S3FIFO && fb_ghost_has(s, key->check) ? FB_QUEUE_MAIN : FB_QUEUE_SMALL;
     for (uint32_t level = 0; level < fb_level_count(s); level++)
-        if (fb_place_in_level(s, dataset, level, queue, key, length_bytes, false, out) == 0)
+        if (level_is_of(s, level, medium) == preferred &&
+            fb_place_in_level(s, dataset, level, queue, key, length_bytes, false, out) == 0)
             return 0;
+    return -ENOSPC;
+}
+
+static int place_new(fb_store *s, uint32_t dataset, uint32_t medium, const struct fb_key *key,
+                     uint64_t length_bytes, struct fb_space *out)
+{
+    if (place_in_levels(s, dataset, medium, true, key, length_bytes, out) == 0 ||
+        place_in_levels(s, dataset, medium, false, key, length_bytes, out) == 0)
+        return 0;
     /* Once a second: a full cache is normal, and what does not fit is no reason to keep a processor busy. */
     uint32_t now = fb_now_s(s);
     if (atomic_exchange(&s->datasets[dataset].wanted_s, now) != now)
@@ -134,16 +154,16 @@ int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *spa
     return 0;
 }
 
-static int admit(fb_store *s, uint32_t dataset_id, const struct fb_key *key, uint64_t length_bytes,
+static int admit(fb_store *s, const struct fb_terms *terms, const struct fb_key *key, uint64_t length_bytes,
                  struct fb_space *out)
 {
     if (!s->has_row || length_bytes > FB_BLOCK_BYTES_MAX)
         return -ENOSPC;
-    uint32_t dataset = fb_dataset_slot(s, dataset_id, true);
+    uint32_t dataset = fb_dataset_slot(s, terms->dataset, true);
     if (dataset == FB_DATASETS_MAX)
         return -ENOSPC;
     fb_maintainer_start(s);
-    return fb_place_new(s, dataset, key, length_bytes, out);
+    return place_new(s, dataset, terms->medium, key, length_bytes, out);
 }
 
 static int count_put(fb_store *s, int r, uint64_t length_bytes)
@@ -162,22 +182,26 @@ static void write_failed(fb_store *s, const struct fb_space *space, int error)
 }
 
 static int finish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t crc,
-                  uint32_t expiry_s)
+                  uint32_t expiry_s, bool pinned)
 {
-    int r = fb_space_commit(s, space, key, crc, expiry_s, FB_RECORD_COMMITTED);
-    if (r != 0) {
+    uint32_t tier = s->segment_tier[space->segment];
+    bool pin = pinned && fb_pin_try(s, tier, space->length_bytes);
+    int r = fb_space_commit(s, space, key, crc, expiry_s, pin ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
+    if (r != 0)
         write_failed(s, space, r);
-        return r;
-    }
-    return fb_publish(s, key, space, expiry_s, 0);
+    else
+        r = fb_publish(s, key, space, expiry_s, pin ? FB_SLOT_PINNED : 0);
+    if (pin)
+        fb_pin_settle(s, tier, space->length_bytes, r == 0);
+    return r;
 }
 
-int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const void *data,
-           uint64_t length_bytes, double ttl_s)
+int fb_put(fb_store *s, const struct fb_key *key, const struct fb_terms *terms, const void *data,
+           uint64_t length_bytes)
 {
     struct fb_space space;
     uint32_t crc;
-    int r = admit(s, dataset_id, key, length_bytes, &space);
+    int r = admit(s, terms, key, length_bytes, &space);
     if (r != 0 && !s->has_row)
         return s->read_only ? -EROFS : -ENOSPC;
     if (r != 0)
@@ -186,21 +210,22 @@ int fb_put(fb_store *s, const struct fb_key *key, uint32_t dataset_id, const voi
     if (r != 0)
         write_failed(s, &space, r);
     else
-        r = finish(s, key, &space, crc, fb_expiry_of(s, ttl_s));
+        r = finish(s, key, &space, crc, fb_expiry_of(s, terms->ttl_s), terms->pinned);
     fb_space_end(s, &space);
     return count_put(s, r, length_bytes);
 }
 
-int fb_reserve(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t length_bytes,
-               double ttl_s, struct fb_fill *fill)
+int fb_reserve(fb_store *s, const struct fb_key *key, const struct fb_terms *terms, uint64_t length_bytes,
+               struct fb_fill *fill)
 {
     struct fb_space space = {.segment = FB_NO_SEGMENT};
     struct fb_fill f = {.length_bytes = length_bytes,
                         .key = *key,
                         .segment = FB_NO_SEGMENT,
                         .owner = s->me,
-                        .expiry_s = fb_expiry_of(s, ttl_s)};
-    if (admit(s, dataset_id, key, length_bytes, &space) == 0) {
+                        .expiry_s = fb_expiry_of(s, terms->ttl_s),
+                        .pinned = terms->pinned};
+    if (admit(s, terms, key, length_bytes, &space) == 0) {
         f.segment = space.segment;
         f.record = space.record;
         f.unit = space.unit;
@@ -256,7 +281,7 @@ int fb_fill_commit(fb_store *s, struct fb_fill *fill)
         if (r != 0)
             write_failed(s, &space, r);
         else
-            r = finish(s, &fill->key, &space, crc, fill->expiry_s);
+            r = finish(s, &fill->key, &space, crc, fill->expiry_s, fill->pinned);
         fb_space_end(s, &space);
     }
     if (s->has_row)

@@ -50,6 +50,16 @@ cdef inline double ttl_of(object ttl_s) except? -2:
     return seconds
 
 
+cdef inline int medium_of(str medium) except -1:
+    from forebay.errors import ConfigError
+
+    if medium is None:
+        return FB_ANY_MEDIUM
+    if medium not in ("MEM", "SSD", "HDD"):
+        raise ConfigError(f"medium {medium!r}: must be one of MEM, SSD, HDD")
+    return ("MEM", "SSD", "HDD").index(medium)
+
+
 cdef inline int copy_path(char *out, str path) except -1:
     import os
 

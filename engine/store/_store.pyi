@@ -116,33 +116,60 @@ class BlockStore(_Scope):
         buffer is writable and C-contiguous; as many bytes are copied as both have. Raises: BufferError.
         """
 
-    def put(self, key: bytes, data: Buffer, *, dataset: int = 0, ttl_s: float | None = None) -> bool:
+    def put(
+        self,
+        key: bytes,
+        data: Buffer,
+        *,
+        dataset: int = 0,
+        ttl_s: float | None = None,
+        pinned: bool = False,
+        medium: str | None = None,
+    ) -> bool:
         """Store a block, in place of an earlier one of that key; return whether it was admitted.
 
         data is C-contiguous; nobody writes to it meanwhile. Not admitted (False) leaves an earlier block as
         it was: no room, no row, a lock that is held too long. Room is not waited for. dataset: whose
-        retention and segments, 0 to 2**32 - 1. ttl_s: seconds of the store's clock from now on.
+        retention and segments, 0 to 2**32 - 1. ttl_s: seconds of the store's clock from now on. pinned: as by
+        `pin`, where the pin fits; else it is admitted unpinned. medium: "MEM", "SSD" or "HDD": its tiers are
+        tried first, the others as always after them.
         Blocking: a disk tier's page cache may make it wait.
-        Raises: ValueError (key or data too long, ttl_s negative); BufferError; PermissionError (read-only).
+        Raises: ValueError (key or data too long, ttl_s negative); ConfigError (no such medium); BufferError;
+        PermissionError (read-only).
         """
 
     def reserve(
-        self, key: bytes, size_bytes: int, *, dataset: int = 0, ttl_s: float | None = None
+        self,
+        key: bytes,
+        size_bytes: int,
+        *,
+        dataset: int = 0,
+        ttl_s: float | None = None,
+        pinned: bool = False,
+        medium: str | None = None,
     ) -> Reservation:
         """Return a context manager that gives a writable buffer, to be the block when it ends well.
 
-        There is always a buffer; whether it was admitted, the reservation tells at its end.
-        Raises: ValueError (as put); MemoryError.
+        There is always a buffer; whether it was admitted, the reservation tells at its end. The rest as for
+        `put`. Raises: ValueError, ConfigError (as put); MemoryError.
         """
 
     def reserve_file(
-        self, key: bytes, size_bytes: int, *, dataset: int = 0, block_bytes: int | None = None
+        self,
+        key: bytes,
+        size_bytes: int,
+        *,
+        dataset: int = 0,
+        block_bytes: int | None = None,
+        pinned: bool = False,
+        medium: str | None = None,
     ) -> FileReservation:
         """Return a context manager that takes a whole file block by block into a segment of its own.
 
         key is the file's own, not that of a block. Admitted where the file is at least a segment long and at
         most a sixteenth of a tier's quota, and there is room. block_bytes: a power of two from 64 KiB to
-        64 MiB; the store's by default. Raises: ValueError (sizes out of range).
+        64 MiB; the store's by default. pinned: all its blocks, if there is room for all their pins when it
+        begins; else none. medium: as for `put`. Raises: ValueError (sizes out of range); ConfigError.
         """
 
     def delete(self, key: bytes) -> bool:

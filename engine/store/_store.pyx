@@ -14,7 +14,7 @@ from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from forebay.store._arguments cimport check_length, fill_config, key_of, names_of, ttl_of
+from forebay.store._arguments cimport check_length, fill_config, key_of, medium_of, names_of, ttl_of
 from forebay.store.c_store cimport *
 
 import os
@@ -225,19 +225,19 @@ cdef class BlockStore:
             raise error_for(code, "readinto")
         return copied
 
-    def put(self, bytes key not None, data, *, uint32_t dataset=0, ttl_s=None):
+    def put(self, bytes key not None, data, *, uint32_t dataset=0, ttl_s=None, bint pinned=False, str medium=None):
         """Store a block, in place of an earlier one of that key; return whether it was admitted."""
         cdef fb_key k
         cdef Py_buffer source
         cdef int code
-        cdef double seconds = ttl_of(ttl_s)
+        cdef fb_terms terms = fb_terms(dataset, medium_of(medium), pinned, ttl_of(ttl_s))
         self.call_begins_with(key, &k)
         try:
             PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
             try:
                 check_length(source.len)
                 with nogil:
-                    code = fb_put(self.c, &k, dataset, source.buf, source.len, seconds)
+                    code = fb_put(self.c, &k, &terms, source.buf, source.len)
             finally:
                 PyBuffer_Release(&source)
         finally:
@@ -246,16 +246,19 @@ cdef class BlockStore:
             raise error_for(code, "put")
         return code == 0
 
-    def reserve(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, ttl_s=None):
+    def reserve(
+        self, bytes key not None, uint64_t size_bytes, *,
+        uint32_t dataset=0, ttl_s=None, bint pinned=False, str medium=None
+    ):
         """Return a context manager that gives a writable buffer, to be the block when it ends well."""
         cdef Reservation reservation = Reservation.__new__(Reservation)
         cdef fb_key k
         cdef int code
-        cdef double seconds = ttl_of(ttl_s)
+        cdef fb_terms terms = fb_terms(dataset, medium_of(medium), pinned, ttl_of(ttl_s))
         check_length(size_bytes)
         self.call_begins_with(key, &k)
         with nogil:
-            code = fb_reserve(self.c, &k, dataset, size_bytes, seconds, &reservation.fill)
+            code = fb_reserve(self.c, &k, &terms, size_bytes, &reservation.fill)
         if code != 0:
             self.call_ended()
             raise MemoryError(f"no memory for a block of {size_bytes} bytes")
@@ -264,15 +267,19 @@ cdef class BlockStore:
         reservation.open = True
         return reservation
 
-    def reserve_file(self, bytes key not None, uint64_t size_bytes, *, uint32_t dataset=0, block_bytes=None):
+    def reserve_file(
+        self, bytes key not None, uint64_t size_bytes, *,
+        uint32_t dataset=0, block_bytes=None, bint pinned=False, str medium=None
+    ):
         """Return a context manager that takes a whole file block by block into a segment of its own."""
         cdef FileReservation reservation = FileReservation.__new__(FileReservation)
         cdef fb_key k
         cdef int code
         cdef uint32_t block = self.block_bytes if block_bytes is None else block_bytes
+        cdef fb_terms terms = fb_terms(dataset, medium_of(medium), pinned, -1)
         self.call_begins_with(key, &k)
         with nogil:
-            code = fb_whole_begin(self.c, &k, dataset, size_bytes, block, &reservation.whole)
+            code = fb_whole_begin(self.c, &k, &terms, size_bytes, block, &reservation.whole)
         if code == -EINVAL:
             self.call_ended()
             raise ValueError(f"a file of {size_bytes} bytes in blocks of {block}: sizes out of range")

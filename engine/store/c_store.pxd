@@ -10,6 +10,7 @@ cdef extern from "forebay/store.h" nogil:
         FB_KEY_BYTES_MAX
         FB_BLOCK_BYTES_MAX
         FB_C_COUNT
+        FB_ANY_MEDIUM
 
     struct fb_key:
         uint64_t hi
@@ -52,6 +53,12 @@ cdef extern from "forebay/store.h" nogil:
         uint64_t length_bytes
         void *owned
         uint32_t segment
+
+    struct fb_terms:
+        uint32_t dataset
+        uint32_t medium
+        bint pinned
+        double ttl_s
 
     struct fb_fill:
         uint8_t *data
@@ -159,9 +166,8 @@ cdef extern from "forebay/store.h" nogil:
     void fb_hold(fb_store *store, uint32_t segment)
     void fb_unhold(fb_store *store, uint32_t segment)
     uint32_t fb_fork_generation()
-    int fb_put(fb_store *store, const fb_key *key, uint32_t dataset, const void *data, uint64_t length_bytes,
-               double ttl_s)
-    int fb_reserve(fb_store *store, const fb_key *key, uint32_t dataset, uint64_t length_bytes, double ttl_s,
+    int fb_put(fb_store *store, const fb_key *key, const fb_terms *terms, const void *data, uint64_t length_bytes)
+    int fb_reserve(fb_store *store, const fb_key *key, const fb_terms *terms, uint64_t length_bytes,
                    fb_fill *fill)
     int fb_fill_commit(fb_store *store, fb_fill *fill)
     void fb_fill_abandon(fb_store *store, fb_fill *fill)
@@ -177,12 +183,12 @@ cdef extern from "forebay/store.h" nogil:
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
     int fb_free_dataset(fb_store *store, uint32_t dataset)
-    int fb_whole_begin(fb_store *store, const fb_key *file_key, uint32_t dataset, uint64_t size_bytes,
+    int fb_whole_begin(fb_store *store, const fb_key *file_key, const fb_terms *terms, uint64_t size_bytes,
                        uint32_t block_bytes, fb_whole *out)
-    int fb_whole_write(fb_store *store, const fb_whole *whole, uint64_t block, const fb_key *block_key,
+    int fb_whole_write(fb_store *store, fb_whole *whole, uint64_t block, const fb_key *block_key,
                        const void *data, uint64_t length_bytes)
-    int fb_whole_complete(fb_store *store, const fb_whole *whole)
-    void fb_whole_abandon(fb_store *store, const fb_whole *whole)
+    int fb_whole_complete(fb_store *store, fb_whole *whole)
+    void fb_whole_abandon(fb_store *store, fb_whole *whole)
     int fb_whole_get(fb_store *store, const fb_key *file_key, fb_hit *hit)
     int fb_flight_begin(fb_store *store, const fb_key *key, fb_flight_ticket *ticket)
     void fb_flight_progress(fb_store *store, fb_flight_ticket *ticket)

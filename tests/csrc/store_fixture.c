@@ -194,7 +194,7 @@ bool block_put(fb_store *s, uint64_t number, uint32_t version, uint64_t length_b
     uint8_t *data = malloc(length_bytes + 1);
     CHECK(data != NULL);
     block_bytes(number, version, data, length_bytes);
-    int r = fb_put(s, &key, 0, data, length_bytes, -1);
+    int r = fb_put(s, &key, TERMS(0, -1), data, length_bytes);
     CHECK(r == 0 || r == -ENOSPC);
     free(data);
     return r == 0;
@@ -232,7 +232,7 @@ struct fb_fill block_reserve(fb_store *s, uint64_t number, uint64_t length_bytes
 {
     struct fb_key key = key_of_number(number);
     struct fb_fill fill = {.segment = FB_NO_SEGMENT};
-    CHECK_EQ(fb_reserve(s, &key, 0, length_bytes, -1, &fill), 0);
+    CHECK_EQ(fb_reserve(s, &key, TERMS(0, -1), length_bytes, &fill), 0);
     return fill;
 }
 

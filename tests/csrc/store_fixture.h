@@ -12,6 +12,8 @@
 #include "segment.h"
 
 #define MIB ((uint64_t)1 << 20)
+#define TERMS(dataset_id, seconds)                                                                           \
+    (&(struct fb_terms){.dataset = (dataset_id), .medium = FB_ANY_MEDIUM, .ttl_s = (seconds)})
 
 struct fixture {
     char root[64];

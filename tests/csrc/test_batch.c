@@ -35,7 +35,7 @@ static void put_named(fb_store *s, const struct list *list, uint32_t count, uint
     for (uint32_t i = 0; i < count; i++) {
         struct fb_key key;
         fb_key_for(s, list->names[i].bytes, list->names[i].length_bytes, &key);
-        CHECK_EQ(fb_put(s, &key, 0, data, length_bytes, -1), 0);
+        CHECK_EQ(fb_put(s, &key, TERMS(0, -1), data, length_bytes), 0);
     }
     free(data);
 }

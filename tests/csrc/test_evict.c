@@ -144,7 +144,8 @@ TEST(a_writer_without_an_entry_yet_holds_the_segment_and_does_not_publish)
     struct fb_space space;
     uint32_t crc;
     uint8_t *data = malloc(LENGTH);
-    CHECK_EQ(fb_place_new(b, fb_dataset_slot(b, 0, true), &key, LENGTH, &space), 0);
+    CHECK_EQ(
+        fb_place_in_level(b, fb_dataset_slot(b, 0, true), 0, FB_QUEUE_SMALL, &key, LENGTH, false, &space), 0);
     CHECK_EQ(fb_record_write(b, space.segment, space.record, &none), 0);
     fill_segment(a, 0, LENGTH);
     CHECK_EQ(block_segment(a, 0), space.segment);
@@ -307,7 +308,7 @@ TEST(a_dataset_is_freed_whole)
     for (uint64_t i = 0; i < 20; i++) {
         struct fb_key key = key_of_number(i);
         block_bytes(i, 0, data, sizeof data);
-        CHECK_EQ(fb_put(s, &key, i % 2 ? 7 : 9, data, sizeof data, -1), 0);
+        CHECK_EQ(fb_put(s, &key, TERMS(i % 2 ? 7 : 9, -1), data, sizeof data), 0);
     }
     CHECK_EQ(fb_free_dataset(s, 8), 0);
     CHECK_EQ(fb_free_dataset(s, 7), 0);
@@ -315,7 +316,7 @@ TEST(a_dataset_is_freed_whole)
         CHECK_EQ(block_hit(s, i, 0, sizeof data), i % 2 == 0);
     CHECK_EQ(store_counter(s, FB_C_EVICTED), 0);
     struct fb_key key = key_of_number(1);
-    CHECK_EQ(fb_put(s, &key, 7, data, sizeof data, -1), 0);
+    CHECK_EQ(fb_put(s, &key, TERMS(7, -1), data, sizeof data), 0);
     fixture_end_store(&f, s);
 }
 

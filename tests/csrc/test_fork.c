@@ -173,8 +173,8 @@ static void expect_parents_work_untouched(uint32_t row_count)
     struct fb_fill fill;
     struct fb_whole whole;
     struct fb_flight_ticket ticket, follower;
-    CHECK_EQ(fb_reserve(s, &key, 0, LENGTH, -1, &fill), 0);
-    CHECK_EQ(fb_whole_begin(s, &file, 0, 2 * MIB, 256u << 10, &whole), 0);
+    CHECK_EQ(fb_reserve(s, &key, TERMS(0, -1), LENGTH, &fill), 0);
+    CHECK_EQ(fb_whole_begin(s, &file, TERMS(0, -1), 2 * MIB, 256u << 10, &whole), 0);
     CHECK_EQ(fb_flight_begin(s, &flown, &ticket), 0);
     uint32_t segment = fill.segment;
     pid_t child = forked();

@@ -269,11 +269,11 @@ TEST(a_segment_that_is_anothers_by_now_is_not_written_into)
     uint8_t data[100];
     struct fb_key mine = key_of_number(1), others = key_of_number(2);
     block_bytes(1, 0, data, sizeof data);
-    CHECK_EQ(fb_put(s, &others, 7, data, sizeof data, -1), 0);
+    CHECK_EQ(fb_put(s, &others, TERMS(7, -1), data, sizeof data), 0);
     uint32_t dataset = fb_dataset_slot(s, 9, true);
     /* As a process sees it that was stopped since its dataset's segment was sealed, freed and taken. */
     atomic_store(&s->datasets[dataset].open[0][FB_QUEUE_SMALL], open_segment_of(s, 7) + 1);
-    CHECK_EQ(fb_put(s, &mine, 9, data, sizeof data, -1), 0);
+    CHECK_EQ(fb_put(s, &mine, TERMS(9, -1), data, sizeof data), 0);
     CHECK_NE(block_segment(s, 1), block_segment(s, 2));
     CHECK_EQ(fb_segment_state_of(s, block_segment(s, 2)), FB_OPEN);
     fixture_end_store(&f, s);
@@ -317,7 +317,7 @@ static int put_in(fb_store *s, uint64_t number, uint32_t dataset, uint64_t lengt
     uint8_t *data = malloc(length_bytes);
     CHECK(data != NULL);
     block_bytes(number, 0, data, length_bytes);
-    int r = fb_put(s, &key, dataset, data, length_bytes, -1);
+    int r = fb_put(s, &key, TERMS(dataset, -1), data, length_bytes);
     free(data);
     return r;
 }
@@ -437,7 +437,7 @@ TEST(a_block_of_a_whole_file_has_one_key)
     struct fb_whole whole;
     uint8_t *data = calloc(1, 4 * MIB);
     CHECK(data != NULL);
-    CHECK_EQ(fb_whole_begin(s, &file, 0, 12 * MIB, 4 * MIB, &whole), 0);
+    CHECK_EQ(fb_whole_begin(s, &file, TERMS(0, -1), 12 * MIB, 4 * MIB, &whole), 0);
     CHECK_EQ(fb_whole_write(s, &whole, 1, &one, data, 4 * MIB), 0);
     CHECK_EQ(fb_whole_write(s, &whole, 1, &another, data, 4 * MIB), -EINVAL);
     CHECK_EQ(fb_whole_write(s, &whole, 1, &one, data, 4 * MIB), 0);

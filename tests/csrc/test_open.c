@@ -78,7 +78,7 @@ TEST(every_dataset_id_survives_a_clean_close)
     fb_store *s = fixture_begin_store(&f, QUOTA);
     for (uint32_t i = 0; i < count; i++) {
         struct fb_key key = key_of_number(i);
-        CHECK_EQ(fb_put(s, &key, ids[i], "bytes", 5, -1), 0);
+        CHECK_EQ(fb_put(s, &key, TERMS(ids[i], -1), "bytes", 5), 0);
     }
     fb_close(s);
     s = fixture_open(&f);
@@ -431,7 +431,7 @@ TEST(a_reader_without_the_right_to_write_reads)
     struct fb_key key = key_of_number(0);
     for (uint64_t i = 0; i < BLOCKS; i++)
         CHECK(block_hit(reader, i, 0, LENGTH));
-    CHECK_EQ(fb_put(reader, &key, 0, "x", 1, -1), -EROFS);
+    CHECK_EQ(fb_put(reader, &key, TERMS(0, -1), "x", 1), -EROFS);
     CHECK_EQ(fb_delete(reader, &key), -EROFS);
     CHECK_EQ(fb_maintain(reader), -EROFS);
     CHECK_EQ(fb_clock_advance(reader, 1), -EROFS);
@@ -464,7 +464,7 @@ TEST(a_ttl_goes_on_over_restarts)
 {
     fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
-    CHECK_EQ(fb_put(s, &key, 0, "x", 1, 3600), 0);
+    CHECK_EQ(fb_put(s, &key, TERMS(0, 3600), "x", 1), 0);
     int64_t before = fb_now_ms(s);
     fb_clock_advance(s, 1000 * 1000);
     fb_close(s);

@@ -120,7 +120,7 @@ TEST(a_process_that_is_behind_takes_no_tier_out_and_drops_no_block)
     atomic_store(&behind->tiers_reopening, true);
     CHECK(!block_hit(behind, 1, 0, LENGTH));
     struct fb_key key = key_of_number(2);
-    CHECK_EQ(fb_put(behind, &key, 7, "its file cannot be made", 23, -1), -ENOSPC);
+    CHECK_EQ(fb_put(behind, &key, TERMS(7, -1), "its file cannot be made", 23), -ENOSPC);
     CHECK(!fb_tier_failed(s, 0));
     CHECK(block_hit(s, 1, 0, LENGTH));
     atomic_store(&behind->tiers_reopening, false);

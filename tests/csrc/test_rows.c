@@ -77,7 +77,7 @@ TEST(a_full_table_still_reads_by_copies)
     CHECK_BYTES_EQ(part, whole + 100, sizeof part);
     CHECK(fb_contains(c, &key));
 
-    CHECK_NE(fb_put(c, &key, 0, whole, sizeof whole, -1), 0);
+    CHECK_NE(fb_put(c, &key, TERMS(0, -1), whole, sizeof whole), 0);
     CHECK_EQ(fb_delete(c, &key), -EROFS);
     CHECK_NE(fb_pin(c, &key, NULL), 0);
     CHECK_EQ(fb_expire(c, &key, 10), -EROFS);

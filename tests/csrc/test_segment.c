@@ -304,8 +304,8 @@ TEST(the_dataset_table_is_bounded)
     for (uint32_t id = 1000; id < 1000 + FB_DATASETS_MAX - 1; id++)
         CHECK_LT(fb_dataset_slot(a, id, true), FB_DATASETS_MAX);
     CHECK_EQ(fb_dataset_slot(a, UINT32_MAX, true), FB_DATASETS_MAX);
-    CHECK_EQ(fb_put(a, &key, UINT32_MAX, "x", 1, -1), -ENOSPC);
-    CHECK_EQ(fb_put(a, &key, 77, "x", 1, -1), 0);
+    CHECK_EQ(fb_put(a, &key, TERMS(UINT32_MAX, -1), "x", 1), -ENOSPC);
+    CHECK_EQ(fb_put(a, &key, TERMS(77, -1), "x", 1), 0);
     fb_close(b);
     fixture_end_store(&f, a);
 }

@@ -109,9 +109,9 @@ TEST(a_ttl_ends_by_the_stores_clock)
 {
     fb_store *a = fixture_begin_store(&f, QUOTA), *b = fixture_open(&f);
     struct fb_key short_lived = key_of_number(1), long_lived = key_of_number(2), at_once = key_of_number(3);
-    CHECK_EQ(fb_put(a, &short_lived, 0, "a", 1, 10), 0);
-    CHECK_EQ(fb_put(a, &long_lived, 0, "b", 1, 1e12), 0);
-    CHECK_EQ(fb_put(a, &at_once, 0, "c", 1, 0), 0);
+    CHECK_EQ(fb_put(a, &short_lived, TERMS(0, 10), "a", 1), 0);
+    CHECK_EQ(fb_put(a, &long_lived, TERMS(0, 1e12), "b", 1), 0);
+    CHECK_EQ(fb_put(a, &at_once, TERMS(0, 0), "c", 1), 0);
     fb_clock_advance(b, 9000);
     CHECK(fb_contains(a, &short_lived));
     fb_clock_advance(b, 2000);
@@ -137,7 +137,7 @@ TEST(a_block_that_is_given_more_time_is_not_dropped_by_who_saw_it_expired)
     fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     CHECK_EQ(fb_drop_expired(s, &key), -ENOENT);
-    CHECK_EQ(fb_put(s, &key, 0, "a", 1, 10), 0);
+    CHECK_EQ(fb_put(s, &key, TERMS(0, 10), "a", 1), 0);
     CHECK_EQ(fb_expire(s, &key, 1000), 0);
     fb_clock_advance(s, 100 * 1000);
     CHECK_EQ(fb_drop_expired(s, &key), -EAGAIN);
@@ -182,7 +182,7 @@ TEST(a_reservation_is_seen_once_it_is_committed)
     for (uint64_t i = 0; i < LENGTHS; i++) {
         struct fb_key key = key_of_number(i);
         struct fb_fill fill;
-        CHECK_EQ(fb_reserve(a, &key, 0, lengths[i], -1, &fill), 0);
+        CHECK_EQ(fb_reserve(a, &key, TERMS(0, -1), lengths[i], &fill), 0);
         block_bytes(i, 0, fill.data, lengths[i]);
         CHECK(!block_hit(b, i, 0, lengths[i]));
         CHECK_EQ(fb_fill_commit(a, &fill), 0);
@@ -190,7 +190,7 @@ TEST(a_reservation_is_seen_once_it_is_committed)
     }
     struct fb_key key = key_of_number(100);
     struct fb_fill fill;
-    CHECK_EQ(fb_reserve(a, &key, 0, 1000, -1, &fill), 0);
+    CHECK_EQ(fb_reserve(a, &key, TERMS(0, -1), 1000, &fill), 0);
     uint32_t segment = fill.segment;
     fb_fill_abandon(a, &fill);
     CHECK(!block_hit(a, 100, 0, 1000));
@@ -205,12 +205,12 @@ TEST(without_room_a_reservation_is_a_buffer_of_its_own)
     fb_store *s = fixture_begin_store(&f, QUOTA);
     struct fb_key key = key_of_number(1);
     struct fb_fill fill;
-    CHECK_EQ(fb_reserve(s, &key, 0, FB_BLOCK_BYTES_MAX + 1ull, -1, &fill), 0);
+    CHECK_EQ(fb_reserve(s, &key, TERMS(0, -1), FB_BLOCK_BYTES_MAX + 1ull, &fill), 0);
     CHECK_EQ(fill.segment, FB_NO_SEGMENT);
     memset(fill.data, 1, 1000);
     CHECK_EQ(fb_fill_commit(s, &fill), -ENOSPC);
     CHECK_EQ(store_counter(s, FB_C_NOT_ADMITTED), 1);
-    CHECK_EQ(fb_reserve(s, &key, 0, FB_BLOCK_BYTES_MAX, -1, &fill), 0); /* no segment is that large */
+    CHECK_EQ(fb_reserve(s, &key, TERMS(0, -1), FB_BLOCK_BYTES_MAX, &fill), 0); /* no segment is that large */
     CHECK_EQ(fill.segment, FB_NO_SEGMENT);
     fb_fill_abandon(s, &fill);
     fixture_end_store(&f, s);

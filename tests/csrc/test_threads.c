@@ -75,7 +75,7 @@ static void fill_in_place(struct worker *w, uint64_t number, uint32_t version)
 {
     struct fb_key key = key_of_number(number);
     struct fb_fill fill;
-    CHECK_EQ(fb_reserve(w->store, &key, 0, length_of(version), -1, &fill), 0);
+    CHECK_EQ(fb_reserve(w->store, &key, TERMS(0, -1), length_of(version), &fill), 0);
     block_bytes(number, version, fill.data, length_of(version));
     if (version % 4 == 0)
         fb_fill_abandon(w->store, &fill);
@@ -296,7 +296,7 @@ static void *grow(void *argument)
     struct grower *g = argument;
     for (uint32_t i = g->first; i < 6000; i += g->step) {
         struct fb_key key = crowded(i), back = crowded(i > 400 ? i - 400 : i);
-        CHECK_EQ(fb_put(g->store, &key, 0, &i, sizeof i, -1), 0);
+        CHECK_EQ(fb_put(g->store, &key, TERMS(0, -1), &i, sizeof i), 0);
         CHECK(fb_contains(g->store, &key));
         if (i > 400 && i % 7 == 0)
             CHECK_EQ(fb_delete(g->store, &back), 0);

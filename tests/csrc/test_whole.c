@@ -48,11 +48,11 @@ static struct fb_whole start(fb_store *s)
 {
     struct fb_key key = key_of_number(FILE_KEY);
     struct fb_whole whole = {.segment = FB_NO_SEGMENT};
-    CHECK_EQ(fb_whole_begin(s, &key, 0, file_bytes(), BLOCK, &whole), 0);
+    CHECK_EQ(fb_whole_begin(s, &key, TERMS(0, -1), file_bytes(), BLOCK, &whole), 0);
     return whole;
 }
 
-static int write_block(fb_store *s, const struct fb_whole *whole, uint64_t block)
+static int write_block(fb_store *s, struct fb_whole *whole, uint64_t block)
 {
     struct fb_key key = key_of_number(block);
     uint8_t data[BLOCK];
@@ -185,13 +185,13 @@ TEST(what_cannot_be_a_whole_file_is_refused)
     struct fb_whole whole;
     uint64_t segment_bytes = a->super->tiers[0].segment_bytes;
     uint8_t data[BLOCK] = {0};
-    CHECK_EQ(fb_whole_begin(a, &key, 0, file_bytes(), BLOCK + 1, &whole), -EINVAL);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, file_bytes(), 4096, &whole), -EINVAL);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, file_bytes(), 2 * FB_BLOCK_BYTES_MAX, &whole), -EINVAL);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, 0, BLOCK, &whole), -EINVAL);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, segment_bytes - 1, BLOCK, &whole), -ENOSPC);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, QUOTA / 16, BLOCK, &whole), -ENOSPC);
-    CHECK_EQ(fb_whole_begin(a, &key, 0, UINT64_MAX, BLOCK, &whole), -ENOSPC);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), file_bytes(), BLOCK + 1, &whole), -EINVAL);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), file_bytes(), 4096, &whole), -EINVAL);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), file_bytes(), 2 * FB_BLOCK_BYTES_MAX, &whole), -EINVAL);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), 0, BLOCK, &whole), -EINVAL);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), segment_bytes - 1, BLOCK, &whole), -ENOSPC);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), QUOTA / 16, BLOCK, &whole), -ENOSPC);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), UINT64_MAX, BLOCK, &whole), -ENOSPC);
     whole = start(a);
     CHECK_EQ(fb_whole_write(a, &whole, block_count(), &key, data, 1), -EINVAL);
     CHECK_EQ(fb_whole_write(a, &whole, UINT64_MAX / BLOCK + 1, &key, data, BLOCK), -EINVAL);
@@ -256,7 +256,7 @@ TEST(recycled_segments_make_room_for_a_file)
         count++;
     struct fb_key key = key_of_number(FILE_KEY);
     struct fb_whole whole;
-    CHECK_EQ(fb_whole_begin(a, &key, 0, file_bytes(), BLOCK, &whole), -ENOSPC);
+    CHECK_EQ(fb_whole_begin(a, &key, TERMS(0, -1), file_bytes(), BLOCK, &whole), -ENOSPC);
     for (uint32_t segment = 0; segment < 3; segment++)
         CHECK_EQ(fb_segment_retire(a, segment, FB_EVICT_ALL), 0);
     struct fb_usage u;

@@ -32,6 +32,8 @@ datasets = st.integers(0, 2)
 handles = st.integers(0, 1)
 ttls = st.sampled_from([None, None, None, 3, 100, 5000])
 batches = st.lists(keys, max_size=6)
+pins = st.sampled_from([False, False, False, True])
+media = st.sampled_from([None, None, "MEM", "SSD"])
 
 
 @dataclass(frozen=True)
@@ -109,27 +111,46 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.rebuilding = False
 
     def note_put(
-        self, key: bytes, value: Value, dataset: int, admitted: bool, began: float, ttl_s: float | None = None
+        self,
+        key: bytes,
+        value: Value,
+        dataset: int,
+        admitted: bool,
+        began: float,
+        *,
+        ttl_s: float | None = None,
+        pinned: bool = False,
     ) -> None:
         if admitted:
-            self.model.put(key, value, dataset, ttl_s, began)
+            self.model.put(key, value, dataset, ttl_s, began, pinned=pinned)
         else:
             assert not self.model.roomy, f"{key!r} was not admitted"
 
     # ---- operations
 
-    @rule(which=handles, key=keys, length=lengths, dataset=datasets, ttl_s=ttls)
-    def put(self, which: int, key: bytes, length: int, dataset: int, ttl_s: float | None) -> None:
+    @rule(which=handles, key=keys, length=lengths, dataset=datasets, ttl_s=ttls, pinned=pins, medium=media)
+    def put(
+        self,
+        which: int,
+        key: bytes,
+        length: int,
+        dataset: int,
+        ttl_s: float | None,
+        pinned: bool,
+        medium: str | None,
+    ) -> None:
         value, began = self.value(length), self.model.now()
-        admitted = self.process(which).call("put", key, value, dataset, ttl_s)
-        self.note_put(key, value, dataset, admitted, began, ttl_s)
+        terms = {"dataset": dataset, "ttl_s": ttl_s, "pinned": pinned, "medium": medium}
+        admitted = self.process(which).call("put", key, value, terms)
+        self.note_put(key, value, dataset, admitted, began, ttl_s=ttl_s, pinned=pinned)
 
-    @rule(which=handles, key=keys, length=lengths, dataset=datasets, keep=st.booleans())
-    def reserve(self, which: int, key: bytes, length: int, dataset: int, keep: bool) -> None:
+    @rule(which=handles, key=keys, length=lengths, dataset=datasets, pinned=pins, keep=st.booleans())
+    def reserve(self, which: int, key: bytes, length: int, dataset: int, pinned: bool, keep: bool) -> None:
         value, began = self.value(length), self.model.now()
-        admitted = self.process(which).call("reserve", key, value, dataset, keep)
+        terms = {"dataset": dataset, "pinned": pinned}
+        admitted = self.process(which).call("reserve", key, value, terms, keep)
         if keep:
-            self.note_put(key, value, dataset, admitted, began)
+            self.note_put(key, value, dataset, admitted, began, pinned=pinned)
 
     @rule(which=handles, count=st.integers(10, 60), dataset=datasets)
     def put_many(self, which: int, count: int, dataset: int) -> None:
@@ -257,8 +278,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.process(which).call("let_go")
         self.held[which % len(self.processes)] = []
 
-    @rule(which=handles, name=st.sampled_from(FILES), dataset=datasets, keep=st.booleans())
-    def write_file(self, which: int, name: bytes, dataset: int, keep: bool) -> None:
+    @rule(which=handles, name=st.sampled_from(FILES), dataset=datasets, pinned=pins, keep=st.booleans())
+    def write_file(self, which: int, name: bytes, dataset: int, pinned: bool, keep: bool) -> None:
         self.seed += 1
         whole = Value(self.seed, FILE_BLOCKS * BLOCK - 1000)
         parts = [
@@ -267,11 +288,12 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         blocks = [(name + b"/%d" % number, part) for number, part in enumerate(parts)]
         began = self.model.now()
-        complete = self.process(which).call("write_file", name, blocks, dataset, keep)
+        terms = {"dataset": dataset, "pinned": pinned}
+        complete = self.process(which).call("write_file", name, blocks, terms, keep)
         assert complete == (keep and self.model.roomy)
         if self.model.roomy:
             for key, part in blocks:
-                self.model.put(key, part, dataset, None, began)
+                self.model.put(key, part, dataset, None, began, pinned=pinned)
                 if not keep:
                     self.model.delete(key)
         if complete:

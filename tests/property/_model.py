@@ -52,11 +52,22 @@ class Model:
     def of(self, key: bytes) -> Expected:
         return self._keys.setdefault(key, Expected())
 
-    def put(self, key: bytes, value: Value, dataset: int, ttl_s: float | None, began: float) -> None:
+    def put(
+        self,
+        key: bytes,
+        value: Value,
+        dataset: int,
+        ttl_s: float | None,
+        began: float,
+        *,
+        pinned: bool = False,
+    ) -> None:
         before = self.of(key)
         # A replaced block stays pinned, if it had not expired and the pin still fits.
         unsure = before.pin_unsure or (before.pinned and (before.deadline is not None or not self.roomy))
-        pinned = before.pinned and not unsure
+        if pinned:
+            unsure = not self.roomy
+        pinned = (pinned or before.pinned) and not unsure
         self._keys[key] = Expected(
             values={value},
             surely=self.roomy or pinned,

@@ -94,8 +94,8 @@ class _Servant:
         self.store = store
         self.held: list[View] = []
 
-    def put(self, key: bytes, value: Value, dataset: int, ttl_s: float | None) -> bool:
-        return self.store.put(key, value.data(), dataset=dataset, ttl_s=ttl_s)
+    def put(self, key: bytes, value: Value, terms: dict[str, Any]) -> bool:
+        return self.store.put(key, value.data(), **terms)
 
     def put_all(self, blocks: Sequence[tuple[bytes, Value, int]]) -> list[bool]:
         return [self.store.put(key, value.data(), dataset=dataset) for key, value, dataset in blocks]
@@ -107,17 +107,19 @@ class _Servant:
             else:
                 self.store.put(key, value.data(), dataset=dataset)
 
-    def reserve(self, key: bytes, value: Value, dataset: int, keep: bool) -> bool:
-        reservation = self.store.reserve(key, value.length, dataset=dataset)
+    def reserve(self, key: bytes, value: Value, terms: dict[str, Any], keep: bool) -> bool:
+        reservation = self.store.reserve(key, value.length, **terms)
         memoryview(reservation)[:] = value.data()
         if not keep:
             reservation.abandon()
             return False
         return reservation.commit()
 
-    def write_file(self, key: bytes, blocks: Sequence[tuple[bytes, Value]], dataset: int, keep: bool) -> bool:
+    def write_file(
+        self, key: bytes, blocks: Sequence[tuple[bytes, Value]], terms: dict[str, Any], keep: bool
+    ) -> bool:
         size, block_bytes = sum(value.length for _, value in blocks), blocks[0][1].length
-        file = self.store.reserve_file(key, size, dataset=dataset, block_bytes=block_bytes)
+        file = self.store.reserve_file(key, size, block_bytes=block_bytes, **terms)
         for number, (block_key, value) in enumerate(blocks):
             file.write(number, block_key, value.data())
         return file.finish(keep)

@@ -20,7 +20,7 @@
 #define FB_CHUNK_BYTES (64u << 10) /* one CRC32C each */
 #define FB_NO_SEGMENT UINT32_MAX
 
-enum fb_medium { FB_MEM = 0, FB_SSD = 1, FB_HDD = 2 };
+enum fb_medium { FB_MEM = 0, FB_SSD = 1, FB_HDD = 2, FB_ANY_MEDIUM = 3 };
 enum fb_checksum { FB_CHECKSUM_NONE = 0, FB_CHECKSUM_LOAD = 1, FB_CHECKSUM_READ = 2 };
 enum fb_retention { FB_EPOCH = 0, FB_S3FIFO = 1, FB_LRU = 2 };
 
@@ -153,6 +153,14 @@ void fb_unhold(fb_store *store, uint32_t segment);
  * in a child, where calls of the parent's other threads never end. */
 uint32_t fb_fork_generation(void);
 
+/* On what terms a block is taken in. */
+struct fb_terms {
+    uint32_t dataset; /* whose it is */
+    uint32_t medium;  /* enum fb_medium: its tiers are tried first */
+    bool pinned;      /* where the pin fits; else it is admitted without one */
+    double ttl_s;     /* < 0: never expires; a whole file does not */
+};
+
 /* A reservation: `data` is where the caller writes length_bytes. */
 struct fb_fill {
     uint8_t *data;
@@ -166,14 +174,15 @@ struct fb_fill {
     uint32_t generation;
     uint32_t owner;
     uint32_t expiry_s;
+    bool pinned;
 };
 
 /* 0: admitted. -ENOSPC: not admitted (no room, full table, busy): never an error for a reader.
  * fb_put alone: -EROFS when the store was opened read-only. */
-int fb_put(fb_store *store, const struct fb_key *key, uint32_t dataset, const void *data,
-           uint64_t length_bytes, double ttl_s);
-int fb_reserve(fb_store *store, const struct fb_key *key, uint32_t dataset, uint64_t length_bytes,
-               double ttl_s, struct fb_fill *fill);
+int fb_put(fb_store *store, const struct fb_key *key, const struct fb_terms *terms, const void *data,
+           uint64_t length_bytes);
+int fb_reserve(fb_store *store, const struct fb_key *key, const struct fb_terms *terms, uint64_t length_bytes,
+               struct fb_fill *fill);
 int fb_fill_commit(fb_store *store, struct fb_fill *fill); /* 0 or -ENOSPC; ends the fill */
 void fb_fill_abandon(fb_store *store, struct fb_fill *fill);
 
@@ -224,13 +233,15 @@ struct fb_whole {
     uint32_t block_bytes;
     uint64_t size_bytes;
     struct fb_key key;
+    bool pinned;
+    _Atomic uint64_t claimed_bytes; /* room for the pins of blocks that are still to be written */
 };
-int fb_whole_begin(fb_store *store, const struct fb_key *file_key, uint32_t dataset, uint64_t size_bytes,
-                   uint32_t block_bytes, struct fb_whole *out);
-int fb_whole_write(fb_store *store, const struct fb_whole *whole, uint64_t block,
-                   const struct fb_key *block_key, const void *data, uint64_t length_bytes);
-int fb_whole_complete(fb_store *store, const struct fb_whole *whole);
-void fb_whole_abandon(fb_store *store, const struct fb_whole *whole);
+int fb_whole_begin(fb_store *store, const struct fb_key *file_key, const struct fb_terms *terms,
+                   uint64_t size_bytes, uint32_t block_bytes, struct fb_whole *out);
+int fb_whole_write(fb_store *store, struct fb_whole *whole, uint64_t block, const struct fb_key *block_key,
+                   const void *data, uint64_t length_bytes);
+int fb_whole_complete(fb_store *store, struct fb_whole *whole);
+void fb_whole_abandon(fb_store *store, struct fb_whole *whole);
 int fb_whole_get(fb_store *store, const struct fb_key *file_key, struct fb_hit *hit);
 
 /* Single flight: one fetcher of a key a host. fb_flight_begin returns 0 to the leader, -EALREADY to
