@@ -38,7 +38,7 @@ KERNEL_MIN: Final = (5, 14)
 PYTHON_MIN: Final = (3, 11)
 MACHINES: Final = ("x86_64", "aarch64")
 
-_MEDIA: Final[tuple[Medium, ...]] = get_args(Medium)
+MEDIA: Final[tuple[Medium, ...]] = get_args(Medium)
 _SIZE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 _UNITS: Final[Mapping[str, int]] = {"": 1, "B": 1} | {
     prefix + suffix: base**power
@@ -155,11 +155,11 @@ def _text(value: object, what: str) -> str:
 
 def _medium(value: object, where: str) -> Medium:
     upper = value.strip().upper() if isinstance(value, str) else ""
-    for medium in _MEDIA:
+    for medium in MEDIA:
         if upper == medium:
             return medium
     raise ConfigError(
-        f"{where}: unknown medium {value!r}{nearest(upper, _MEDIA)}; media are {', '.join(_MEDIA)}"
+        f"{where}: unknown medium {value!r}{nearest(upper, MEDIA)}; media are {', '.join(MEDIA)}"
     )
 
 
@@ -174,7 +174,7 @@ def validate_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
 
     Raises: ConfigError (none at all, or two directories that are the same or lie in one another).
     """
-    ordered = sorted(tiers, key=lambda tier: _MEDIA.index(tier.medium))
+    ordered = sorted(tiers, key=lambda tier: MEDIA.index(tier.medium))
     if not ordered:
         raise ConfigError("no tiers: give at least one directory with a quota")
     real_paths = [(os.path.realpath(tier.path), tier) for tier in ordered]

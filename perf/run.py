@@ -44,6 +44,7 @@ CASES = {
     "manifest": "perf.system.manifest",
     "demand": "perf.system.demand",
     "memory": "perf.system.memory",
+    "tree": "perf.system.tree",
 }
 
 

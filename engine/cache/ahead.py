@@ -102,7 +102,7 @@ class Readahead:
                     break
                 self._held[block.number] = block.length
                 missing.append(block)
-        for run in runs_of(self._attached, missing, Prefetch(self._declined)):
+        for run in runs_of(self._attached, missing, Prefetch(self._declined, self._entry.size)):
             numbers = [block.number for block in run.blocks]
             task = partial(self._fetcher.prefetch, run, Kind.READAHEAD)
             future = self._pool.submit(Kind.READAHEAD, run.size_bytes, task)

@@ -63,6 +63,9 @@ class Sink(ABC):
     # Whether somebody waits for the bytes; otherwise a block that another fetches is left to it.
     is_needed = True
 
+    # How much the read asks for that the blocks are for; None: whatever asks, all of it is to be cached.
+    asked_bytes: int | None = None
+
     @abstractmethod
     def from_store(self, store: BlockStore, block: Block) -> bool:
         """Take the block from the store; False if it is not there. Counts no miss."""
@@ -84,6 +87,7 @@ class Gather(Sink):
 
         is_lent: it is the caller's own, and is left alone after ``leave``.
         """
+        self.asked_bytes = len(buffer)
         self._buffer: Final = buffer
         self._base: Final = base
         self._lock: Final = threading.Lock()
@@ -134,8 +138,9 @@ class Gather(Sink):
 class Keep(Sink):
     """Views of whole blocks, by number."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, asked_bytes: int) -> None:
+        """Begin with none, for a read of so many bytes."""
+        self.asked_bytes = asked_bytes
         self.views: Final[dict[int, View]] = {}
 
     def from_store(self, store: BlockStore, block: Block) -> bool:
@@ -155,8 +160,9 @@ class Prefetch(Sink):
 
     is_needed = False
 
-    def __init__(self, declined: dict[int, View] | None = None) -> None:
+    def __init__(self, declined: dict[int, View] | None = None, asked_bytes: int | None = None) -> None:
         """Keep views of what was not admitted in declined, by number."""
+        self.asked_bytes = asked_bytes
         self._declined: Final = declined
 
     def from_store(self, store: BlockStore, block: Block) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from forebay.cache.policies.policy import checked
+from forebay.cache.policies.rules import NO_RULES, Rules
 from forebay.errors import ConfigError, NotAttached, NotFound, Stale, no_longer_there, not_found
 from forebay.meta import (
     Catalog,
@@ -72,7 +74,7 @@ class Attached:
     """A dataset in use, or a version of it, as it was at one moment. Threads: any.
 
     label is what paths in it begin with: ``name``, or ``name@version``. manifest is what it shows, None for
-    whatever the under storage has.
+    whatever the under storage has. rules are the policies of its paths.
     """
 
     def __init__(
@@ -82,13 +84,24 @@ class Attached:
         label: str,
         manifest: Manifest | None = None,
         listed: ManifestRecord | None = None,
+        rules: Rules = NO_RULES,
     ) -> None:
         """Join these; listed is what the catalog says of the manifest, None if it is an empty one."""
         self.record: Final = record
         self.label: Final = label
         self.manifest: Final = manifest
         self.listed: Final = listed
+        self.rules: Final = rules
         self._source: Final = source
+
+    def max_age(self, path: str) -> float | None:
+        """Return for how many seconds an answer about a path holds, None for ever."""
+        if self.manifest is not None:
+            return None
+        said = self.rules.of(path).max_age
+        if said is None:
+            return self.record.max_age
+        return said if isinstance(said, float) else None
 
     @property
     def storage(self) -> UnderStorage:
@@ -139,6 +152,7 @@ class _State:
 
     contents: Contents
     sources: Mapping[str, Source]
+    rules: Mapping[int, Rules]
     attached: dict[str, Attached]
 
 
@@ -153,15 +167,15 @@ class Datasets:
         catalog: Catalog,
         files: ManifestFiles,
         schemes: Mapping[str, StorageFactory],
-        on_new: Callable[[Dataset], None],
+        on_new: Callable[[Dataset, Rules], None],
     ) -> None:
-        """Follow the catalog; on_new is called once for each record as it is first seen or has changed."""
+        """Follow the catalog; on_new is called with each dataset as it is first seen or has changed."""
         self._catalog: Final = catalog
         self._files: Final = files
         self._schemes: Final = schemes
         self._on_new: Final = on_new
         self._lock: Final = threading.Lock()
-        self._state = _State(Contents({}, {}), {}, {})
+        self._state = _State(Contents(), {}, {}, {})
 
     def find(self, label: str) -> Attached:
         """Return the dataset of that name, or for ``name@version`` that version of it.
@@ -190,7 +204,8 @@ class Datasets:
         record, listed = _wanted(name, state.contents)
         if listed is None and not record.manifest_only:
             return self.find(name)
-        return Attached(record, state.sources[record.name], name)
+        rules = state.rules.get(record.id, NO_RULES)
+        return Attached(record, state.sources[record.name], name, rules=rules)
 
     def is_current(self, attached: Attached) -> bool:
         """Say whether a dataset still is as it was."""
@@ -203,7 +218,7 @@ class Datasets:
     def close(self) -> None:
         """Close every under storage that was opened."""
         with self._lock:
-            state, self._state = self._state, _State(Contents({}, {}), {}, {})
+            state, self._state = self._state, _State(Contents(), {}, {}, {})
         for source in state.sources.values():
             source.close()
 
@@ -212,7 +227,8 @@ class Datasets:
         manifest: Manifest | None = EmptyManifest() if record.manifest_only else None
         if listed is not None:
             manifest = self._files.open(listed)
-        return Attached(record, state.sources[record.name], label, manifest, listed)
+        rules = state.rules.get(record.id, NO_RULES)
+        return Attached(record, state.sources[record.name], label, manifest, listed, rules)
 
     def _follow(self) -> _State:
         """Return what there is now, with all that has not changed as it was."""
@@ -223,10 +239,12 @@ class Datasets:
         with self._lock:
             before = self._state
             sources: dict[str, Source] = {}
+            all_rules = _rules_of(contents, before)
             for name, record in contents.datasets.items():
                 known = before.contents.datasets.get(name)
-                if known != record:
-                    self._on_new(record)
+                rules = all_rules.get(record.id, NO_RULES)
+                if known != record or rules is not before.rules.get(record.id, NO_RULES):
+                    self._on_new(record, rules)
                 if known is not None and _has_same_source(known, record):
                     sources[name] = before.sources[name]
                 else:
@@ -235,10 +253,22 @@ class Datasets:
                 label: attached
                 for label, attached in before.attached.items()
                 if _is_unchanged(attached, contents)
+                and attached.rules is all_rules.get(attached.record.id, NO_RULES)
             }
-            self._state = _State(contents, sources, kept)
+            self._state = _State(contents, sources, all_rules, kept)
             # Storages that fell out are left to their last readers.
             return self._state
+
+
+def _rules_of(contents: Contents, before: _State) -> Mapping[int, Rules]:
+    """Return the rules of all datasets that have some, those that have not changed as they were."""
+    found: dict[int, Rules] = {}
+    for dataset_id, rows in contents.policies.items():
+        if rows == before.contents.policies.get(dataset_id):
+            found[dataset_id] = before.rules[dataset_id]
+        else:
+            found[dataset_id] = Rules({path: checked(said) for path, said in rows.items()})
+    return found
 
 
 def _wanted(label: str, contents: Contents) -> tuple[Dataset, ManifestRecord | None]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from forebay.cache.admission import Admission
 from forebay.cache.blocks import PART_BYTES, Block, Keep, Run, Sink, block_of, runs_of
 from forebay.cache.datasets import Attached
 from forebay.cache.demand import Demand
@@ -72,6 +73,7 @@ class Fetcher:
     ) -> None:
         """Use these, with the store's size of blocks."""
         self.store: Final = store
+        self.admission: Final = Admission(store)
         self.pool: Final = pool
         self.block_bytes: Final = store.block_bytes
         self._remote: Final = remote
@@ -91,7 +93,7 @@ class Fetcher:
         view = self.store.get(block.key)
         if view is not None:
             return view
-        sink = Keep()
+        sink = Keep(block.entry.size)
         (run,) = runs_of(attached, [block], sink)
         self.bring([run], kind)
         if run.error is not None:
@@ -152,7 +154,8 @@ class Fetcher:
 
         # Its version is not known, so this key is only for finding each other; nothing is stored under it.
         key = block_key(attached.record.id, path, "", number, self.block_bytes)
-        fetch = partial(self._fetch_unknown, attached, path, number, count, kind)
+        asked_bytes = None if kind is Kind.LOAD else length
+        fetch = partial(self._fetch_unknown, attached, path, number, count, kind, asked_bytes)
         self._prepare(attached)
         return self._fly(key, look, lambda claim: self.pool.run_one(partial(fetch, claim)))
 
@@ -284,17 +287,26 @@ class Fetcher:
             return False
         if run.admit is not None and run.admit(block, data):
             return True
-        return self.offer(run.attached, block, data)
+        return self.offer(run.attached, block, data, run.sink.asked_bytes)
 
-    def offer(self, attached: Attached, block: Block, data: memoryview) -> bool:
+    def offer(
+        self, attached: Attached, block: Block, data: memoryview, asked_bytes: int | None = None
+    ) -> bool:
         """Put a block into the store; return whether it was admitted."""
-        admitted = self.store.put(block.key, data, dataset=attached.record.id)
+        admitted = self.admission.put(attached, block.entry.path, block.key, data, asked_bytes=asked_bytes)
         if not admitted:
             self.store.count("misses_not_admitted")
         return admitted
 
     def _fetch_unknown(
-        self, attached: Attached, path: str, number: int, count: int, kind: Kind, claim: Claim | None
+        self,
+        attached: Attached,
+        path: str,
+        number: int,
+        count: int,
+        kind: Kind,
+        asked_bytes: int | None,
+        claim: Claim | None,
     ) -> FirstTouch:
         """Fetch blocks of whatever version there is, and remember which it was."""
         asked_ns = self._lookup.now_ns()
@@ -312,8 +324,10 @@ class Fetcher:
             # Without reading the body if all is cached already; what is not is counted as missed.
             if None in self.store.get_many([block.key for block in blocks]):
                 data = self._drain(body, None, [claim] if claim is not None else [], kind)
+                asked_bytes = None if asked_bytes is None else min(asked_bytes, entry.size)
                 for block in blocks if claim is not None and not self.store.read_only else ():
-                    self.offer(attached, block, data[block.offset - offset : block.end - offset])
+                    part = data[block.offset - offset : block.end - offset]
+                    self.offer(attached, block, part, asked_bytes)
         # Last: whoever sees the entry finds the blocks as well.
         self._lookup.remember(attached, entry)
         return FirstTouch(entry, offset, data)

@@ -76,14 +76,10 @@ class Lookup:
             refuse_directory(attached, seen.entry)
         return seen
 
-    def is_fresh(self, attached: Attached, checked_ns: int) -> bool:
-        """Say whether what was checked then still holds: always in a manifest, else by the max_age."""
-        dataset = attached.record
-        return (
-            attached.manifest is not None
-            or dataset.max_age is None
-            or self._is_within(dataset.max_age, checked_ns)
-        )
+    def is_fresh(self, attached: Attached, path: str, checked_ns: int) -> bool:
+        """Say whether what was checked then of a path still holds: always in a manifest, else by its age."""
+        max_age = attached.max_age(path)
+        return max_age is None or self._is_within(max_age, checked_ns)
 
     def stat(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory. Raises: as UnderStorage.stat."""
@@ -93,7 +89,7 @@ class Lookup:
             entry, changes = self._look_in(attached, attached.manifest, path)
         if entry is None:
             self.raise_if_absent(attached, path)
-        if entry is None or not self.is_fresh(attached, entry.checked_ns):
+        if entry is None or not self.is_fresh(attached, path, entry.checked_ns):
             entry = self.ask(attached, path)
         self.keep(attached, entry, changes)
         return entry
@@ -112,7 +108,7 @@ class Lookup:
         With it goes the key of an object's only block.
         """
         dataset = attached.record
-        max_age = None if attached.manifest is not None else dataset.max_age
+        max_age = attached.max_age(entry.path)
         if max_age == 0 or not entry.path:
             return
         max_age_ns = -1
@@ -180,7 +176,7 @@ class Lookup:
         if attached.manifest is not None:
             return _listed(attached, directory, attached.manifest.children(directory))
         listed_ns, children = self._entries.listing(attached.record.id, directory)
-        if not self._is_listing_fresh(attached, listed_ns):
+        if not self._is_listing_fresh(attached, directory, listed_ns):
             children = self.relist(attached, directory)
         return sorted(children, key=lambda entry: (entry.path, entry.is_dir))
 
@@ -189,7 +185,7 @@ class Lookup:
         if attached.manifest is not None:
             return _listed(attached, directory, attached.manifest.names(directory))
         listed_ns, names = self._entries.names(attached.record.id, directory)
-        if self._is_listing_fresh(attached, listed_ns):
+        if self._is_listing_fresh(attached, directory, listed_ns):
             return names
         return sorted({entry.path.rpartition("/")[2] for entry in self.relist(attached, directory)})
 
@@ -278,8 +274,8 @@ class Lookup:
             for directory in list(self._entries.known_directories(dataset_id, path))
         )
 
-    def _is_listing_fresh(self, attached: Attached, listed_ns: int | None) -> bool:
-        return listed_ns is not None and self.is_fresh(attached, listed_ns)
+    def _is_listing_fresh(self, attached: Attached, directory: str, listed_ns: int | None) -> bool:
+        return listed_ns is not None and self.is_fresh(attached, directory, listed_ns)
 
     def raise_if_absent(self, attached: Attached, path: str) -> None:
         """Raise NotFound if the under storage said so within the dataset's negative_ttl."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from forebay.errors import ConfigError
@@ -80,6 +81,12 @@ def block_key(dataset_id: int, path: str, version: str, number: int, block_bytes
     if len(head) > _KEY_HEAD_BYTES_MAX:
         head = _KEY_HEAD.pack(dataset_id) + b"\0" + hashlib.blake2b(head).digest()
     return head + _KEY_TAIL.pack(block_bytes.bit_length() - 1, number)
+
+
+def block_keys(dataset_id: int, path: str, version: str, size: int, block_bytes: int) -> Iterator[bytes]:
+    """Yield the keys of all blocks of one version of an object."""
+    for number in range(-(-size // block_bytes)):
+        yield block_key(dataset_id, path, version, number, block_bytes)
 
 
 def whole_key(dataset_id: int, path: str, version: str, block_bytes: int) -> bytes:

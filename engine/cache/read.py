@@ -148,7 +148,7 @@ class Reader:
             except OSError as error:
                 failed[position] = error
                 continue
-            if entry is None or not (known or self._lookup.is_fresh(attached, entry.checked_ns)):
+            if entry is None or not (known or self._lookup.is_fresh(attached, path, entry.checked_ns)):
                 ask = partial(self._touch, attached, path, 0, self._max_read_bytes)
                 asked[position] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
                 continue
@@ -223,7 +223,7 @@ class Reader:
             except NotFound:
                 self._lookup.note_absent(attached, path, asked_ns)
                 raise
-        if not self._lookup.is_fresh(attached, entry.checked_ns):
+        if not self._lookup.is_fresh(attached, path, entry.checked_ns):
             known, entry = entry, self._ask(attached, path)
             if entry.version != known.version:
                 self._fetcher.store.count("misses_changed")
@@ -317,7 +317,7 @@ class Reader:
         view = None if is_missed else self._fetcher.store.get(block.key)
         if view is not None:
             return _part(view, offset - block.offset, end - block.offset)
-        sink = Keep()
+        sink = Keep(end - offset)
         runs = runs_of(attached, [block], sink)
         return _Pending(
             runs, lambda: _part(sink.views[block.number], offset - block.offset, end - block.offset)

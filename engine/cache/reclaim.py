@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.manifests.listed import Listed
-from forebay.cache.paths import block_key, whole_key
+from forebay.cache.paths import block_keys, whole_key
 from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import Closed, StoreBusy
 from forebay.meta import Entries
@@ -55,8 +55,7 @@ class Reclaimer:
         block_bytes = self._store.block_bytes
         if size > block_bytes:
             self._store.delete(whole_key(dataset_id, path, version, block_bytes))
-        for number in range(-(-size // block_bytes)):
-            key = block_key(dataset_id, path, version, number, block_bytes)
+        for key in block_keys(dataset_id, path, version, size, block_bytes):
             # Looking takes no lock, and most of what is asked about was never cached.
             if self._store.contains(key):
                 self._store.delete(key)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from forebay.cache.admission import space_of
 from forebay.cache.datasets import Attached, Datasets
 from forebay.cache.demand import Demand
 from forebay.cache.fetch import Fetcher
@@ -21,6 +22,8 @@ from forebay.cache.manifests.listed import Listed
 from forebay.cache.manifests.manage import Manifests
 from forebay.cache.manifests.retire import Retirement
 from forebay.cache.paths import split_path
+from forebay.cache.policies.book import PolicyBook
+from forebay.cache.policies.rules import Rules
 from forebay.cache.pool import FetchLimits, FetchPool, Kind
 from forebay.cache.read import Reader
 from forebay.cache.reclaim import Reclaimer
@@ -68,7 +71,7 @@ class Runtime:
             self.demand: Final = Demand(parts.folder, shared_group=group, read_only=read_only)
             metadata = self.metadata
             self.datasets: Final = Datasets(
-                metadata.catalog, metadata.manifests, parts.schemes, partial(_set_retention, parts)
+                metadata.catalog, metadata.manifests, parts.schemes, partial(_tell_store, parts)
             )
             opened.callback(self.datasets.close)
             self.pool: Final = FetchPool(parts.limits)
@@ -88,6 +91,7 @@ class Runtime:
             self.whole: Final = WholeFiles(self.fetcher)
             self.reader: Final = Reader(self.lookup, self.fetcher, self.whole, parts.max_read_bytes)
             self.tree: Final = Tree(store, entries, self.lookup, self.reclaimer)
+            self.policies: Final = PolicyBook(metadata.catalog, entries, store, self.tree)
             self.retirement: Final = Retirement(
                 store, entries, metadata.versions, metadata.manifests, self.reclaimer
             )
@@ -141,6 +145,11 @@ class Runtime:
         self._opened.close()
 
 
-def _set_retention(parts: Parts, dataset: Dataset) -> None:
-    if not parts.read_only:
-        parts.store.set_retention(dataset.id, dataset.retention)
+def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
+    """Tell the store how a dataset gives way, and what its policies say otherwise."""
+    if parts.read_only:
+        return
+    parts.store.set_retention(dataset.id, dataset.retention)
+    for retention in {policy.retention for policy in rules.policies.values()} - {None}:
+        assert retention is not None
+        parts.store.set_retention(space_of(dataset.id, retention), retention)

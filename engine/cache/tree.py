@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from forebay.cache.admission import spaces_of
 from forebay.cache.datasets import Attached
 from forebay.cache.lookup import Lookup
 from forebay.cache.manifests.compare import compare
@@ -79,6 +80,21 @@ class Tree:
             return compare(attached, attached.manifest, path)
         return self._lookup.sync(attached, path)
 
+    def known_objects(self, attached: Attached, path: str) -> Iterator[Entry]:
+        """Yield all objects at and below a path that are shown and known, fresh or not; asks nobody."""
+        if attached.manifest is not None:
+            for page in attached.manifest.pages(path):
+                yield from page
+            return
+        dataset_id = attached.record.id
+        entry = self._entries.get(dataset_id, path) if path else None
+        if entry is not None:
+            yield entry
+        for directory in list(self._entries.known_directories(dataset_id, path)):
+            for child in self._entries.children(dataset_id, directory):
+                if not child.is_dir:
+                    yield child
+
     def free(self, attached: Attached, path: str, *, data: bool, metadata: bool) -> None:
         """Drop cached bytes, and entries, of all that is known at or below the path.
 
@@ -94,7 +110,8 @@ class Tree:
             return
         if not path:
             if data:
-                self._store.free_dataset(dataset_id)
+                for space in spaces_of(dataset_id):
+                    self._store.free_dataset(space)
             if metadata:
                 self._entries.drop_dataset(dataset_id)
             return

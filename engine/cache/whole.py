@@ -69,7 +69,12 @@ class WholeFiles:
         if not claim.leader:
             return False
         try:
-            reservation = self._store.reserve_file(key, entry.size, dataset=attached.record.id)
+            asked_bytes = None if kind is Kind.LOAD else entry.size
+            reservation = self._fetcher.admission.reserve_file(
+                attached, entry.path, key, entry.size, asked_bytes=asked_bytes
+            )
+            if reservation is None:
+                return False
             with reservation:
                 if reservation.admitted:
                     self._fill(attached, entry, reservation, kind)

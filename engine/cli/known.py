@@ -63,7 +63,7 @@ def _ask(context: click.Context, look: Callable[[Metadata], list[str]]) -> list[
 
 def _labels(metadata: Metadata, with_versions: bool) -> list[str]:
     """Return what a path may begin with."""
-    datasets, manifests = metadata.catalog.contents()
+    datasets, manifests, _ = metadata.catalog.contents()
     labels = list(datasets)
     if with_versions:
         for dataset in datasets.values():
@@ -73,7 +73,7 @@ def _labels(metadata: Metadata, with_versions: bool) -> list[str]:
 
 def _children(metadata: Metadata, label: str, directory: str) -> list[Entry]:
     name, mark, version = label.partition("@")
-    datasets, manifests = metadata.catalog.contents()
+    datasets, manifests, _ = metadata.catalog.contents()
     record = datasets.get(name)
     if record is None:
         return []

@@ -1,4 +1,4 @@
-"""The catalog: which datasets are attached, which manifests they have, and records of others, such as loads.
+"""The catalog: the attached datasets, their manifests and policies, and records of others, such as loads.
 
 On disk at each commit. Damage is an error that names the file, never a silent new beginning: a copy of the
 file lies beside it (backup.py), and docs/operations.md says how to put it in place. Ids of datasets are given
@@ -24,6 +24,7 @@ from forebay.errors import ConfigError, NotAttached
 from forebay.meta.backup import BACKUP_SUFFIX, write_backup
 from forebay.meta.environment import Environment
 from forebay.meta.manifest_record import NUMBER_MAX, ManifestRecord, manifest_rows_of
+from forebay.meta.rows import path_hash
 
 Kind = Literal["job", "policy", "manifest", "schedule"]
 
@@ -35,7 +36,8 @@ _ROW_ID_BYTES: Final = 8
 _ROW_ID_CHARACTERS_MAX: Final = 500
 _PREFIX: Final = b"dataset/"
 _NEXT_ID: Final = b"next-id"
-_ID_MAX: Final = (1 << 32) - 2
+# The upper bits are left to the store's ids, which tell the retentions of one dataset apart.
+_ID_MAX: Final = (1 << 28) - 1
 _NEXT_MANIFEST: Final = b"next-manifest"
 _FIRST_NUMBER: Final = 1
 
@@ -67,10 +69,14 @@ class Dataset:
 
 
 class Contents(NamedTuple):
-    """The datasets by name, and by their ids the complete manifests by version, all of one commit."""
+    """The datasets by name; by their ids the complete manifests by version, and what policies say by path.
 
-    datasets: Mapping[str, Dataset]
-    manifests: Mapping[int, Mapping[str, ManifestRecord]]
+    All of it is of one commit.
+    """
+
+    datasets: Mapping[str, Dataset] = MappingProxyType({})
+    manifests: Mapping[int, Mapping[str, ManifestRecord]] = MappingProxyType({})
+    policies: Mapping[int, Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
 class Catalog:
@@ -86,14 +92,14 @@ class Catalog:
         self._path: Final = os.fspath(path)
         self._lock: Final = threading.Lock()
         self._read_at = -1
-        self._contents = Contents(MappingProxyType({}), MappingProxyType({}))
+        self._contents = Contents()
 
     def datasets(self) -> Mapping[str, Dataset]:
         """Return all datasets by name; the same object as before while nothing has changed."""
         return self.contents().datasets
 
     def contents(self) -> Contents:
-        """Return datasets and manifests; the same object as before while nothing has changed."""
+        """Return all that concerns datasets; the same object as before while nothing has changed."""
         commit = self.last_commit()
         if commit == self._read_at:
             return self._contents
@@ -101,11 +107,13 @@ class Catalog:
             # Read after the number: a commit in between only makes the next call read again.
             with self._reading() as transaction:
                 datasets, manifests = self._read_datasets(transaction), self._read_manifests(transaction)
+                policies = self._read_policies(transaction)
             # Rows of other kinds change as well; who follows the datasets need not look at all of them then.
             if datasets == self._contents.datasets:
                 datasets = self._contents.datasets
-            if (datasets, manifests) != self._contents:
-                self._contents = Contents(datasets, manifests)
+            found = Contents(datasets, manifests, policies)
+            if found != self._contents:
+                self._contents = found
             self._read_at = commit
             return self._contents
 
@@ -139,12 +147,14 @@ class Catalog:
         return attached
 
     def detach(self, name: str) -> Dataset:
-        """Remove the dataset, with all its manifests, and return what it was. Raises: NotAttached."""
+        """Remove the dataset with its manifests and policies; return what it was. Raises: NotAttached."""
         with self.changing() as change:
             detached = change.dataset(name)
             change.delete_dataset(detached)
             for manifest in change.manifests(detached.id):
                 change.delete_manifest(manifest)
+            for path in change.policies(detached.id):
+                change.put_policy(detached.id, path, {})
         self.back_up()
         return detached
 
@@ -203,6 +213,18 @@ class Catalog:
             if not record.is_deleted:
                 found.setdefault(record.dataset_id, {})[record.version] = record
         return MappingProxyType(found)
+
+    def _read_policies(self, transaction: Any) -> Mapping[int, Mapping[str, Mapping[str, Any]]]:
+        found: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for row in self._rows(transaction, _row_key("policy", ""), self._parse_policy).values():
+            found.setdefault(row["dataset_id"], {})[row["path"]] = row["policy"]
+        return MappingProxyType(found)
+
+    def _parse_policy(self, key: bytes, value: bytes) -> dict[str, Any]:
+        row = self._from_json(key, value)
+        if row.keys() != {"dataset_id", "path", "policy"}:
+            raise self._damaged(f"the row {key!r} is no policy")
+        return row
 
     def _rows(self, transaction: Any, prefix: bytes, read: Callable[[bytes, bytes], _T]) -> dict[bytes, _T]:
         found: dict[bytes, _T] = {}
@@ -331,6 +353,21 @@ class CatalogChange:
         """Remove a manifest's row."""
         self._transaction.delete(_row_key("manifest", record.row_id))
 
+    def policies(self, dataset_id: int) -> dict[str, Mapping[str, Any]]:
+        """Return what policies say of a dataset, by path."""
+        prefix = _row_key("policy", _policy_rows_of(dataset_id))
+        found = self._catalog._rows(self._transaction, prefix, self._catalog._parse_policy).values()
+        return {row["path"]: row["policy"] for row in found}
+
+    def put_policy(self, dataset_id: int, path: str, policy: Mapping[str, Any]) -> None:
+        """Store what is said of a path in place of what was; nothing takes the row away."""
+        key = _row_key("policy", _policy_rows_of(dataset_id) + path_hash(path).hex())
+        if policy:
+            row = {"dataset_id": dataset_id, "path": path, "policy": dict(policy)}
+            self._transaction.put(key, _to_json(row))
+        else:
+            self._transaction.delete(key)
+
     def _take_number(self, key: bytes, last: int, what: str) -> int:
         stored = self._transaction.get(key)
         try:
@@ -341,6 +378,10 @@ class CatalogChange:
             raise ConfigError(f"all {what} are used up; begin a new cache directory")
         self._transaction.put(key, str(number + 1).encode())
         return number
+
+
+def _policy_rows_of(dataset_id: int) -> str:
+    return f"{dataset_id:08x}/"
 
 
 def cure(path: str) -> str:

@@ -12,28 +12,30 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from forebay import BlockStore
 from perf import stores, workload
+from perf.errand import END, errand, tell
 from perf.harness import Case, Contender, Outcome, compare, interleave
 from perf.places import memory_folder
 
 ROOM_BYTES = 2 << 30
 HOT, CHURN = 0, 1
-READY_TIMEOUT_S = 60.0
 PERCENTILE = 99
 
 
 def run(quick: bool) -> Outcome:
     """Measure the 99th percentile of batches in alternating rounds, quiet and evicting."""
     load = workload.load("maintainer", quick)
-    with memory_folder(ROOM_BYTES) as folder, _churner(folder, load) as churn, BlockStore(folder) as store:
+    with (
+        memory_folder(ROOM_BYTES) as folder,
+        errand(_churn, folder, load, first="fill") as churn,
+        BlockStore(folder) as store,
+    ):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         evicted_before = stores.counter(store, "evicted")
         quiet, evicting = _Hits(store, load), _Hits(store, load)
@@ -107,35 +109,10 @@ class _Hits:
 
 def _while(churn: Connection, measure: Callable[[], float]) -> float:
     """Measure while the other process churns; it has begun before and has ended afterwards."""
-    _tell(churn, "churn")
+    tell(churn, "churn")
     figure = measure()
-    _tell(churn, "rest")
+    tell(churn, "rest")
     return figure
-
-
-def _tell(churn: Connection, order: str) -> None:
-    churn.send(order)
-    if not churn.poll(READY_TIMEOUT_S):
-        raise TimeoutError(f"the churning process did not answer {order!r} in time")
-    churn.recv()
-
-
-@contextmanager
-def _churner(folder: Path, load: dict[str, Any]) -> Iterator[Connection]:
-    """Start the other process; gives the pipe to it once the store is filled."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_churn, args=(folder, load, theirs))
-    process.start()
-    theirs.close()
-    try:
-        _tell(ours, "fill")
-        yield ours
-    finally:
-        if process.is_alive():
-            ours.send("end")
-        process.join()
-        ours.close()
 
 
 def _churn(folder: Path, load: dict[str, Any], pipe: Connection) -> None:
@@ -145,7 +122,7 @@ def _churn(folder: Path, load: dict[str, Any], pipe: Connection) -> None:
     record = bytes(load["churn_bytes"])
     with stores.create(folder, load["quota_bytes"]) as store:
         store.set_retention(CHURN, "lru")
-        while (order := pipe.recv()) != "end":
+        while (order := pipe.recv()) != END:
             if order == "fill":
                 for key in workload.keys(load["hot_count"], load["seed"]):
                     store.put(key, bytes(load["hot_bytes"]), dataset=HOT)

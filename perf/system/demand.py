@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import forebay
 from forebay.testing.proxy_process import ProxyProcess
 from perf import workload
+from perf.errand import END, errand, tell
 from perf.harness import Case, Contender, Outcome, compare, interleave
 from perf.places import memory_folder
 from perf.system.bucket import BUCKET, DATASET, check_same, fresh_cache, served, write_objects
 
 ROOM_BYTES = 4 << 30
-READY_TIMEOUT_S = 60.0
+BEGIN_TIMEOUT_S = 60.0
 PERCENTILE = 99
 BEGUN_BYTES = 16 << 20
 
@@ -42,7 +41,7 @@ def run(quick: bool) -> Outcome:
                 server.address, delay_ms=load["delay_ms"], bandwidth=f"{load['bandwidth_mb_s']}MB"
             ) as proxy,
             fresh_cache(folder, load["quota_bytes"], proxy.url) as cache,
-            _loader(cache.path) as loader,
+            errand(_load_when_told, cache.path, first="rest") as loader,
         ):
             reader = _Reader(cache, keys)
             contenders = [
@@ -92,12 +91,12 @@ def _beside_load(loader: Connection, cache: forebay.Cache, reader: _Reader) -> f
     Raises: RuntimeError (the load fetched nothing meanwhile).
     """
     began = _loaded_bytes(cache)
-    _tell(loader, "load")
+    tell(loader, "load")
     _wait_until(lambda: _loaded_bytes(cache) > began + BEGUN_BYTES)
     before = _loaded_bytes(cache)
     figure = reader.slow_end()
     loaded = _loaded_bytes(cache) - before
-    _tell(loader, "rest")
+    tell(loader, "rest")
     if not loaded:
         raise RuntimeError(
             "the load fetched nothing beside the reader: the rounds do not show what they are for"
@@ -111,43 +110,18 @@ def _loaded_bytes(cache: forebay.Cache) -> int:
 
 
 def _wait_until(met: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    deadline_s = time.monotonic() + BEGIN_TIMEOUT_S
     while not met():
         if time.monotonic() > deadline_s:
             raise TimeoutError("the load did not begin in time")
         time.sleep(0.01)
 
 
-def _tell(loader: Connection, order: str) -> None:
-    loader.send(order)
-    if not loader.poll(READY_TIMEOUT_S):
-        raise TimeoutError(f"the loading process did not answer {order!r} in time")
-    loader.recv()
-
-
-@contextmanager
-def _loader(cache_dir: str) -> Iterator[Connection]:
-    """Start the process that loads; gives the pipe to it."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_load_when_told, args=(cache_dir, theirs))
-    process.start()
-    theirs.close()
-    try:
-        _tell(ours, "rest")
-        yield ours
-    finally:
-        if process.is_alive():
-            ours.send("end")
-        process.join()
-        ours.close()
-
-
 def _load_when_told(cache_dir: str, pipe: Connection) -> None:
     """Load between `load` and `rest`, freeing what was loaded whenever all of it was."""
     with forebay.open(cache_dir) as cache:
         job: forebay.LoadJob | None = None
-        while (order := _next_order(pipe, job)) != "end":
+        while (order := _next_order(pipe, job)) != END:
             if order is None or order == "load":
                 cache.free(f"{DATASET}/load")
                 job = cache.load(f"{DATASET}/load")

@@ -42,6 +42,11 @@ COMMANDS = {
     "manifest list": ["d"],
     "manifest rollback": ["d"],
     "manifest use": ["d", "v3"],
+    "pin": ["d"],
+    "policy clear": ["d"],
+    "policy list": ["d"],
+    "policy set": ["d", "--skip"],
+    "policy show": ["d/a.bin"],
     "resume": ["{job}"],
     "schedules": [],
     "schedules remove": ["{schedule}"],
@@ -49,6 +54,8 @@ COMMANDS = {
     "status": [],
     "sync": ["d"],
     "top": ["--once", "--interval", "0.1"],
+    "ttl": ["d", "60"],
+    "unpin": ["d"],
 }
 
 
@@ -60,6 +67,7 @@ def test_every_command_with_json_is_tried() -> None:
 def test_fields(attached: Cli, name: str) -> None:
     job = json.loads(attached("load", "d", "--json").out)["id"]
     schedule = json.loads(attached("load", "d", "--cron", "0 3 * * *", "--json").out)["id"]
+    assert attached("policy", "set", "d/sub", "--pin").code == 0
     text = attached.place / "text"
     text.write_text('{"path": "a", "size": 1, "version": "v"}\n')
     if name.startswith("manifest"):

@@ -247,7 +247,7 @@ def test_what_finds_no_room_makes_the_load_incomplete(tmp_path: Path, memory_pat
         done, skipped, failed, refused = counts(result)
         assert (skipped, failed, done + refused) == (0, 0, 100)
         assert 0 < done <= 16
-        assert result.reason == f"of 100 files {refused} found no room in the cache"
+        assert result.reason == f"of 100 files {refused} were not admitted to the cache"
         told = list(job.results())
         assert len(told) == refused
         assert {(each.outcome, each.error) for each in told} == {

@@ -42,7 +42,8 @@ def own_options(command: click.Command) -> set[str]:
     """Return the options of a command that not every command has."""
     shared = {opt for parameter in app.params for opt in parameter.opts}
     found = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    return {opt for option in found for opt in option.opts if not shared.issuperset(option.opts)}
+    own = [option for option in found if not shared.issuperset(option.opts)]
+    return {opt for option in own for opt in (*option.opts, *option.secondary_opts)}
 
 
 def test_every_command_has_a_section_and_every_section_a_command() -> None:

@@ -38,7 +38,7 @@ def test_rows_are_kept_by_kind(tmp_path: Path) -> None:
         metadata.catalog.put_row("job", "1", {"state": "queued", "count": 3})
         metadata.catalog.put_row("job", "1", {"state": "done"})
         metadata.catalog.put_row("job", "2", {})
-        metadata.catalog.put_row("policy", "1", {"pin": True})
+        metadata.catalog.put_row("schedule", "1", {"pin": True})
     with Metadata(tmp_path) as metadata:
         assert metadata.catalog.get_row("job", "1") == {"state": "done"}
         assert metadata.catalog.get_row("job", "3") is None

@@ -90,6 +90,8 @@ class Feeder:
         batch: list[LoadItem] = []
         size_bytes = 0
         for item in items:
+            if self._loader.declines(item):
+                continue
             if item.is_large:
                 self._feed_large(item)
                 continue

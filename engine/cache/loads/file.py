@@ -157,6 +157,15 @@ class FileLoader:
         self._on_problem: Final = on_problem
         self._full: Final = FullGuard()
 
+    def declines(self, item: LoadItem) -> bool:
+        """Say whether a file is not to be cached by its policy; it is settled then."""
+        if item.error is not None or self._request.metadata_only:
+            return False
+        if not self._fetcher.admission.refuses(self._attached, item.path):
+            return False
+        self.settle(item, "not_admitted", "its policy says that it is not cached")
+        return True
+
     def load(self, item: LoadItem, *, permitted: bool) -> LoadItem | None:
         """Load a file and count it; return it, knowing more, where it has to be tried again or is large.
 
@@ -216,7 +225,7 @@ class FileLoader:
         """Count a file, once it was verified if that was asked for, and tell of it if it is not cached."""
         size = item.entry.size if item.entry else 0
         if outcome == "not_admitted":
-            error = "found no room in the cache"
+            error = error or "found no room in the cache"
         elif self._verifier is not None and outcome != "failed" and item.entry is not None:
             error = self._verify(item.entry, self._verifier, permitted=permitted)
             outcome = outcome if error is None else "failed"
@@ -283,7 +292,7 @@ class FileLoader:
             return False
         for pause_s in () if self._full.is_full else _ROOM_PAUSES_S:
             self.pause(pause_s)
-            if self._store.put(block.key, data, dataset=self._attached.record.id):
+            if self._fetcher.admission.put(self._attached, block.entry.path, block.key, data):
                 return True
         return False
 
@@ -295,7 +304,7 @@ class FileLoader:
         for block in self.blocks(entry, 0, entry.size):
             missing_bytes += 0 if self._has(block) else block.length
             if 2 * missing_bytes >= entry.size:
-                return WholeTarget.begin(self._store, self._attached, entry)
+                return WholeTarget.begin(self._store, self._fetcher.admission, self._attached, entry)
         return None
 
     def fetched(self, count_bytes: int) -> None:
@@ -305,7 +314,7 @@ class FileLoader:
     def _resolve(self, path: str) -> tuple[Entry, FirstTouch | None]:
         """Return what a listed name is, from the entries if they are fresh, and what came with the answer."""
         known, _ = self._lookup.look(self._attached, path)
-        if known is not None and self._lookup.is_fresh(self._attached, known.checked_ns):
+        if known is not None and self._lookup.is_fresh(self._attached, path, known.checked_ns):
             return known, None
         if known is not None or self._request.metadata_only or self._request.dry_run or self._full.is_full:
             return self._ask(path), None

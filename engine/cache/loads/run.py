@@ -227,7 +227,7 @@ class LoadRun:
             f"{count} {words}"
             for count, words in (
                 (progress.files_failed, "failed"),
-                (progress.files_not_admitted, "found no room in the cache"),
+                (progress.files_not_admitted, "were not admitted to the cache"),
                 (progress.files_evicted, "were evicted again to make room for others"),
             )
             if count
@@ -262,7 +262,7 @@ class LoadRun:
             self._list_only(lister.pages(self._stop.is_set), collector)
             return
         listing = Listing(self._folder, self._stop)
-        if listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached, listed_ns)):
+        if listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached, path, listed_ns)):
             self._meter.set_totals(*listing.totals)
         else:
             listing.fill(lister, on_end=self._meter.set_totals)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from forebay.cache.admission import Admission
 from forebay.cache.blocks import Block
 from forebay.cache.datasets import Attached
 from forebay.cache.paths import whole_key
@@ -30,7 +31,9 @@ class WholeTarget:
         self._written: Final[set[int]] = set()
 
     @classmethod
-    def begin(cls, store: BlockStore, attached: Attached, entry: Entry) -> WholeTarget | None:
+    def begin(
+        cls, store: BlockStore, admission: Admission, attached: Attached, entry: Entry
+    ) -> WholeTarget | None:
         """Reserve a place for the file; None where there is none for it."""
         key = whole_key(attached.record.id, entry.path, entry.version, store.block_bytes)
         if store.contains(key):
@@ -38,9 +41,10 @@ class WholeTarget:
         claim = store.claim(key)
         if not claim.leader:
             return None
-        reservation = store.reserve_file(key, entry.size, dataset=attached.record.id)
-        if not reservation.admitted:
-            reservation.finish(keep=False)
+        reservation = admission.reserve_file(attached, entry.path, key, entry.size)
+        if reservation is None or not reservation.admitted:
+            if reservation is not None:
+                reservation.finish(keep=False)
             claim.done()
             return None
         return cls(reservation, claim, -(-entry.size // store.block_bytes))

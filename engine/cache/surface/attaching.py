@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from forebay.cache.admission import spaces_of
 from forebay.cache.attach import dataset_record
 from forebay.cache.surface.base import CacheBase
 from forebay.meta import Dataset
@@ -69,7 +70,8 @@ class Attaching(CacheBase):
         runtime = self._runtime()
         record = runtime.metadata.catalog.detach(name)
         runtime.metadata.entries.drop_dataset(record.id)
-        self._store.free_dataset(record.id)
+        for space in spaces_of(record.id):
+            self._store.free_dataset(space)
         runtime.retirement.sweep()
 
     def datasets(self) -> list[Dataset]:
