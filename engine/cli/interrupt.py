@@ -32,6 +32,7 @@ _askings: Final[list[Callable[[], None]]] = []
 # A supervisor kills what has not ended after some time (systemd: 90 s), so it is better to end before.
 _END_WAIT_S: Final = 20.0
 _SAME_WISH_S: Final = 1.0
+_STEP_S: Final = 0.2
 
 _signalled_s = -math.inf
 
@@ -96,8 +97,7 @@ def run_as_program(run: Callable[[], int]) -> int:
             # One that our parent has had ignored stays so.
             if signal.getsignal(number) is default:
                 signal.signal(number, _raise)
-        threading.Thread(target=work, name="forebay-command", daemon=True).start()
-        _wait(ended)
+        _run_until(ended, threading.Thread(target=work, name="forebay-command", daemon=True))
     except (KeyboardInterrupt, _Terminated) as signalled:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -109,12 +109,22 @@ def run_as_program(run: Callable[[], int]) -> int:
     return codes[0] if codes else 1
 
 
-def _wait(ended: threading.Event) -> None:
-    """Wait for the end of the command; an interrupt is raised unless the command ends when asked to."""
+def _run_until(ended: threading.Event, command: threading.Thread) -> None:
+    """Run the command to its end; an interrupt is raised unless the command ends when asked to."""
     try:
-        ended.wait()
+        command.start()
+        _wait(ended, math.inf)
     except (KeyboardInterrupt, _Terminated):
         for ask in _askings:
             ask()
-        if not (_askings and ended.wait(_END_WAIT_S)):
+        if not (_askings and _wait(ended, _END_WAIT_S)):
             raise
+
+
+def _wait(ended: threading.Event, timeout_s: float) -> bool:
+    """Wait in steps: a signal that comes just before a wait begins does not end it, and is seen behind it."""
+    end_s = time.monotonic() + timeout_s
+    while not ended.wait(_STEP_S):
+        if time.monotonic() > end_s:
+            return False
+    return True
