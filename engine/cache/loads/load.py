@@ -217,6 +217,8 @@ class Loads:
         glob = None if request.glob is None else Glob(request.glob)
         dataset = self.dataset_of(request).record
         if request.order is not None:
+            if files is not None:
+                raise ValueError("files and order exclude each other: an order is a list of files")
             order = self._parts.manifests.order(dataset.name, request.order)
             files = names_below(split_path(request.target)[1], order)
         if files is None:
@@ -378,7 +380,7 @@ def load_request(
     verify: bool = False,
     rate_limit: int | str | None = None,
     manifest: str | None = None,
-    use_manifest: bool = False,
+    use_manifest: bool = True,
     order: str | None = None,
 ) -> LoadRequest:
     """Check what a caller asks for. Raises: ValueError, ConfigError."""

@@ -79,6 +79,11 @@ class ScheduleRecord:
             }
         )
 
+    @property
+    def comes_again(self) -> bool:
+        """Whether it may run more than once."""
+        return self.cron is not None or (self.after is not None and is_schedule_id(self.after))
+
     def asks_the_same(self, other: ScheduleRecord) -> bool:
         """Say whether the other would run the same load at the same times."""
         asked = ("request", "at", "cron", "timezone", "after", "any_end", "files_listed", "list_digest")
@@ -206,7 +211,7 @@ def _settle(rows: CatalogChange, record: ScheduleRecord, last: LastRun, now: flo
 
 def _no_more(rows: CatalogChange, record: ScheduleRecord) -> str | None:
     """Say why a schedule that is not due and has no times of its own never runs again, if that is so."""
-    if record.after is None or not is_schedule_id(record.after):
+    if record.after is None or not record.comes_again:
         return "it has run"
     source = _get(rows, record.after)
     if source is None:

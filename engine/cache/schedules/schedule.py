@@ -100,9 +100,11 @@ class Schedules:
             raise ConfigError("dry_run: a schedule loads; a dry run would tell nobody")
         self.loads.dataset_of(request)
         record = _timed(ScheduleRecord(new_schedule_id(), request, time.time()), when)
+        if request.manifest is not None and record.comes_again:
+            raise ConfigError("manifest: a version is made once, and what is asked for runs again and again")
         folder = self._list_folder(record.id)
         try:
-            kept = self.records.add(record if files is None else self._with_list(record, files, folder))
+            kept = self.records.add(self._with_list(record, files, folder))
         except BaseException:
             folder.remove()
             raise
@@ -135,7 +137,10 @@ class Schedules:
             raise
         return replace(job, files_listed=record.files_listed), folder
 
-    def _with_list(self, record: ScheduleRecord, files: FileList, folder: JobFolder) -> ScheduleRecord:
+    def _with_list(self, record: ScheduleRecord, files: FileList | None, folder: JobFolder) -> ScheduleRecord:
+        """Read the file list, or the order of access, that is to be loaded, if there is one."""
+        if files is None and record.request.order is None:
+            return record
         folder.make()
         request, count = self.loads.spool_list(record.request, files, folder)
         with open(folder.path / _NAMES, "rb") as names:

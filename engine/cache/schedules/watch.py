@@ -21,7 +21,7 @@ from forebay.cache.loads.jobs import ENDED
 from forebay.cache.loads.progress import LoadState
 from forebay.cache.schedules.records import LastRun, ScheduleRecord, is_schedule_id
 from forebay.cache.schedules.schedule import Schedules
-from forebay.errors import Closed, JobNotFound, NotAttached
+from forebay.errors import Closed, ConfigError, JobNotFound, NotAttached
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Watcher:
     def _begin(self, record: ScheduleRecord, now: float) -> bool:
         try:
             job, folder = self._schedules.prepare_job(record)
-        except (NotAttached, FileNotFoundError) as error:
+        except (NotAttached, ConfigError, FileNotFoundError) as error:
             if self._records.note_failure(record, str(error), now):
                 self._add_event("ended", record, None, now, "failed", str(error))
             return True

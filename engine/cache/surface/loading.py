@@ -41,8 +41,6 @@ class Loading(CacheBase):
         (rate_limit; there is such a manifest); ManifestNotFound (order); OSError (the list cannot be read);
         PermissionError (a cache opened to be read only).
         """
-        if files is not None and order is not None:
-            raise ValueError("files and order exclude each other: an order is a list of files")
         request = load_request(
             target,
             glob=glob,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -280,6 +281,38 @@ def test_a_file_list_is_kept(cache: Cache, watch: Watch, clock: WallClock, tmp_p
         assert cache.job(ended.job).request.listed
     cache.unschedule(one)
     assert list((tmp_path / "cache/v1/meta/schedules").iterdir()) == []
+
+
+def test_an_order_is_kept_as_a_file_list_is(cache: Cache, watch: Watch) -> None:
+    names = ["sub/c.txt", "a"]
+    rows = [{"path": name, "size": 1, "version": "v"} for name in names]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    cache.import_manifest("d", "v1", io.BytesIO(text), ordered=True)
+    one = cache.schedule("d", at=in_hours(-1), order="v1")
+    assert (one.request.order, one.request.listed) == ("v1", True)
+    cache.delete_manifest("d", "v1")
+    watch.settle()
+    assert last_of(cache, one.id).state == "done"
+    (job,) = cache.jobs()
+    assert job.result().progress.files_done == 2
+    with pytest.raises(ValueError, match="exclude each other"):
+        cache.schedule("d", at=in_hours(-1), order="v1", files=["a"])
+
+
+def test_a_version_is_made_and_put_in_use_when_its_time_has_come(cache: Cache, watch: Watch) -> None:
+    one = cache.schedule("d", at=in_hours(-1), glob="*", manifest="v1")
+    assert cache.manifests("d") == []
+    watch.settle()
+    assert last_of(cache, one.id).state == "done"
+    assert cache.listdir("d") == ["a"]
+    again = cache.schedule("d/sub", at=in_hours(-1), manifest="v2", use_manifest=False)
+    cache.create_manifest("d", "v2")
+    (ended,) = watch.settle()
+    assert (ended.schedule, ended.state, ended.job) == (again.id, "failed", None)
+    assert "'v2'" in ended.reason
+    for options in ({"cron": NIGHTLY}, {"after": nightly(cache)}):
+        with pytest.raises(ConfigError, match="a version is made once"):
+            cache.schedule("d", manifest="v3", **options)  # type: ignore[arg-type]  # each has its own
 
 
 def test_a_file_list_that_is_gone_is_a_run_that_failed(
