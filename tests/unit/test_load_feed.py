@@ -30,6 +30,9 @@ class FakeLoader:
         if self.stop.is_set():
             raise LoadStopped
 
+    def declines(self, item: LoadItem) -> bool:
+        return False
+
     def load(self, item: LoadItem, *, permitted: bool) -> LoadItem | None:
         assert permitted is (item.entry is not None)
         again = self._act(item)
