@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from forebay.ufs import _s3_endpoint
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Examples touch disks that other tests share, so none is judged by its time; a failure prints how to repeat
@@ -42,6 +44,12 @@ def memory_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="forebay-test-", dir="/dev/shm"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def servers_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process learnt of servers: a test's may have the port of one of an earlier test."""
+    monkeypatch.setattr(_s3_endpoint, "_endpoints", {})
 
 
 @pytest.fixture(scope="session", autouse=True)
