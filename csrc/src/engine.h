@@ -99,6 +99,8 @@ struct fb_store {
     _Atomic uint32_t syncer_wake;
     _Atomic bool maintainer_stop;
     _Atomic int64_t pins_refused_ms[FB_TIERS_MAX];
+    _Atomic int64_t cgroup_read_ms;
+    _Atomic uint64_t cgroup_allowance; /* bytes that may be taken before the memory cgroups are read again */
     int64_t upkeep_ms;
     int64_t promote_refill_ms;
     uint64_t promote_tokens;

@@ -13,6 +13,8 @@
 #define FAULT_WINDOW_MS 5000
 #define FAULTS_MAX 3u
 #define PROBES_CLEAN 3u
+#define CGROUP_READING_MS 20
+#define CGROUP_READING_SHARE 16u
 #define PROBE_NAME ".probe"
 
 bool fb_error_is_own(int error)
@@ -104,6 +106,24 @@ void fb_tier_probe(fb_store *s, uint32_t tier)
     }
 }
 
+/* Reading the groups takes as long as filling a tenth of a segment, so one reading serves for a moment, and
+ * for a small part of the room it found: other processes count on the same room. */
+static bool cgroup_has_room(fb_store *s, uint64_t bytes)
+{
+    int64_t now_ms = fb_boottime_ms();
+    if (bytes != 0 && now_ms - atomic_load(&s->cgroup_read_ms) < CGROUP_READING_MS) {
+        uint64_t left = atomic_load(&s->cgroup_allowance);
+        while (left >= bytes)
+            if (atomic_compare_exchange_weak(&s->cgroup_allowance, &left, left - bytes))
+                return true;
+    }
+    uint64_t room = fb_cgroup_room();
+    bool has_room = room > bytes;
+    atomic_store(&s->cgroup_allowance, has_room ? (room - bytes) / CGROUP_READING_SHARE : 0);
+    atomic_store(&s->cgroup_read_ms, now_ms);
+    return has_room;
+}
+
 bool fb_tier_has_room(fb_store *s, uint32_t tier, uint64_t bytes)
 {
     struct statvfs fs;
@@ -113,5 +133,5 @@ bool fb_tier_has_room(fb_store *s, uint32_t tier, uint64_t bytes)
     uint64_t total = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (free_bytes < bytes + total / 10)
         return false;
-    return s->super->tiers[tier].medium != FB_MEM || fb_cgroup_room() > bytes;
+    return s->super->tiers[tier].medium != FB_MEM || cgroup_has_room(s, bytes);
 }

@@ -184,17 +184,28 @@ uint8_t *fb_map_writable(fb_store *s, uint32_t segment)
 
 /* ---- descriptors ---- */
 
+static void close_descriptor(fb_store *s, struct fb_map *map)
+{
+    close(map->descriptor);
+    map->descriptor = -1;
+    s->descriptors_count--;
+}
+
+static void hold_descriptor(fb_store *s, struct fb_map *map, int fd, uint32_t epoch)
+{
+    map->descriptor = fd;
+    map->descriptor_epoch = epoch;
+    s->descriptors_count++;
+}
+
 static void close_idle_descriptors(fb_store *s)
 {
     for (uint32_t tried = 0; s->descriptors_count >= s->descriptors_max && tried < s->segment_count;
          tried++) {
         struct fb_map *map = &s->maps[s->descriptors_hand];
         s->descriptors_hand = (s->descriptors_hand + 1) % s->segment_count;
-        if (map->descriptor >= 0 && map->descriptor_users == 0) {
-            close(map->descriptor);
-            map->descriptor = -1;
-            s->descriptors_count--;
-        }
+        if (map->descriptor >= 0 && map->descriptor_users == 0)
+            close_descriptor(s, map);
     }
 }
 
@@ -203,11 +214,8 @@ int fb_descriptor_get(fb_store *s, uint32_t segment)
     struct fb_map *map = &s->maps[segment];
     uint32_t epoch = atomic_load(&s->segments[segment].file_epoch);
     pthread_mutex_lock(&s->maps_lock);
-    if (map->descriptor >= 0 && map->descriptor_epoch != epoch && map->descriptor_users == 0) {
-        close(map->descriptor);
-        map->descriptor = -1;
-        s->descriptors_count--;
-    }
+    if (map->descriptor >= 0 && map->descriptor_epoch != epoch && map->descriptor_users == 0)
+        close_descriptor(s, map);
     int fd = map->descriptor;
     if (fd >= 0 && map->descriptor_epoch != epoch) {
         /* Somebody still uses the descriptor of the file before: this one is for this call only. */
@@ -218,11 +226,8 @@ int fb_descriptor_get(fb_store *s, uint32_t segment)
     if (fd < 0) {
         close_idle_descriptors(s);
         fd = open_segment(s, segment, s->read_only ? O_RDONLY : O_RDWR);
-        if (fd >= 0) {
-            map->descriptor = fd;
-            map->descriptor_epoch = epoch;
-            s->descriptors_count++;
-        }
+        if (fd >= 0)
+            hold_descriptor(s, map, fd, epoch);
     }
     if (fd >= 0)
         map->descriptor_users++;
@@ -237,6 +242,22 @@ void fb_descriptor_put(fb_store *s, uint32_t segment, int fd)
         s->maps[segment].descriptor_users--;
     else
         close(fd);
+    pthread_mutex_unlock(&s->maps_lock);
+}
+
+/* Of a file just made, which is about to be written. */
+static void keep_descriptor(fb_store *s, uint32_t segment, int fd)
+{
+    struct fb_map *map = &s->maps[segment];
+    pthread_mutex_lock(&s->maps_lock);
+    if (map->descriptor >= 0 && map->descriptor_users == 0)
+        close_descriptor(s, map);
+    if (map->descriptor < 0) {
+        close_idle_descriptors(s);
+        hold_descriptor(s, map, fd, atomic_load(&s->segments[segment].file_epoch));
+    } else {
+        close(fd);
+    }
     pthread_mutex_unlock(&s->maps_lock);
 }
 
@@ -290,12 +311,13 @@ int fb_segfile_create(fb_store *s, uint32_t segment)
         r = -errno;
     if (r == 0 && fchmod(fd, (mode_t)s->config.file_mode) != 0)
         r = -errno;
-    close(fd);
     if (r != 0) {
+        close(fd);
         unlinkat(directory, name, 0);
         return r;
     }
     atomic_fetch_add(&s->segments[segment].file_epoch, 1);
+    keep_descriptor(s, segment, fd);
     return 0;
 }
 
