@@ -156,6 +156,20 @@ class _Servant:
         result = self.cache.load(path).wait(_ANSWER_TIMEOUT_S)
         return result.state, result.reason
 
+    def each(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[tuple[Any, Exception | None]]:
+        """Make calls one after another; return what each came to: a value, or an exception."""
+        found: list[tuple[Any, Exception | None]] = []
+        for name, arguments in calls:
+            try:
+                found.append((getattr(self, name)(*arguments), None))
+            except (OSError, ValueError, LookupError) as error:
+                found.append((None, error.with_traceback(None)))
+        return found
+
+    def cached_bytes(self) -> int:
+        found: int = self.cache.status()["committed_bytes"]
+        return found
+
     def close(self) -> list[str]:
         self._views.clear()
         while self._files:
