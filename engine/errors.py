@@ -54,6 +54,10 @@ class ScheduleNotFound(LookupError):
     """There is no schedule of that id."""
 
 
+class TraceNotFound(LookupError):
+    """There is no trace of that name."""
+
+
 class Closed(ValueError):
     """The cache or store was used after ``close``."""
 

@@ -215,6 +215,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("max_held_bytes", _size),
     Setting("max_read_bytes", _size),
     Setting("max_recent_bytes", _size),
+    Setting("record", _text),
     Setting("fetch_threads", _count),
     Setting("in_flight_max", _count),
     Setting("fetch_memory", _size),

@@ -1,7 +1,8 @@
 """The cache over under storages: joins the block store, the metadata, the under storages and the peers.
 
 The only layer that does. surface/ has the verbs that a user calls, joined in cache.py; runtime.py makes
-the parts, one set a process; the rest is one module for each idea, with the loads in a package of their own.
+the parts, one set a process; the rest is one module for each idea, with packages for loads, manifests and
+what is recorded.
 """
 
 from __future__ import annotations
@@ -11,17 +12,24 @@ from forebay.cache.cache import Cache, open
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
 from forebay.cache.manifests.manage import ManifestStatus
+from forebay.cache.prefetch import Prefetcher
+from forebay.cache.record.part import Access
+from forebay.cache.record.traces import Trace, TraceStatus
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
 
 __all__ = [
     "RETENTIONS",
+    "Access",
     "Cache",
     "CachedFile",
     "FileStatus",
     "LoadJob",
     "ManifestStatus",
+    "Prefetcher",
     "SyncReport",
+    "Trace",
+    "TraceStatus",
     "Usage",
     "open",
 ]

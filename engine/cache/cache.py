@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from forebay.cache.surface.manifests import Manifesting
 from forebay.cache.surface.policies import Policies
+from forebay.cache.surface.prefetching import Prefetching
 from forebay.cache.surface.scheduling import Scheduling
 from forebay.cache.surface.trees import Trees
 from forebay.config import Tier, check_platform, default_cache_dir
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from forebay.store import CheckReport
 
 
-class Cache(Policies, Trees, Manifesting, Scheduling):
+class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling):
     """A host's cache of attached datasets, shared by every process that opens the same directory.
 
     A context manager; it pickles as its configuration, survives fork, and may be used by any thread. Paths

@@ -31,15 +31,22 @@ class FileSource:
     """One version of an object for one handle, in one process."""
 
     def __init__(
-        self, attached: Attached, entry: Entry, reader: Reader, fetcher: Fetcher, lookup: Lookup
+        self,
+        attached: Attached,
+        entry: Entry,
+        reader: Reader,
+        fetcher: Fetcher,
+        lookup: Lookup,
+        note: Callable[[int, int], None],
     ) -> None:
-        """Use the parts of this process."""
+        """Use the parts of this process; note is told the offset and the length of what is read."""
         self.entry: Final = entry
         self.block_bytes: Final = fetcher.block_bytes
         self._attached: Final = attached
         self._reader: Final = reader
         self._fetcher: Final = fetcher
         self._lookup: Final = lookup
+        self._note: Final = note
         self._ahead: Final[Readahead] = reader.readahead(attached, entry)
         self._seen = lookup.changes(attached)
 
@@ -62,7 +69,9 @@ class FileSource:
     def block(self, number: int) -> View:
         """Return a view of a block. Raises: as UnderStorage.read_range."""
         block = self._fetcher.block(self._attached, self.entry, number)
-        return self._reader.block_view(self._attached, block, self._ahead)
+        view = self._reader.block_view(self._attached, block, self._ahead)
+        self._note(block.offset, block.length)
+        return view
 
     def gather(self, offset: int, target: memoryview) -> None:
         """Fill the target from offset on, which is all within the object. Raises: as read_range."""
@@ -71,6 +80,7 @@ class FileSource:
         except (Stale, NotFound):
             self._lookup.learn(self._attached, self.entry.path)
             raise
+        self._note(offset, len(target))
 
     def reads(self, offset: int, end: int) -> None:
         """Note what is about to be read."""

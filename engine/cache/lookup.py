@@ -76,6 +76,21 @@ class Lookup:
             refuse_directory(attached, seen.entry)
         return seen
 
+    def fresh(self, attached: Attached, path: str) -> tuple[Entry | None, int]:
+        """Return what is known of an object if that still holds, and the number of changes from before.
+
+        Raises: as ``look``.
+        """
+        changes = self.changes(attached)
+        known = self._recent.get(f"{attached.label}/{path}")
+        if known is not None and attached.shows(found := known.entry):
+            return found, changes
+        entry, changes = self.look(attached, path)
+        if entry is None or not self.is_fresh(attached, path, entry.checked_ns):
+            return None, changes
+        self.keep(attached, entry, changes)
+        return entry, changes
+
     def is_fresh(self, attached: Attached, path: str, checked_ns: int) -> bool:
         """Say whether what was checked then of a path still holds: always in a manifest, else by its age."""
         max_age = attached.max_age(path)

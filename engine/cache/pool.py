@@ -47,7 +47,7 @@ class FetchLimits:
     Raises: ConfigError (no number of at least 1, no size).
     """
 
-    fetch_threads: int = 32
+    fetch_threads: int = 64
     in_flight_max: int = 64
     fetch_memory: int | str = 256 * MIB
     readahead_max: int | str = 64 * MIB

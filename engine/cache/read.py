@@ -110,6 +110,33 @@ class Reader:
         refuse_directory(attached, entry)
         return entry
 
+    def touch(
+        self, attached: Attached, path: str, offset: int, length: int, kind: Kind = Kind.DEMAND
+    ) -> tuple[FirstTouch, int]:
+        """Return what the object is, and the number of changes from before it was looked up.
+
+        Raises: as UnderStorage.read_range.
+        """
+        entry, changes = self._lookup.look(attached, path)
+        if entry is None:
+            self._lookup.raise_if_absent(attached, path)
+            asked_ns = self._lookup.now_ns()
+            touch = partial(self._fetcher.first_touch, attached, path, offset, length, kind)
+            try:
+                try:
+                    return touch(), changes
+                except Stale:
+                    # It changed while the answer came.
+                    return touch(), changes
+            except NotFound:
+                self._lookup.note_absent(attached, path, asked_ns)
+                raise
+        if not self._lookup.is_fresh(attached, path, entry.checked_ns):
+            known, entry = entry, self._ask(attached, path)
+            if entry.version != known.version:
+                self._fetcher.store.count("misses_changed")
+        return FirstTouch(entry), changes
+
     def views(self, attached: Attached, entry: Entry) -> Iterator[View]:
         """Yield the blocks of one version in order, fetching ahead. Raises: Stale; as ``read``."""
         ahead = self.readahead(attached, entry)
@@ -149,7 +176,7 @@ class Reader:
                 failed[position] = error
                 continue
             if entry is None or not (known or self._lookup.is_fresh(attached, path, entry.checked_ns)):
-                ask = partial(self._touch, attached, path, 0, self._max_read_bytes)
+                ask = partial(self.touch, attached, path, 0, self._max_read_bytes)
                 asked[position] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
                 continue
             touches[position] = FirstTouch(entry)
@@ -187,7 +214,7 @@ class Reader:
         self, attached: Attached, path: str, offset: int, length: int, use: Callable[[FirstTouch], _T]
     ) -> _T:
         """Call use with what the object is, and again, once, if it has changed by then."""
-        touch, changes = self._touch(attached, path, offset, length)
+        touch, changes = self.touch(attached, path, offset, length)
         result = self._once_more(attached, touch, use)
         # A version that was replaced meanwhile has raised the number, so it is not found again.
         self._lookup.keep(attached, touch.entry, changes)
@@ -206,28 +233,6 @@ class Reader:
         except NotFound:
             self._lookup.forget(attached, path)
             raise
-
-    def _touch(self, attached: Attached, path: str, offset: int, length: int) -> tuple[FirstTouch, int]:
-        """Return what the object is, and the number of changes from before it was looked up."""
-        entry, changes = self._lookup.look(attached, path)
-        if entry is None:
-            self._lookup.raise_if_absent(attached, path)
-            asked_ns = self._lookup.now_ns()
-            touch = partial(self._fetcher.first_touch, attached, path, offset, length)
-            try:
-                try:
-                    return touch(), changes
-                except Stale:
-                    # It changed while the answer came.
-                    return touch(), changes
-            except NotFound:
-                self._lookup.note_absent(attached, path, asked_ns)
-                raise
-        if not self._lookup.is_fresh(attached, path, entry.checked_ns):
-            known, entry = entry, self._ask(attached, path)
-            if entry.version != known.version:
-                self._fetcher.store.count("misses_changed")
-        return FirstTouch(entry), changes
 
     def _ask(self, attached: Attached, path: str) -> Entry:
         entry = self._lookup.ask(attached, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +27,12 @@ from forebay.cache.policies.rules import Rules
 from forebay.cache.pool import FetchLimits, FetchPool, Kind
 from forebay.cache.read import Reader
 from forebay.cache.reclaim import Reclaimer
+from forebay.cache.record.traces import Traces
 from forebay.cache.schedules.records import ScheduleRecords
 from forebay.cache.schedules.schedule import Schedules
 from forebay.cache.tree import Tree
 from forebay.cache.whole import WholeFiles
+from forebay.cache.window import Window
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
 from forebay.remote import Remote
@@ -97,6 +99,7 @@ class Runtime:
             )
             self.manifests: Final = Manifests(metadata.versions, metadata.manifests, self.retirement)
             self.jobs: Final = Jobs(metadata.catalog, Path(parts.folder, "jobs"), group)
+            self.traces: Final = Traces(Path(parts.folder, "traces"), store.block_bytes, group)
             self.loads: Final = self._make_loads()
             opened.callback(self.loads.close)
             self.schedules: Final = self._make_schedules()
@@ -112,9 +115,14 @@ class Runtime:
         name, rest = split_path(path)
         return self.datasets.find(name), rest
 
-    def source(self, attached: Attached, entry: Entry) -> FileSource:
-        """Return what an open file reads one version of an object from."""
-        return FileSource(attached, entry, self.reader, self.fetcher, self.lookup)
+    def source(self, attached: Attached, entry: Entry, note: Callable[[int, int], None]) -> FileSource:
+        """Return what an open file reads one version of an object from; note is told (offset, length)."""
+        return FileSource(attached, entry, self.reader, self.fetcher, self.lookup, note)
+
+    def window(self, window_bytes: int | None) -> Window:
+        """Return what is fetched ahead of a reader of many objects; None: as of a reader of one."""
+        limit = self.parts.limits.readahead_bytes if window_bytes is None else window_bytes
+        return Window(self.locate, self.reader, self.fetcher, self.lookup, self.demand, limit)
 
     def _mend(self) -> None:
         """Go on with what processes that were killed have left."""

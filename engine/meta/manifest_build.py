@@ -118,14 +118,15 @@ class ManifestBuilder:
             batch, self._batch = self._batch[:_BATCH], self._batch[_BATCH:]
             self._write(batch)
 
-    def add_order(self, paths: Iterable[str]) -> None:
+    def add_order(self, paths: Iterable[str], *, as_read: bool = False) -> None:
         """Lay down the order of access: all that is listed by now, each object once.
 
-        Raises: ValueError (a path that is not listed, or comes twice).
+        as_read: what is not listed, and what comes again, is left out of it. Raises: ValueError (otherwise,
+        a path that is not listed, or comes twice).
         """
         self._flush()
         with self._telling(), self._env.begin() as transaction:
-            self._ordered_count = self._write_order(Read(transaction), paths)
+            self._ordered_count = self._write_order(Read(transaction), paths, as_read=as_read)
 
     def size(self) -> ManifestSize:
         """Read back all that is listed by now and return how much it is."""
@@ -211,7 +212,7 @@ class ManifestBuilder:
         except UnicodeEncodeError:
             return False
 
-    def _write_order(self, read: Read, paths: Iterable[str]) -> int:
+    def _write_order(self, read: Read, paths: Iterable[str], *, as_read: bool) -> int:
         """Write the paths and return how many they are; a bit for each inode tells which have come."""
         seen = bytearray()
         count = 0
@@ -222,10 +223,14 @@ class ManifestBuilder:
             for path in paths:
                 entry = read.find(self._dataset_id, path)
                 if entry is None:
+                    if as_read:
+                        continue
                     raise ValueError(f"the order names {path!r}, which is not listed")
                 place, bit = divmod(entry.inode - self._first_inode, 8)
                 seen.extend(bytes(max(place + 1 - len(seen), 0)))
                 if seen[place] >> bit & 1:
+                    if as_read:
+                        continue
                     raise ValueError(f"the order names {path!r} twice")
                 seen[place] |= 1 << bit
                 output.write(json.dumps(path) + "\n")

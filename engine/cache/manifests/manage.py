@@ -161,9 +161,9 @@ class Building:
         """List objects. Raises: as ManifestBuilder.add."""
         self._builder.add(entries)
 
-    def add_order(self, paths: Iterable[str]) -> None:
-        """Lay down the order of access of all that was added. Raises: as ManifestBuilder.add_order."""
-        self._builder.add_order(paths)
+    def add_order(self, paths: Iterable[str], *, as_read: bool = False) -> None:
+        """Lay down the order of access of all that was added. As ManifestBuilder.add_order."""
+        self._builder.add_order(paths, as_read=as_read)
 
     def check_count(self, first_ns: int, count: int) -> None:
         """Hold what is listed to the number of entries added, which have these times one after another.

@@ -14,6 +14,7 @@ from forebay.cache.datasets import Attached
 from forebay.cache.paths import split_path
 from forebay.cache.pool import FetchLimits
 from forebay.cache.process import PerProcess
+from forebay.cache.record.recorder import Recorder
 from forebay.cache.runtime import Parts, Runtime
 from forebay.clock import BootClock, Clock
 from forebay.config import (
@@ -49,14 +50,16 @@ class CacheBase:
         schemes: Mapping[str, StorageFactory] | None = None,
         max_read_bytes: int | str = READ_BYTES_MAX_DEFAULT,
         max_recent_bytes: int | str = _RECENT_BYTES_MAX,
+        record: str | None = None,
         **options: Any,
     ) -> None:
         """Open the cache directory, making it if it is new.
 
         tiers: None for those that the directory remembers, or for the default ones if it is new. schemes
         replaces the table of under storages. max_recent_bytes: memory for look-ups that this process keeps;
-        0 keeps none. options are those of FetchLimits (fetch_threads, in_flight_max, fetch_memory,
-        readahead_max) and BlockStore's. Raises: ConfigError (names what and where).
+        0 keeps none. record: the trace that this process is to take part in, if it is being recorded. options
+        are those of FetchLimits (fetch_threads, in_flight_max, fetch_memory, readahead_max) and BlockStore's.
+        Raises: ConfigError (names what and where).
         """
         check_platform()
         from forebay.meta import Recent
@@ -70,6 +73,7 @@ class CacheBase:
             "schemes": schemes,
             "max_read_bytes": max_read_bytes,
             "max_recent_bytes": max_recent_bytes,
+            "record": record,
             **options,
         }
         self._remote: Final = remote or NoRemote()
@@ -92,8 +96,12 @@ class CacheBase:
         self._schemes: Final = parts.schemes
         self._process: Final = PerProcess(partial(Runtime, parts))
         self._closed = False
+        # What is read is told to it; None, and no reader is the slower for it.
+        self._recorder: Recorder | None = None
         try:
-            self._runtime()
+            runtime = self._runtime()
+            if record is not None:
+                self._recorder = runtime.traces.join(record)
         except BaseException:
             self._store.close()
             raise
@@ -111,6 +119,8 @@ class CacheBase:
         if self._closed:
             return
         self._closed = True
+        if self._recorder is not None:
+            self._recorder.close()
         # What is remembered holds on to a word of the shared memory, and with that to the file.
         self._recent.clear()
         runtime = self._process.take()

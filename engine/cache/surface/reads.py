@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forebay.cache.datasets import Attached
@@ -32,12 +34,17 @@ class Reads(CacheBase):
         if key is not None:
             view = self._store.get(key)
             if view is not None:
+                if self._recorder is not None:
+                    self._note(path, 0, len(view))
                 return view
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
         if known is None or known.is_dir or not attached.shows(known.entry):
-            return runtime.reader.read(attached, rest, offset, length)
-        return runtime.reader.read_known(attached, known, offset, length, is_missed=key is not None)
+            view = runtime.reader.read(attached, rest, offset, length)
+        else:
+            view = runtime.reader.read_known(attached, known, offset, length, is_missed=key is not None)
+        self._note(path, offset, len(view))
+        return view
 
     def read_many(self, paths: Iterable[str]) -> list[View]:
         """Return views of whole objects, in the order of the paths; what is not cached is fetched together.
@@ -46,10 +53,15 @@ class Reads(CacheBase):
         """
         runtime = self._runtime()
         wanted: list[tuple[Attached, str, Known | None]] = []
+        names: list[str] = []
         for path, attached, rest in objects_at(runtime, paths):
             known = self._known_object(path)
             wanted.append((attached, rest, known if known and attached.shows(known.entry) else None))
-        return runtime.reader.read_many(wanted)
+            names.append(path)
+        views = runtime.reader.read_many(wanted)
+        for path, view in zip(names, views, strict=True):
+            self._note(path, 0, len(view))
+        return views
 
     def readinto(self, path: str, buffer: Any, offset: int = 0) -> int:
         """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
@@ -65,12 +77,17 @@ class Reads(CacheBase):
         if key is not None:
             copied = self._store.readinto(key, target)
             if copied is not None:
+                if self._recorder is not None:
+                    self._note(path, 0, copied)
                 return copied
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
         if known is None or known.is_dir or not attached.shows(known.entry):
-            return runtime.reader.readinto(attached, rest, target, offset)
-        return runtime.reader.readinto_known(attached, known, target, offset, is_missed=key is not None)
+            copied = runtime.reader.readinto(attached, rest, target, offset)
+        else:
+            copied = runtime.reader.readinto_known(attached, known, target, offset, is_missed=key is not None)
+        self._note(path, offset, copied)
+        return copied
 
     def views(self, path: str) -> Iterator[View]:
         """Yield an object's blocks in order, each a view, fetching ahead: for what is too large for `read`.
@@ -79,7 +96,8 @@ class Reads(CacheBase):
         """
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
-        return runtime.reader.views(attached, runtime.reader.entry(attached, rest))
+        entry = runtime.reader.entry(attached, rest)
+        return self._noted(path, runtime.reader.views(attached, entry))
 
     def open(self, path: str, mode: str = "rb") -> CachedFile:
         """Open an object as a binary file that seeks, of the version that it has now.
@@ -93,7 +111,7 @@ class Reads(CacheBase):
         entry = runtime.reader.entry(attached, rest)
         # In a forked child too it is the version that was opened.
         fixed_path = f"{attached.fixed_label}/{rest}"
-        return CachedFile(path, entry, lambda entry: self._source(fixed_path, entry))
+        return CachedFile(path, entry, lambda entry: self._source(path, fixed_path, entry))
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
@@ -119,7 +137,33 @@ class Reads(CacheBase):
         known = self._recent.get(path)
         return None if known is None or known.is_dir else known
 
-    def _source(self, path: str, entry: Entry) -> FileSource:
+    def _source(self, path: str, fixed_path: str, entry: Entry) -> FileSource:
         """Return what an open file reads from, in the calling process."""
         runtime = self._runtime()
-        return runtime.source(runtime.locate(path)[0], entry)
+        return runtime.source(runtime.locate(fixed_path)[0], entry, partial(self._note, path))
+
+    def _note(self, path: str, offset: int, length: int) -> None:
+        """Tell the recorder, if there is one, what was read."""
+        if self._recorder is not None:
+            self._recorder.note(path, offset, length, self._size_of(path, offset + length))
+
+    def _size_of(self, path: str, read_bytes: int) -> int:
+        """Return the size of an object of which so much was read just now."""
+        known = self._known_object(path)
+        if known is not None:
+            return known.size
+        runtime = self._runtime()
+        with suppress(OSError, LookupError):
+            entry = runtime.lookup.known(*runtime.locate(path))
+            if entry is not None:
+                return entry.size
+        # Forgotten meanwhile.
+        return read_bytes
+
+    def _noted(self, path: str, views: Iterator[View]) -> Iterator[View]:
+        """Yield the views, each of which begins where the one before ends, telling the recorder."""
+        offset = 0
+        for view in views:
+            self._note(path, offset, len(view))
+            offset += len(view)
+            yield view

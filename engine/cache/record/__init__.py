@@ -1,0 +1,1 @@
+"""Recording: which parts of which objects are read, in order, written down as it happens, and read again."""
