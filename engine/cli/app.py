@@ -63,14 +63,17 @@ _COMMANDS: Final = {
     "manifest": _Entry("manifest", "Make, switch and carry versions of a dataset."),
     "pin": _Entry("policy", "Keep paths from eviction."),
     "policy": _Entry("policy", "Say what holds for paths: what is cached, where and for how long."),
+    "record": _Entry("record", "Run a command, and record what it reads."),
     "resume": _Entry("load", "Go on with a load that was interrupted."),
     "schedules": _Entry("schedules", "List the schedules of loads, and remove one."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
     "sync": _Entry("free", "Ask the under storage anew what there is."),
     "top": _Entry("top", "Show what goes on, live."),
+    "trace": _Entry("record", "List and show traces: what was read, in order."),
     "ttl": _Entry("policy", "Free paths some time after they were cached."),
     "unpin": _Entry("policy", "Let paths be evicted again."),
+    "whatif": _Entry("whatif", "Show what a cache of another size would have made of a trace."),
 }
 
 

@@ -28,8 +28,8 @@ TOLERANCE = 0.01
 def run(quick: bool) -> Outcome:
     """Read the epochs at every share of the data set, under every retention."""
     load = workload.load("epoch", quick)
-    items = _items(load)
-    orders = _orders(items, load)
+    items = make_items(load)
+    orders = make_orders(items, load)
     bars: list[Bar] = []
     rows: list[Facts] = []
     for share in load["shares"]:
@@ -47,7 +47,8 @@ CASE = Case(
 )
 
 
-def _items(load: dict[str, Any]) -> Items:
+def make_items(load: dict[str, Any]) -> Items:
+    """Make items of drawn sizes."""
     source = random.Random(load["seed"])
     sizes = [
         source.randint(load["item_bytes_min"], load["item_bytes_max"]) for _ in range(load["item_count"])
@@ -55,7 +56,8 @@ def _items(load: dict[str, Any]) -> Items:
     return Items(sizes, load["seed"])
 
 
-def _orders(items: Items, load: dict[str, Any]) -> list[list[int]]:
+def make_orders(items: Items, load: dict[str, Any]) -> list[list[int]]:
+    """Make an order of all items for each epoch."""
     source = random.Random(load["seed"] + 1)
     numbers = range(len(items.sizes))
     return [source.sample(numbers, len(numbers)) for _ in range(load["epochs"])]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forebay
 from tests.integration._cli import Cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
@@ -22,6 +24,7 @@ def documented() -> dict[str, tuple[str, list[str]]]:
     return {name: (shape, re.findall(r"`([a-z_]+)`", fields)) for name, shape, fields in SHAPES.findall(PAGE)}
 
 
+SILENT = [sys.executable, "-c", ""]
 COMMANDS = {
     "attach": ["d", "{uri}"],
     "bench": ["--size", "16MiB"],
@@ -47,6 +50,7 @@ COMMANDS = {
     "policy list": ["d"],
     "policy set": ["d", "--skip"],
     "policy show": ["d/a.bin"],
+    "record": ["new", "--", *SILENT],
     "resume": ["{job}"],
     "schedules": [],
     "schedules remove": ["{schedule}"],
@@ -54,8 +58,13 @@ COMMANDS = {
     "status": [],
     "sync": ["d"],
     "top": ["--once", "--interval", "0.1"],
+    "trace delete": ["t"],
+    "trace list": [],
+    "trace manifests": ["t"],
+    "trace show": ["t"],
     "ttl": ["d", "60"],
     "unpin": ["d"],
+    "whatif": ["t"],
 }
 
 
@@ -70,13 +79,17 @@ def test_fields(attached: Cli, name: str) -> None:
     assert attached("policy", "set", "d/sub", "--pin").code == 0
     text = attached.place / "text"
     text.write_text('{"path": "a", "size": 1, "version": "v"}\n')
+    if name.startswith(("trace", "whatif")):
+        with forebay.open() as cache, cache.record("t", manifests=False):
+            cache.read("d/a.bin").release()
     if name.startswith("manifest"):
         for arguments in (["v1", "--use"], ["v2", "--use"], ["v3"]):
             assert attached("manifest", "create", "d", *arguments).code == 0
     places = {"uri": attached.uri, "job": job, "schedule": schedule}
     places |= {"target": str(attached.place), "text": str(text)}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
-    printed: Any = json.loads(attached(*name.split(), *arguments, "--json").out)
+    # Before what belongs to another program.
+    printed: Any = json.loads(attached(*name.split(), "--json", *arguments).out)
     shape, fields = documented()[name]
     if shape == "an array of objects":
         assert len(printed) >= 1
