@@ -94,6 +94,8 @@ def extensions() -> list[Extension]:
     return [
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
+        describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
+        describe("forebay.ufs._s3_scan", ["engine/ufs/_s3_scan.pyx"]),
     ]
 
 

@@ -6,27 +6,30 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Final, Self
 
-from forebay.clock import boot_id
-from forebay.config import GIB
-from forebay.errors import ConfigError
-from forebay.meta.catalog import Catalog, Contents, Dataset, cure
-from forebay.meta.entries import Entries, Seen, Written
-from forebay.meta.environment import Environment
-from forebay.meta.held import HeldLock
-from forebay.meta.manifest import EmptyManifest, Manifest
-from forebay.meta.manifest_build import ManifestBuilder
-from forebay.meta.manifest_files import ManifestFiles
-from forebay.meta.manifest_record import ManifestRecord, manifest_of_inode
-from forebay.meta.read import Listing, Names
-from forebay.meta.repair import fill_up, is_truncated, remove_same, remove_unreadable
-from forebay.meta.rows import Entry
-from forebay.meta.stale import StaleObject
-from forebay.meta.versions import Versions, find_version, not_attached, refuse_existing
+from forebay.config import GIB, check_platform
 
-if TYPE_CHECKING:
-    from forebay.meta._recent import ChangeCounter, Known, Recent
+check_platform()
+
+from forebay.clock import boot_id  # noqa: E402
+from forebay.errors import ConfigError  # noqa: E402
+from forebay.meta._recent import ChangeCounter, Known, Recent  # noqa: E402
+from forebay.meta._rows import entries_of  # noqa: E402
+from forebay.meta.catalog import Catalog, Contents, Dataset, cure  # noqa: E402
+from forebay.meta.changes import Changes  # noqa: E402
+from forebay.meta.entries import Entries, Seen, Written  # noqa: E402
+from forebay.meta.environment import Environment  # noqa: E402
+from forebay.meta.held import HeldLock  # noqa: E402
+from forebay.meta.manifest import EmptyManifest, Manifest  # noqa: E402
+from forebay.meta.manifest_build import ManifestBuilder  # noqa: E402
+from forebay.meta.manifest_files import ManifestFiles  # noqa: E402
+from forebay.meta.manifest_record import ManifestRecord, manifest_of_inode  # noqa: E402
+from forebay.meta.read import Listing, Names  # noqa: E402
+from forebay.meta.repair import fill_up, is_truncated, remove_same, remove_unreadable  # noqa: E402
+from forebay.meta.rows import Entry  # noqa: E402
+from forebay.meta.stale import StaleObject  # noqa: E402
+from forebay.meta.versions import Versions, find_version, not_attached, refuse_existing  # noqa: E402
 
 __all__ = [
     "Catalog",
@@ -50,6 +53,7 @@ __all__ = [
     "StaleObject",
     "Versions",
     "Written",
+    "entries_of",
     "find_version",
     "manifest_of_inode",
     "not_attached",
@@ -62,18 +66,6 @@ _ENTRIES_MAP_BYTES: Final = 256 * GIB
 _MANIFESTS: Final = "manifests"
 _FOLDER_MODE: Final = 0o700
 _SHARED_FOLDER_MODE: Final = 0o2770
-
-
-def __getattr__(name: str) -> Any:
-    """Import the extension's classes at their first use: it exists on Linux alone, this module everywhere.
-
-    Raises: AttributeError (no such name).
-    """
-    if name not in ("ChangeCounter", "Known", "Recent"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from forebay.meta import _recent
-
-    return getattr(_recent, name)
 
 
 class Metadata:
@@ -93,8 +85,6 @@ class Metadata:
         files of earlier boots are removed without a look inside. Raises: ConfigError (names the file and
         the cause).
         """
-        from forebay.meta.changes import Changes
-
         place = Path(folder)
         entries_name = f"entries-{boot_id()}.lmdb"
         open_environment = partial(Environment, shared_group=shared_group, read_only=read_only)

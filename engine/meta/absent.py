@@ -14,11 +14,12 @@ from forebay.meta.ledger import Ledger
 from forebay.meta.rows import ABSENT, SUM_BYTES, is_sound, sealed
 
 _ID: Final = struct.Struct(">I")
-_TIME: Final = struct.Struct("<Q")
 _PLACES: Final = 65_536
 _PLACE: Final = struct.Struct(">I")
 _NAME_BYTES: Final = 16
-_ROW_BYTES: Final = _NAME_BYTES + _TIME.size + SUM_BYTES
+# The dataset's id, the path's other hash, when it was asked.
+_ROW: Final = struct.Struct(f"<I{_NAME_BYTES}sQ")
+_ROW_BYTES: Final = _ROW.size + SUM_BYTES
 
 
 def note(transaction: Any, ledger: Ledger, dataset_id: int, path: str, asked_ns: int) -> None:
@@ -29,7 +30,7 @@ def note(transaction: Any, ledger: Ledger, dataset_id: int, path: str, asked_ns:
         return
     if transaction.get(key) is None:
         ledger.absent_count += 1
-    transaction.put(key, sealed(key, name + _TIME.pack(asked_ns)))
+    transaction.put(key, sealed(key, _ROW.pack(dataset_id, name, asked_ns)))
 
 
 def asked_ns(transaction: Any, dataset_id: int, path: str) -> int | None:
@@ -49,11 +50,36 @@ def clear(transaction: Any, ledger: Ledger, dataset_id: int, path: str) -> bool:
     return True
 
 
+def clear_all(transaction: Any, ledger: Ledger, dataset_id: int) -> bool:
+    """Forget all that is remembered here of a dataset; say whether it was anything."""
+    if not ledger.absent_count:
+        return False
+    found: list[bytes] = []
+    cursor = transaction.cursor()
+    for key, value in cursor if cursor.set_range(ABSENT) else ():
+        if not key.startswith(ABSENT):
+            break
+        row = _unpack(key, value)
+        if row is not None and row[0] == dataset_id:
+            found.append(key)
+    for key in found:
+        transaction.delete(key)
+    ledger.absent_count = max(0, ledger.absent_count - len(found))
+    return bool(found)
+
+
 def _read(transaction: Any, key: bytes, name: bytes) -> int | None:
     value = transaction.get(key)
-    if value is None or len(value) != _ROW_BYTES or not is_sound(key, value) or not value.startswith(name):
+    row = None if value is None else _unpack(key, value)
+    return row[2] if row is not None and row[1] == name else None
+
+
+def _unpack(key: bytes, value: bytes) -> tuple[int, bytes, int] | None:
+    """Return dataset, name and time of a row; None if it is damaged."""
+    if len(value) != _ROW_BYTES or not is_sound(key, value):
         return None
-    return int(_TIME.unpack_from(value, _NAME_BYTES)[0])
+    dataset_id, name, asked_ns = _ROW.unpack_from(value)
+    return dataset_id, name, asked_ns
 
 
 def _locate(dataset_id: int, path: str) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from forebay.meta._rows import unpack_entry
 from forebay.meta.rows import (
     DIRECTORIES,
     STALE,
@@ -12,7 +13,6 @@ from forebay.meta.rows import (
     parent_key,
     prefix_of,
     unpack_directory,
-    unpack_entry,
 )
 from forebay.meta.write import Write
 

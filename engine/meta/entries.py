@@ -11,36 +11,35 @@ under storage said so, and newer knowledge gives way to no older one, in whateve
 
 from __future__ import annotations
 
+import copy
 import errno
-import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 import lmdb
 
 from forebay.errors import StoreBusy
 from forebay.meta import stale
+from forebay.meta.directories import find_directories
 from forebay.meta.drop import Drop
 from forebay.meta.environment import Environment
 from forebay.meta.read import Listing, Names, Read
-from forebay.meta.repair import is_damage
 from forebay.meta.rows import CHANGES_UNKNOWN, Entry
 from forebay.meta.stale import StaleObject
 from forebay.meta.sweep import Sweep
-from forebay.meta.walk import Found, find_directories, note_listed, with_directories
+from forebay.meta.trouble import Trouble, as_os_error
 from forebay.meta.write import Write
 
 if TYPE_CHECKING:
     from forebay.meta._recent import ChangeCounter
     from forebay.meta.changes import Changes
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_BATCH: Final = 10_000
+_BATCH: Final = 1_000
 
 # Reads go on without what is not written, so they wait little for it, and less when the last wait was in
 # vain.
@@ -90,15 +89,23 @@ class Entries:
         self._environment: Final = environment
         self._changes: Final = changes
         self._read_only: Final = read_only
-        self._on_damage: Callable[[], None] | None = None if read_only else on_damage
-        self._failed = False
-        self._damaged_rows = 0
-        self._count_lock: Final = threading.Lock()
+        self._trouble: Final = Trouble(None if read_only else on_damage)
+        self._is_strict = False
+
+    def strict(self) -> Self:
+        """Return the same entries for who is to be told of what cannot be read or written.
+
+        Their methods raise, besides what they say: StoreBusy (another process writes, or is stopped while
+        it reads); PermissionError (read only); OSError (all else that LMDB says).
+        """
+        other = copy.copy(self)
+        other._is_strict = True
+        return other
 
     @property
     def damaged_rows(self) -> int:
         """How many damaged rows this process has come upon; each was a miss."""
-        return self._damaged_rows
+        return self._trouble.damaged_rows
 
     def get(self, dataset_id: int, path: str, *, directories: bool = False) -> Entry | None:
         """Return what is known of the object, or else, if asked for, of the directory of that name."""
@@ -138,34 +145,6 @@ class Entries:
             return Written(False, [])
         return Written(not write.has_skipped, write.replaced)
 
-    def put_many(self, dataset_id: int, pages: Iterable[Sequence[Entry]]) -> bool:
-        """Remember pages of entries as they come, and hold no more than a batch of them at a time.
-
-        Returns whether all of them are remembered. Raises: what pages raises; what came before is kept.
-        """
-        complete = True
-        for batch in _batches(pages):
-            complete = self.put(dataset_id, batch).complete and complete
-        return complete
-
-    def put_walk(self, dataset_id: int, root: str, pages: Iterable[Sequence[Entry]], started_ns: int) -> bool:
-        """Remember as ``put_many`` all objects that there are below a directory, and that there are no more.
-
-        Their times are started_ns or later. Directories are made known by what lies in them, and each is
-        noted as listed when the pages have come to their end and all of them is remembered. Not for
-        storages whose directories exist by themselves: the empty ones would be taken for gone.
-        """
-        if not self.put_many(dataset_id, with_directories(pages, root, started_ns)):
-            return False
-        self.finish_listing(dataset_id, root, started_ns)
-        for found in self._directories(dataset_id, root, started_ns):
-            self._write(dataset_id, partial(note_listed, directories=found.exact, started_ns=started_ns))
-            for directory in found.listed:
-                self.finish_listing(dataset_id, directory, started_ns)
-            for directory in found.gone:
-                self._sweep(dataset_id, Sweep(directory, started_ns, is_listed=False))
-        return True
-
     def forget(self, dataset_id: int, path: str) -> list[StaleObject]:
         """Remove what is known of the object or directory; return the version that became stale, if any."""
 
@@ -175,6 +154,18 @@ class Entries:
 
         write = self._write(dataset_id, remove)
         return [] if write is None else write.replaced
+
+    def drop(self, dataset_id: int, paths: Iterable[str]) -> None:
+        """Remove what is known of objects and directories, whose versions do not become stale by that."""
+
+        def remove(write: Write, batch: Iterable[str]) -> None:
+            for path in batch:
+                write.remove(path)
+                write.forget_absent(path)
+            write.reclaimed(write.replaced)
+
+        for batch in _batches(paths):
+            self._write(dataset_id, partial(remove, batch=batch))
 
     def forget_listing(self, dataset_id: int, directory: str) -> None:
         """Forget that the directory was listed as a whole; what is known in it stays known."""
@@ -195,6 +186,10 @@ class Entries:
         """Return when the under storage last said that there is nothing of that name; None if it did not."""
         return self._read(lambda read: read.absent_ns(dataset_id, path), None)
 
+    def forget_absent(self, dataset_id: int) -> None:
+        """Forget of all of a dataset's paths that there is nothing of that name."""
+        self._write(dataset_id, Write.forget_all_absent)
+
     def listed_ns(self, dataset_id: int, directory: str) -> int | None:
         """Return when the last complete listing of the directory began, None if there was none."""
 
@@ -214,8 +209,16 @@ class Entries:
 
     def known_directories(self, dataset_id: int, root: str) -> Iterator[str]:
         """Yield the directories at and below root in which something is known, in no promised order."""
-        for found in self._directories(dataset_id, root, 0):
-            yield from (*found.exact, *found.listed, *found.gone)
+        position: bytes | None = None
+        while True:
+            look = partial(find_directories, dataset_id=dataset_id, root=root, position=position)
+            found = self._read(look, None)
+            if found is None:
+                return
+            yield from found.paths
+            position = found.position
+            if position is None:
+                return
 
     def names(self, dataset_id: int, directory: str) -> Names:
         """Return as ``listing``, but the names alone, each once and in order; several times as fast."""
@@ -227,7 +230,14 @@ class Entries:
         The caller has put everything that was listed, and all was written, with started_ns or later as its
         time.
         """
-        self._sweep(dataset_id, Sweep(directory, started_ns))
+        self.finish_listings(dataset_id, [directory], started_ns)
+
+    def finish_listings(self, dataset_id: int, directories: Iterable[str], started_ns: int) -> None:
+        """Note as ``finish_listing`` directories that were listed together, as a walk lists them."""
+        for batch in _batches(directories):
+            sweep = Sweep(batch, started_ns)
+            while not sweep.is_done and self._write(dataset_id, sweep.step) is not None:
+                pass
 
     def stale(self, limit: int) -> list[StaleObject]:
         """Return up to limit versions, of any dataset, whose blocks are to be reclaimed."""
@@ -236,7 +246,7 @@ class Entries:
             return []
         objects, damaged = found
         if damaged:
-            self._note_damage(len(damaged))
+            self._trouble.note_damaged_rows(len(damaged))
             self._write(0, lambda write: write.discard(damaged))
         return objects
 
@@ -275,7 +285,7 @@ class Entries:
                 is_done = True
         except lmdb.Error as error:
             # After the body the word alone stands for the change: nothing is remembered until the next one.
-            self._note_failure(error)
+            self._trouble.note_failure(error)
             if not is_done:
                 raise OSError(errno.EIO, f"the metadata could not be written: {error}") from error
         finally:
@@ -290,27 +300,9 @@ class Entries:
 
     def drop_dataset(self, dataset_id: int) -> None:
         """Remove everything of a dataset, in batches, so that other writers are not kept waiting."""
+        self.forget_absent(dataset_id)
         drop = Drop(dataset_id)
         while not drop.is_done and self._write(dataset_id, drop.step) is not None:
-            pass
-
-    def _directories(self, dataset_id: int, root: str, started_ns: int) -> Iterator[Found]:
-        """Yield the known directories at and below root, some at a time, each time in a transaction."""
-        position: bytes | None = None
-        while True:
-            look = partial(
-                find_directories, dataset_id=dataset_id, root=root, started_ns=started_ns, position=position
-            )
-            found = self._read(look, None)
-            if found is None:
-                return
-            yield found
-            position = found.position
-            if position is None:
-                return
-
-    def _sweep(self, dataset_id: int, sweep: Sweep) -> None:
-        while not sweep.is_done and self._write(dataset_id, sweep.step) is not None:
             pass
 
     def _read(self, look: Callable[[Read], _T], default: _T) -> _T:
@@ -320,52 +312,42 @@ class Entries:
                 read = Read(transaction)
                 found = look(read)
         except lmdb.Error as error:
-            self._note_failure(error)
+            self._fail(error)
             return default
         if read.damaged_rows:
-            self._note_damage(read.damaged_rows)
+            self._trouble.note_damaged_rows(read.damaged_rows)
         return found
 
     def _write(self, dataset_id: int, action: Callable[[Write], object]) -> Write | None:
         """Run one writing transaction and return what it did; None if it could not be written."""
         if self._read_only:
+            if self._is_strict:
+                raise PermissionError(errno.EROFS, "the cache is open read-only here", self._environment.path)
             return None
-        patience_s = _PATIENCE_AFTER_FAILURE_S if self._failed else _PATIENCE_S
+        is_hasty = self._trouble.has_failed and not self._is_strict
         try:
-            with self._environment.writing(patience_s) as transaction:
+            with self._environment.writing(
+                _PATIENCE_AFTER_FAILURE_S if is_hasty else _PATIENCE_S
+            ) as transaction:
                 write = Write(transaction, dataset_id, self._changes)
                 action(write)
                 write.finish()
         except (lmdb.Error, StoreBusy) as error:
-            self._note_failure(error)
+            self._fail(error)
             return None
-        self._failed = False
+        self._trouble.has_failed = False
         return write
 
-    def _note_failure(self, error: Exception) -> None:
-        if not self._failed:
-            _log.warning("metadata is not kept, reads go on without: %s", error)
-        self._failed = True
-        on_damage = self._on_damage
-        if on_damage is not None and is_damage(error):
-            self._on_damage = None
-            with suppress(OSError):
-                on_damage()
-
-    def _note_damage(self, count: int) -> None:
-        with self._count_lock:
-            if not self._damaged_rows:
-                _log.warning("metadata is damaged; what it said there is asked of the under storage again")
-            self._damaged_rows += count
+    def _fail(self, error: lmdb.Error | StoreBusy) -> None:
+        """Note that a transaction came to nothing. Raises: as ``strict`` says, if this is it."""
+        if self._is_strict:
+            self._trouble.note_error(error)
+            raise as_os_error(error, self._environment.path) from error
+        self._trouble.note_failure(error)
 
 
-def _batches(pages: Iterable[Sequence[Entry]]) -> Iterator[list[Entry]]:
-    """Join small pages, and cut large ones, into what one transaction takes."""
-    batch: list[Entry] = []
-    for page in pages:
-        batch += page
-        while len(batch) >= _BATCH:
-            yield batch[:_BATCH]
-            batch = batch[_BATCH:]
-    if batch:
+def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
+    """Yield as many paths at a time as are one transaction's."""
+    rest = iter(paths)
+    while batch := list(islice(rest, _BATCH)):
         yield batch

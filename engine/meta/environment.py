@@ -210,7 +210,7 @@ class Environment:
             handle.open()
             handle.users += 1
             _gate.handles[real_path] = handle
-        self._path: Final = real_path
+        self.path: Final = real_path
         self._handle: _Handle | None = handle
 
     def reading(self) -> Transaction:
@@ -253,12 +253,12 @@ class Environment:
                 return
             handle.users -= 1
             if handle.users == 0:
-                del _gate.handles[self._path]
+                del _gate.handles[self.path]
                 handle.close()
 
     def _open_handle(self) -> _Handle:
         if self._handle is None:
-            raise Closed(f"{self._path} is closed")
+            raise Closed(f"{self.path} is closed")
         return self._handle
 
     def __enter__(self) -> Self:

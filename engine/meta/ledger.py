@@ -37,10 +37,10 @@ class Ledger:
         self._next_inode, self._next_directory, self.stale_count, self.absent_count = row
         self._saved = row
 
-    def take_inode(self) -> int:
-        """Return an inode that was never given before."""
-        self._next_inode += 1
-        return self._next_inode - 1
+    def take_inodes(self, count: int) -> int:
+        """Return the first of so many inodes that were never given before."""
+        self._next_inode += count
+        return self._next_inode - count
 
     def take_directory(self) -> int:
         """Return an id for a directory that was never given before."""

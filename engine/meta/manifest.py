@@ -16,10 +16,11 @@ from typing import Final, TypeVar
 
 import lmdb
 
+from forebay.meta._rows import unpack_entries
 from forebay.meta.environment import Environment
 from forebay.meta.manifest_record import ManifestRecord
 from forebay.meta.read import Read
-from forebay.meta.rows import DIRECTORY, OBJECT, Entry, end_of, prefix_of, unpack_entries
+from forebay.meta.rows import DIRECTORY, OBJECT, Entry, end_of, prefix_of
 
 _T = TypeVar("_T")
 

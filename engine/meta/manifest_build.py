@@ -19,11 +19,12 @@ from typing import Any, Final, NamedTuple, Self
 
 import lmdb
 
+from forebay.meta._rows import count_objects, unpack_entries
 from forebay.meta.held import HeldLock
 from forebay.meta.ledger import begin_at
 from forebay.meta.manifest_record import first_inode_of
 from forebay.meta.read import Read
-from forebay.meta.rows import ENTRIES, Entry, count_objects, end_of, unpack_entries
+from forebay.meta.rows import ENTRIES, Entry, end_of
 from forebay.meta.write import Write
 
 FILE_SUFFIX: Final = ".lmdb"

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from forebay.meta import absent
+from forebay.meta._rows import unpack_entries, unpack_entry
 from forebay.meta.rows import (
     DIRECTORIES,
     DIRECTORY,
@@ -24,8 +25,6 @@ from forebay.meta.rows import (
     parent_key,
     prefix_of,
     unpack_directory,
-    unpack_entries,
-    unpack_entry,
 )
 
 _OBJECT: Final = (OBJECT,)

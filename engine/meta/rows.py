@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import struct
 import zlib
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 DIRECTORIES: Final = b"d"
@@ -40,7 +38,6 @@ CHANGES_UNKNOWN: Final = (1 << 64) - 1
 
 OBJECT: Final = b"\0"
 DIRECTORY: Final = b"\1"
-_DIRECTORY_BYTE: Final = DIRECTORY[0]
 
 PREFIX_BYTES: Final = 7
 NAME_AT: Final = PREFIX_BYTES + 1
@@ -57,23 +54,11 @@ _ID: Final = struct.Struct(">I")
 _INODE: Final = struct.Struct(">Q")
 _SUM: Final = struct.Struct("<I")
 SUM_BYTES: Final = _SUM.size
-# inode, checked_ns, size, mtime_ns, form of the version, bytes of the version
-_ROW: Final = struct.Struct("<QQQqBH")
-_ROW_BYTES_MIN: Final = _ROW.size + SUM_BYTES
-_SIZE: Final = struct.Struct("<Q")
-_SIZE_AT: Final = 2 * _SIZE.size
 # id, listed_ns, void_ns, oldest_ns
 _DIRECTORY_ROW: Final = struct.Struct("<QQQQ")
 
 # Of bytes that end in their own CRC-32, whatever the sum was begun with.
 _RESIDUE: Final = 0x2144DF1C
-
-_TEXT: Final = 0
-_DIGEST: Final = 1
-_VERSION_AT: Final = _ROW.size
-_DIGEST_END: Final = _VERSION_AT + 16
-# An ETag: an MD5 that is kept as bytes, and after an upload in parts their count.
-_ETAG: Final = re.compile(r"([0-9a-f]{32})(|-[0-9]{1,5})\Z")
 
 
 class Entry(NamedTuple):
@@ -170,9 +155,12 @@ def name_hash(name: bytes) -> bytes:
 def name_bytes(name: str) -> bytes:
     """Return a name as it stands in a key, shortened if it is too long."""
     encoded = name.encode("utf-8", "surrogateescape")
-    if len(encoded) <= NAME_BYTES_MAX:
-        return encoded
-    return encoded[:_NAME_BYTES_KEPT] + name_hash(encoded)
+    return encoded if len(encoded) <= NAME_BYTES_MAX else shortened(encoded)
+
+
+def shortened(name: bytes) -> bytes:
+    """Return what stands in a key for a name of more than NAME_BYTES_MAX bytes."""
+    return name[:_NAME_BYTES_KEPT] + name_hash(name)
 
 
 def sealed(key: bytes, value: bytes) -> bytes:
@@ -183,60 +171,6 @@ def sealed(key: bytes, value: bytes) -> bytes:
 def is_sound(key: bytes, value: bytes) -> bool:
     """Say whether a value ends in its sum, and belongs to the key."""
     return zlib.crc32(value, zlib.crc32(key)) == _RESIDUE
-
-
-def pack_entry(key: bytes, entry: Entry, inode: int) -> bytes:
-    """Return the value of an entry that has this key.
-
-    Raises: struct.error, UnicodeEncodeError (figures or text that no storage has).
-    """
-    etag = _ETAG.match(entry.version)
-    if etag is None:
-        form, version = _TEXT, entry.version.encode("utf-8", "surrogateescape")
-    else:
-        form, version = _DIGEST, bytes.fromhex(etag[1]) + etag[2].encode("ascii")
-    row = _ROW.pack(inode, entry.checked_ns, entry.size, entry.mtime_ns, form, len(version)) + version
-    if len(key) == LONG_KEY_BYTES:
-        row += entry.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
-    return row + _SUM.pack(zlib.crc32(row, zlib.crc32(key)))
-
-
-def unpack_entry(directory: str, key: bytes, value: bytes) -> Entry | None:
-    """Return the entry of a directory that has this key; None if the value is damaged, or another key's."""
-    entries, _ = unpack_entries(directory, ((key, value),), key + b"\0")
-    return entries[0] if entries else None
-
-
-def unpack_entries(
-    directory: str, rows: Iterable[tuple[bytes, bytes]], behind: bytes
-) -> tuple[list[Entry], int]:
-    """Return the entries of a directory, and the number of damaged rows, from rows up to the key behind.
-
-    One loop with everything in it, for a directory has many.
-    """
-    begin = f"{directory}/" if directory else ""
-    crc32, unpack, make = zlib.crc32, _ROW.unpack_from, tuple.__new__
-    entries: list[Entry] = []
-    damaged = 0
-    for key, value in rows:
-        if key >= behind:
-            break
-        if crc32(value, crc32(key)) != _RESIDUE or len(value) < _ROW_BYTES_MIN:
-            damaged += 1
-            continue
-        inode, checked_ns, size, mtime_ns, form, version_bytes = unpack(value)
-        end = _VERSION_AT + version_bytes
-        if form == _DIGEST:
-            version = value[_VERSION_AT:_DIGEST_END].hex()
-            if end != _DIGEST_END:
-                version += value[_DIGEST_END:end].decode("ascii")
-        else:
-            version = value[_VERSION_AT:end].decode("utf-8", "surrogateescape")
-        name = value[end:-SUM_BYTES] if len(key) == LONG_KEY_BYTES else key[NAME_AT:]
-        path = begin + name.decode("utf-8", "surrogateescape")
-        is_dir = key[PREFIX_BYTES] == _DIRECTORY_BYTE
-        entries.append(make(Entry, (path, size, mtime_ns, version, is_dir, checked_ns, inode)))
-    return entries, damaged
 
 
 def pack_directory(key: bytes, row: DirectoryRow) -> bytes:
@@ -252,18 +186,3 @@ def unpack_directory(key: bytes, value: bytes) -> DirectoryRow | None:
     path = value[_DIRECTORY_ROW.size : -SUM_BYTES].decode("utf-8", "surrogateescape")
     directory_id, listed_ns, void_ns, oldest_ns = _DIRECTORY_ROW.unpack_from(value)
     return DirectoryRow(directory_id, listed_ns, void_ns, oldest_ns, path)
-
-
-def count_objects(rows: Iterable[tuple[bytes, bytes]], behind: bytes) -> tuple[int, int, int]:
-    """Return the number of objects, their bytes, and the number of damaged rows, up to the key behind."""
-    crc32, size_of = zlib.crc32, _SIZE.unpack_from
-    objects = size_bytes = damaged = 0
-    for key, value in rows:
-        if key >= behind:
-            break
-        if crc32(value, crc32(key)) != _RESIDUE or len(value) < _ROW_BYTES_MIN:
-            damaged += 1
-        elif key[PREFIX_BYTES] != _DIRECTORY_BYTE:
-            objects += 1
-            size_bytes += size_of(value, _SIZE_AT)[0]
-    return objects, size_bytes, damaged

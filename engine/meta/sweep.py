@@ -1,16 +1,18 @@
-"""What is left of a directory's earlier content once a complete listing has shown what there is.
+"""What is left of directories' earlier content once complete listings have shown what there is.
 
-The directory's row alone makes it so: entries that were checked before its void_ns are gone from then on,
+A directory's row alone makes it so: entries that were checked before its void_ns are gone from then on,
 for every reader. Removing their rows is a matter of space, and of noting stale versions, and is done in
 transactions of a bounded size. What lay below a directory that is gone goes as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import Final
 
-from forebay.meta.rows import DirectoryRow, end_of, prefix_of, unpack_entry
+from forebay.meta._rows import unpack_entry
+from forebay.meta.rows import DirectoryRow, end_of, prefix_of
 from forebay.meta.write import Write
 
 _ROWS: Final = 20_000
@@ -19,12 +21,12 @@ _ROWS: Final = 20_000
 class Sweep:
     """The directories that are still to be swept, and how far the sweeping has come."""
 
-    def __init__(self, directory: str, before_ns: int, *, is_listed: bool = True) -> None:
-        """Begin with a directory that was listed as a whole from before_ns on, or else was gone then."""
+    def __init__(self, directories: Iterable[str], before_ns: int) -> None:
+        """Begin with directories that were listed as a whole from before_ns on."""
         self._before_ns: Final = before_ns
-        self._listed: Final = directory if is_listed else None
         # Where to go on in the last of them; None before its row was written.
-        self._left: Final[list[tuple[str, bytes | None]]] = [(directory, None)]
+        self._left: Final[list[tuple[str, bytes | None]]] = [(path, None) for path in directories]
+        self._listed: Final = frozenset(path for path, _ in self._left)
 
     @property
     def is_done(self) -> bool:
@@ -42,9 +44,10 @@ class Sweep:
             if position is None:
                 if row.void_ns >= self._before_ns:
                     continue
-                listed_ns = self._before_ns if path == self._listed else 0
+                listed_ns = self._before_ns if path in self._listed else 0
                 row = write.set_directory(row._replace(listed_ns=listed_ns, void_ns=self._before_ns))
                 if row.oldest_ns >= self._before_ns:
+                    rows_left -= 1
                     continue
                 position = prefix_of(row.id)
             rows_left = self._remove(write, row, position, rows_left)

@@ -6,11 +6,12 @@ dataset's change counter.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
+from itertools import compress, cycle
 from typing import Any, Final, Protocol
 
 from forebay.meta import absent, stale
+from forebay.meta._rows import pack_entry, packed, placed, unpack_entry
 from forebay.meta.ledger import Ledger
 from forebay.meta.rows import (
     DIRECTORY,
@@ -23,21 +24,19 @@ from forebay.meta.rows import (
     inode_key,
     name_bytes,
     pack_directory,
-    pack_entry,
     parent_key,
     prefix_of,
     unpack_directory,
-    unpack_entry,
 )
 from forebay.meta.stale import StaleObject
 
 _Rows = list[tuple[bytes, bytes]]
 
 # LMDB cuts a full page in the middle, so rows that come in order before others of the page leave pages half
-# full. So seven of ten are written first, and the others into the room that is left: 73 to 95 % full,
-# whatever the rows' size. A larger second part overflows the pages and brings the halves back.
-_CYCLE: Final = 10
-_FIRST_OF_CYCLE: Final = 7
+# full. So three of five are written first, and the others into the room that is left: pages are 80 % full on
+# the average. A larger second part would overflow those whose rows are longer, and bring the halves back.
+_IS_FIRST: Final = (True, False, True, False, True)
+_IS_LATER: Final = tuple(not each for each in _IS_FIRST)
 
 
 class Announcer(Protocol):
@@ -73,23 +72,25 @@ class Write:
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Remember entries, unless something newer is known; has_skipped says that one cannot be kept."""
-        wanted: dict[bytes, tuple[DirectoryRow, Entry]] = {}
-        for entry in entries:
-            place = self._place(entry)
-            if place is not None:
-                directory, key = place
-                if key not in wanted or wanted[key][1].checked_ns <= entry.checked_ns:
-                    wanted[key] = directory, entry
+        wanted, is_complete = placed(entries, self.make_directory)
+        self.has_skipped = self.has_skipped or not is_complete
+        if self._ledger.absent_count:
+            wanted = {key: entry for key, entry in wanted.items() if not self._was_absent_since(entry)}
         keys = sorted(wanted)
         cursor = self.transaction.cursor()
         known = dict(cursor.getmulti(keys))
-        self._note_shadowed(cursor, [key for key in keys if key not in known])
+        self._note_shadowed(cursor, [key for key in keys if key not in known] if known else keys)
         rows: _Rows = []
-        inodes: _Rows = []
-        for key in keys:
-            self._put_one(key, *wanted[key], known.get(key), rows, inodes)
-        cursor.putmulti([row for index, row in enumerate(rows) if _is_first(index)])
-        cursor.putmulti([row for index, row in enumerate(rows) if not _is_first(index)])
+        for key, value in known.items():
+            if self._put_known(key, wanted[key], value, rows):
+                del wanted[key]
+        new = keys if len(wanted) == len(keys) else sorted(wanted)
+        new_rows, inodes = packed(new, wanted, self._ledger.take_inodes(len(new)))
+        self._follow_new(new_rows, wanted)
+        self.has_skipped = self.has_skipped or len(new_rows) < len(new)
+        rows += new_rows
+        cursor.putmulti(compress(rows, cycle(_IS_FIRST)))
+        cursor.putmulti(compress(rows, cycle(_IS_LATER)))
         cursor.putmulti(inodes)
 
     def directory(self, path: str) -> DirectoryRow | None:
@@ -183,6 +184,11 @@ class Write:
         if absent.clear(self.transaction, self._ledger, self.dataset_id, path):
             self.has_changed = True
 
+    def forget_all_absent(self) -> None:
+        """Forget of all paths that there is no such object."""
+        if absent.clear_all(self.transaction, self._ledger, self.dataset_id):
+            self.has_changed = True
+
     def reclaimed(self, objects: Iterable[StaleObject]) -> None:
         """Take stale versions, of any dataset, off the list."""
         for each in objects:
@@ -193,21 +199,6 @@ class Write:
         for key in keys:
             self.transaction.delete(key)
 
-    def _place(self, entry: Entry) -> tuple[DirectoryRow, bytes] | None:
-        """Return an entry's directory and key; None if it is not to be kept."""
-        parent, _, name = entry.path.rpartition("/")
-        try:
-            encoded = name_bytes(name)
-            directory = self.make_directory(parent, entry.checked_ns)
-        except UnicodeEncodeError:
-            directory = None
-        if directory is None:
-            self.has_skipped = True
-            return None
-        if entry.checked_ns < directory.void_ns or self._was_absent_since(entry):
-            return None
-        return directory, prefix_of(directory.id) + (DIRECTORY if entry.is_dir else OBJECT) + encoded
-
     def _was_absent_since(self, entry: Entry) -> bool:
         if not self._ledger.absent_count:
             return False
@@ -216,53 +207,56 @@ class Write:
 
     def _note_shadowed(self, cursor: Any, new_keys: Sequence[bytes]) -> None:
         """Note whether a new object hides a known directory of its name."""
-        if not self.has_changed:
-            hidden = [
-                key[:PREFIX_BYTES] + DIRECTORY + key[NAME_AT:]
-                for key in new_keys
-                if key[PREFIX_BYTES:NAME_AT] == OBJECT
-            ]
-            self.has_changed = bool(cursor.getmulti(hidden))
+        if self.has_changed:
+            return
+        for prefix in {key[:PREFIX_BYTES] for key in new_keys}:
+            directories = prefix + DIRECTORY
+            # Most directories have objects in them or directories, not both.
+            if cursor.set_range(directories) and cursor.key().startswith(directories):
+                objects = prefix + OBJECT
+                hidden = [directories + key[NAME_AT:] for key in new_keys if key.startswith(objects)]
+                if cursor.getmulti(hidden):
+                    self.has_changed = True
+                    return
 
-    def _put_one(
-        self,
-        key: bytes,
-        directory: DirectoryRow,
-        entry: Entry,
-        value: bytes | None,
-        rows: _Rows,
-        inodes: _Rows,
-    ) -> None:
-        known = None if value is None else unpack_entry(directory.path, key, value)
-        if value is not None and (known is None or known.checked_ns < directory.void_ns):
+    def _put_known(self, key: bytes, entry: Entry, value: bytes, rows: _Rows) -> bool:
+        """Have an entry take the place of a row, unless it is newer; return False if that row is no more."""
+        parent = entry.path.rpartition("/")[0]
+        known = unpack_entry(parent, key, value)
+        directory = self.directory(parent)
+        if known is None or directory is None or known.checked_ns < directory.void_ns:
             self.remove_row(key, known)
-            known = None
-        if known is not None and known.path != entry.path:
+            return False
+        if known.path != entry.path:
             self.has_skipped = True
-            return
-        if known is not None and known.checked_ns > entry.checked_ns:
-            return
-        inode = self._ledger.take_inode() if known is None else known.inode
-        try:
-            packed = pack_entry(key, entry, inode)
-        except (struct.error, UnicodeEncodeError):
-            self.has_skipped = True
-            return
-        if packed != value:
-            rows.append((key, packed))
-            self._follow(entry, known)
-        if known is None:
-            inodes.append((inode_key(inode), key[1:]))
+        elif known.checked_ns <= entry.checked_ns:
+            try:
+                packed_value = pack_entry(key, entry, known.inode)
+            except (OverflowError, UnicodeEncodeError):
+                self.has_skipped = True
+                return True
+            if packed_value != value:
+                rows.append((key, packed_value))
+                self._follow(entry, known)
+        return True
 
-    def _follow(self, entry: Entry, known: Entry | None) -> None:
-        """Do what follows from an entry that takes the place of a known one, or of none."""
-        if known is None:
-            self.forget_absent(entry.path)
-        elif (known.size, known.mtime_ns, known.version) != (entry.size, entry.mtime_ns, entry.version):
+    def _follow(self, entry: Entry, known: Entry) -> None:
+        """Do what follows from an entry that takes the place of another."""
+        if known[1:4] != entry[1:4]:
             self.has_changed = True
-        if not entry.is_dir and (known is None or known.version != entry.version):
-            if known is not None:
-                self._note_stale(known)
+        if not entry.is_dir and known.version != entry.version:
+            self._note_stale(known)
+            self._note_current(entry)
+
+    def _follow_new(self, rows: _Rows, entries: dict[bytes, Entry]) -> None:
+        """Do what follows from entries that are new."""
+        if self._ledger.absent_count or self._ledger.stale_count:
+            for key, _ in rows:
+                self.forget_absent(entries[key].path)
+                self._note_current(entries[key])
+
+    def _note_current(self, entry: Entry) -> None:
+        if not entry.is_dir:
             stale.remove(self.transaction, self._ledger, self.dataset_id, entry.path, entry.version)
 
     def _note_stale(self, entry: Entry) -> None:
@@ -270,7 +264,3 @@ class Write:
             found = StaleObject(self.dataset_id, entry.path, entry.version, entry.size)
             stale.add(self.transaction, self._ledger, found)
             self.replaced.append(found)
-
-
-def _is_first(index: int) -> bool:
-    return index * _FIRST_OF_CYCLE % _CYCLE < _FIRST_OF_CYCLE

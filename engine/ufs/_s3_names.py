@@ -1,10 +1,19 @@
-"""Which keys of a bucket a path can name, and which are hidden."""
+"""Keys of a bucket: which of them a path can name, and which are hidden."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 _NO_PARTS: Final = frozenset({"", ".", ".."})
+
+
+class Key(NamedTuple):
+    """An object in a listing, by its whole key."""
+
+    key: str
+    size: int
+    modified_s: int
+    version: str
 
 
 def is_path(key: str) -> bool:

@@ -9,40 +9,25 @@ could not help.
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from forebay.ufs._s3_errors import broken
 from forebay.ufs._s3_get import version_of
+from forebay.ufs._s3_names import Key
+from forebay.ufs._s3_scan import scan
 
 # The key under which the document lies in boto3's answer.
 BODY: Final = "ForebayBody"
 _ROOT: Final = "ListBucketResult"
 _BEGINNING: Final = f"<{_ROOT}".encode("ascii")
 _BEGINNING_WITHIN: Final = 1_024
-# Key, time, ETag and size, as they stand in the document.
-_Entry = tuple[str, str, str, str]
-_ENTRY: Final = re.compile(
-    r"<Contents>\s*<Key>([^<&]+)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*"
-    r"<ETag>([^<]*)</ETag>\s*(?:<Checksum\w+>[^<]*</Checksum\w+>\s*)*<Size>([0-9]+)</Size>"
-)
-_NOT_IN_ENTRIES: Final = ("<CommonPrefixes>", "<IsTruncated>", "<NextContinuationToken>", "<EncodingType>")
 _TIMES_KEPT: Final = 1_024
 _EMPTY: Final = f"<{_ROOT}/>".encode("ascii")
-
-
-class Key(NamedTuple):
-    """An object in a listing, by its whole key."""
-
-    key: str
-    size: int
-    modified_s: int
-    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,65 +61,37 @@ def _keep_from_boto3(
 
 def read_page(body: bytes) -> Page:
     """Read the page. Raises: Failed (it breaks off, or has an entry without key or size)."""
-    plain = _plain_entries(body.decode("utf-8", "surrogateescape"))
-    entries, rest = plain if plain is not None else (None, body)
     try:
-        root = ElementTree.fromstring(rest)
+        scanned = scan(body, _seconds)
+        root = ElementTree.fromstring(body if scanned is None else scanned[1])
+        space = root.tag.removesuffix(_ROOT)
+        keys = _keys(root, space) if scanned is None else scanned[0]
     except ElementTree.ParseError as error:
         raise broken(f"the listing cannot be read: {error}") from error
-    space = root.tag.removesuffix(_ROOT)
-    encoded = root.findtext(f"{space}EncodingType") == "url"
-    try:
-        keys = [
-            _key(*entry, encoded=encoded) for entry in (_entries(root, space) if entries is None else entries)
-        ]
     except (KeyError, ValueError) as error:
         raise broken(f"the listing has an entry that cannot be read: {error!r}") from error
     prefixes = [item.findtext(f"{space}Prefix", "") for item in root.iter(f"{space}CommonPrefixes")]
+    if root.findtext(f"{space}EncodingType") == "url":
+        keys = [key._replace(key=unquote_plus(key.key)) for key in keys]
+        prefixes = [unquote_plus(prefix) for prefix in prefixes]
     return Page(
         keys,
-        [unquote_plus(prefix) for prefix in prefixes] if encoded else prefixes,
+        prefixes,
         root.findtext(f"{space}IsTruncated", "").lower() == "true",
         root.findtext(f"{space}NextContinuationToken", ""),
     )
 
 
-def _plain_entries(text: str) -> tuple[list[_Entry], str] | None:
-    """Return the entries of a listing as nearly all servers write it, and the document without them.
-
-    None where anything is out of the ordinary, for a parser to read it. What matches holds no markup, so that
-    it means what a parser would find.
-    """
-    start, end = text.find("<Contents>"), text.rfind("</Contents>") + len("</Contents>")
-    if start < 0 or end < start:
-        return None
-    middle = text[start:end]
-    entries: list[_Entry] = _ENTRY.findall(middle)
-    if (
-        len(entries) != middle.count("<Contents>")
-        or middle.count("&") != middle.count("&quot;")
-        or any(word in middle for word in _NOT_IN_ENTRIES)
-    ):
-        return None
-    return entries, text[:start] + text[end:]
-
-
-def _entries(root: ElementTree.Element, space: str) -> Iterator[_Entry]:
-    names = [space + name for name in ("Key", "LastModified", "ETag", "Size")]
+def _keys(root: ElementTree.Element, space: str) -> list[Key]:
+    keys = []
     for item in root.iter(f"{space}Contents"):
-        fields = {child.tag: child.text or "" for child in item}
-        yield fields[names[0]], fields.get(names[1], ""), fields.get(names[2], ""), fields[names[3]]
+        fields = {child.tag.removeprefix(space): child.text or "" for child in item}
+        modified_s, size = _seconds(fields.get("LastModified", "")), int(fields["Size"])
+        keys.append(Key(fields["Key"], size, modified_s, version_of(fields.get("ETag"), modified_s, size)))
+    return keys
 
 
 @functools.lru_cache(maxsize=_TIMES_KEPT)
 def _seconds(modified: str) -> int:
     """Read a time; objects that were written one after another share it."""
     return int(datetime.fromisoformat(modified).timestamp()) if modified else 0
-
-
-def _key(key: str, modified: str, etag: str, size: str, *, encoded: bool) -> Key:
-    modified_s = _seconds(modified)
-    size_bytes = int(size)
-    if encoded and ("%" in key or "+" in key):
-        key = unquote_plus(key)
-    return Key(key, size_bytes, modified_s, version_of(etag.replace("&quot;", ""), modified_s, size_bytes))

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from forebay.clock import NS_PER_S
 from forebay.errors import not_found, under_storage_error
 from forebay.ufs._s3_cut import Ruler
 from forebay.ufs._s3_listing import Listing
-from forebay.ufs._s3_names import is_marker, is_path
-from forebay.ufs._s3_pages import Key
+from forebay.ufs._s3_names import Key
+from forebay.ufs._s3_scan import described
 from forebay.ufs._walk import visit_in_parallel
 from forebay.ufs.base import ObjectInfo
 
@@ -155,15 +154,7 @@ class _Walk:
         return cuts
 
     def _shown(self, keys: Sequence[Key]) -> Sequence[ObjectInfo]:
-        prefix_length = len(self._listing.prefix)
-        parent = self._parent
-        shown, hidden = [], 0
-        for key, size, modified_s, version in keys:
-            name = key[prefix_length:]
-            if is_path(name):
-                shown.append(ObjectInfo(parent + name, size, modified_s * NS_PER_S, version))
-            else:
-                hidden += not is_marker(name, size)
+        shown, hidden = described(keys, len(self._listing.prefix), self._parent)
         if hidden:
             self._count_hidden(hidden)
         return shown

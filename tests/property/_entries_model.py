@@ -69,6 +69,13 @@ class DatasetModel:
                 self._remove((path, is_dir))
         self.absent_ns.pop(path, None)
 
+    def drop(self, paths: Iterable[str]) -> None:
+        """Forget paths, whose versions do not become stale by that."""
+        before = dict(self.stale)
+        for path in paths:
+            self.forget(path)
+        self.stale = before
+
     def note_absent(self, path: str, asked_ns: int) -> None:
         """Remember that there is nothing."""
         known = [(path, is_dir) for is_dir in (False, True) if (path, is_dir) in self.rows]
@@ -85,31 +92,6 @@ class DatasetModel:
         """Drop what a listing did not show."""
         if self.make(directory):
             self._sweep(directory, started_ns, started_ns)
-
-    def walk(self, root: str, objects: list[Entry], started_ns: int) -> bool:
-        """Put all objects below a directory, and drop what was not among them."""
-        above: set[str] = set()
-        for entry in objects:
-            directory = _parent(entry.path)
-            while directory and len(directory) >= len(root):
-                above.add(directory)
-                directory = _parent(directory)
-        directories = [Entry(path, 0, 0, "", True, started_ns) for path in above]
-        if not self.put([*objects, *directories]):
-            return False
-        self.finish_listing(root, started_ns)
-        for path in sorted(self.owners.values()):
-            if path == root or not (path.startswith(f"{root}/") if root else path):
-                continue
-            shown = self.rows.get((path, True))
-            is_shown = (
-                shown is not None
-                and shown.checked_ns >= started_ns
-                and self._is_visible(shown)
-                and self.is_known(_parent(path))
-            )
-            self._sweep(path, started_ns, started_ns if is_shown else 0)
-        return True
 
     def _sweep(self, directory: str, before_ns: int, listed_ns: int) -> None:
         if self.void_ns.get(directory, 0) >= before_ns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import settings
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from forebay.config import KIB
-from forebay.meta import Entry, Metadata, Recent, drop, rows, sweep, walk
+from forebay.meta import Entry, Metadata, Recent, rows
 from tests.property._entries_model import DatasetModel
 
 IDS = (1, 2)
@@ -33,10 +32,6 @@ objects = st.builds(
 entries = st.one_of(
     objects, st.builds(Entry, paths, st.just(0), st.just(0), st.just(""), st.just(True), times)
 )
-
-
-class CutShortError(Exception):
-    """A storage that fails in the middle of a walk."""
 
 
 class EntriesMachine(RuleBasedStateMachine):
@@ -94,38 +89,33 @@ class EntriesMachine(RuleBasedStateMachine):
             self.metadata.entries.finish_listing(dataset_id, directory, started_ns)
             self.models[dataset_id].finish_listing(directory, started_ns)
 
-    @rule(
-        dataset_id=ids,
-        root=st.sampled_from(["", "a", "c"]),
-        shown=st.sets(paths),
-        started_ns=times,
-        is_cut=st.booleans(),
-    )
-    def walk(self, dataset_id: int, root: str, shown: set[str], started_ns: int, is_cut: bool) -> None:
+    @rule(dataset_id=ids, root=st.sampled_from(["", "a", "c"]), shown=st.sets(paths), started_ns=times)
+    def walk(self, dataset_id: int, root: str, shown: set[str], started_ns: int) -> None:
         below = [path for path in sorted(shown) if not root or path.startswith(f"{root}/")]
+        above = {path[:at] for path in below for at in range(len(path)) if path[at] == "/" and at > len(root)}
         found = [Entry(path, 2, 0, "walked", False, started_ns) for path in below]
+        found += [Entry(path, 0, 0, "", True, started_ns) for path in sorted(above)]
+        written = self.metadata.entries.put(dataset_id, found)
+        assert bool(written) == self.models[dataset_id].put(found)
+        if written:
+            self.metadata.entries.finish_listings(dataset_id, [root, *sorted(above)], started_ns)
+            for directory in (root, *sorted(above)):
+                self.models[dataset_id].finish_listing(directory, started_ns)
 
-        def pages() -> Iterator[Sequence[Entry]]:
-            yield found[:2]
-            if is_cut:
-                raise CutShortError
-            yield found[2:]
+    @rule(dataset_id=ids, dropped=st.lists(paths, max_size=4))
+    def drop(self, dataset_id: int, dropped: list[str]) -> None:
+        self.metadata.entries.drop(dataset_id, dropped)
+        self.models[dataset_id].drop(dropped)
 
-        store, model = self.metadata.entries, self.models[dataset_id]
-        if is_cut:
-            # What was not yet enough for a transaction is not written.
-            with pytest.raises(CutShortError):
-                store.put_walk(dataset_id, root, pages(), started_ns)
-        else:
-            assert store.put_walk(dataset_id, root, pages(), started_ns) == model.walk(
-                root, found, started_ns
-            )
+    @rule(dataset_id=ids)
+    def forget_absent(self, dataset_id: int) -> None:
+        self.metadata.entries.forget_absent(dataset_id)
+        self.models[dataset_id].absent_ns.clear()
 
     @rule(dataset_id=ids)
     def drop_dataset(self, dataset_id: int) -> None:
         self.metadata.entries.drop_dataset(dataset_id)
-        absent_ns = self.models[dataset_id].absent_ns
-        self.models[dataset_id] = DatasetModel(dataset_id, SAME_HASH, absent_ns=absent_ns)
+        self.models[dataset_id] = DatasetModel(dataset_id, SAME_HASH)
 
     @rule(count=st.integers(0, 5))
     def reclaim(self, count: int) -> None:
@@ -199,8 +189,8 @@ def test_entries_answer_as_a_dict_does(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(SAME_HASH.get(path, path))
 
     monkeypatch.setattr(rows, "path_hash", collide)
-    for module in (drop, sweep, walk):
-        monkeypatch.setattr(module, "_ROWS", 3)
+    for module in ("drop", "sweep", "directories"):
+        monkeypatch.setattr(f"forebay.meta.{module}._ROWS", 3)
     rows.directory_key.cache_clear()
     try:
         run_state_machine_as_test(

@@ -45,7 +45,8 @@ def test_what_is_learnt_changes_nothing(entries: Entries) -> None:
     entries.finish_listing(1, "d", 1)
     entries.note_absent(1, "d/c", 3)
     entries.forget(1, "d/unknown")
-    assert entries.put_walk(1, "e", [[entry("e/f/g", 5)]], 5)
+    entries.put(1, [entry("e/f/g", 5), entry("e/f", 5, is_dir=True)])
+    entries.finish_listings(1, ["e", "e/f"], 5)
     assert entries.changes(1) == entries.counter(1).load() == before
 
 
@@ -56,6 +57,7 @@ CHANGES: dict[str, Callable[[Entries], object]] = {
     "forget": lambda entries: entries.forget(1, "d/a"),
     "absent": lambda entries: entries.note_absent(1, "d/a", 9),
     "no longer absent": lambda entries: entries.put(1, [entry("d/none", 9)]),
+    "all absent": lambda entries: entries.forget_absent(1),
     "listing": lambda entries: entries.finish_listing(1, "d", 9),
     "drop": lambda entries: entries.drop_dataset(1),
 }

@@ -110,7 +110,7 @@ def test_a_full_map_is_not_remembered(tmp_path: Path, caplog: pytest.LogCaptureF
     with Environment(str(tmp_path / "entries.lmdb"), map_bytes=1 << 18, durable=False) as environment:
         entries = Entries(environment, Changes(tmp_path / "changes"))
         assert entries.put(1, [entry("a", 1)])
-        assert not entries.put_many(1, [[entry(f"d/{number}") for number in range(25_000)]])
+        assert not entries.put(1, [entry(f"d/{number}") for number in range(25_000)])
         assert entries.listed_ns(1, "d") is None
         assert entries.get(1, "a") == entry("a", 1)
         entries.drop_dataset(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,69 +134,44 @@ def test_what_lay_below_a_directory_that_is_gone_goes_too(entries: Entries) -> N
     assert {stale.path for stale in entries.stale(10)} == {"a/b/c/x", "a/b/y"}
 
 
-def test_a_walk_makes_directories_known_and_listed(entries: Entries) -> None:
-    objects = [entry(path) for path in ("top", "a/1", "a/b/2", "a/b/3", "c/d/e/4")]
-    assert entries.put_walk(1, "", [objects[:2], [], objects[2:]], 5)
+def test_directories_that_a_walk_has_shown_are_listed_together(entries: Entries) -> None:
+    entries.put(1, [entry("a/old", 1), directory("a/gone", 1), entry("a/gone/y", 1), entry("ab/x", 1)])
+    entries.put(2, [entry("a/old", 1)])
+    shown = [entry(path) for path in ("top", "a/1", "a/b/2", "a/b/3", "c/d/e/4")]
+    above = ["a", "a/b", "c", "c/d", "c/d/e"]
+    assert entries.put(1, [*shown, *map(directory, above)])
+    entries.finish_listings(1, ["", *above], 5)
     assert entries.names(1, "") == (5, ["a", "c", "top"])
     assert entries.listing(1, "a") == (5, [entry("a/1"), directory("a/b")])
     assert entries.names(1, "c/d") == (5, ["e"])
     assert entries.names(1, "c/d/e") == (5, ["4"])
     assert entries.get(1, "c/d", directories=True) == directory("c/d")
-    assert entries.listed_ns(1, "c/none") is None
-
-
-def test_a_walk_of_a_part_leaves_the_rest(entries: Entries) -> None:
-    entries.put(1, [entry("a/old", 1), entry("ab/x", 1), entry("a/gone/y", 1), directory("other", 1)])
-    entries.put(2, [entry("a/old", 1)])
-    assert entries.put_walk(1, "a", [[entry("a/new/z")]], 5)
-    assert entries.names(1, "a") == (5, ["new"])
-    assert entries.names(1, "a/new") == (5, ["z"])
-    assert entries.listed_ns(1, "a/gone") is None
     assert entries.get(1, "a/gone/y") is None
+    assert entries.listed_ns(1, "a/gone") is None
+    assert {stale.path for stale in entries.stale(10)} == {"a/old", "a/gone/y"}
+    # Neither walked nor below what was.
     assert entries.get(1, "ab/x") == entry("ab/x", 1)
-    assert entries.listing(1, "") == (None, [directory("a"), directory("other", 1)])
     assert entries.get(2, "a/old") == entry("a/old", 1)
 
 
-def test_a_walk_that_is_cut_short_lists_nothing(entries: Entries) -> None:
-    def pages() -> Iterator[Sequence[Entry]]:
-        yield [entry(f"d/{number}") for number in range(15_000)]
-        raise TimeoutError("the storage")
-
-    entries.put(1, [entry("d/old", 1)])
-    with pytest.raises(TimeoutError):
-        entries.put_walk(1, "", pages(), 5)
-    assert entries.get(1, "d/old") == entry("d/old", 1)
-    assert entries.get(1, "d/7") == entry("d/7")
-    assert entries.listed_ns(1, "d") is None
-    assert entries.listed_ns(1, "") is None
-
-
-def test_a_walk_over_many_directories(entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forebay.meta.walk._ROWS", 7)
-    monkeypatch.setattr("forebay.meta.walk._DIRECTORIES_KEPT", 5)
-    entries.put(1, [entry(f"gone/{number}/x", 1) for number in range(20)])
-    pages = [[entry(f"d/{number}/{name}") for name in "xy"] for number in range(50)]
-    assert entries.put_walk(1, "", pages, 5)
+def test_very_many_directories_are_listed_together(entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay.meta.entries._BATCH", 7)
+    monkeypatch.setattr("forebay.meta.sweep._ROWS", 5)
+    entries.put(1, [entry(f"d/{number}/old", 1) for number in range(50)])
+    entries.put(1, [entry(f"d/{number}/{name}") for number in range(50) for name in "xy"])
+    entries.finish_listings(1, (f"d/{number}" for number in range(50)), 5)
     for number in range(50):
         assert entries.names(1, f"d/{number}") == (5, ["x", "y"])
-    assert entries.names(1, "") == (5, ["d"])
-    assert all(entries.get(1, f"gone/{number}/x") is None for number in range(20))
+    assert len(entries.stale(100)) == 50
 
 
-def test_many_entries_come_in_batches(entries: Entries) -> None:
-    sizes: list[int] = []
-    put = entries.put
-
-    def count(dataset_id: int, batch: Sequence[Entry]) -> object:
-        sizes.append(len(batch))
-        return put(dataset_id, batch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entries, "put", count)
-        assert entries.put_many(1, ([entry(f"d/{page}-{n}") for n in range(999)] for page in range(25)))
-    assert sizes == [10_000, 10_000, 4_975]
-    assert len(entries.children(1, "d")) == 24_975
+def test_all_known_directories_are_found(entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay.meta.directories._ROWS", 7)
+    entries.put(1, [entry(f"d/{number}/x") for number in range(50)] + [entry("dd/x"), entry("d/x")])
+    entries.put(2, [entry("d/other/x")])
+    assert sorted(entries.known_directories(1, "d")) == sorted(["d", *(f"d/{n}" for n in range(50))])
+    assert set(entries.known_directories(1, "")) >= {"d", "dd", "d/7"}
+    assert list(entries.known_directories(1, "none")) == []
 
 
 @pytest.mark.usefixtures("colliding")
@@ -207,7 +182,6 @@ def test_a_directory_of_the_same_hash_is_not_remembered(entries: Entries) -> Non
     assert entries.get(1, "e/a") is None
     assert entries.listing(1, "e") == (None, [])
     assert paths(entries, "d") == ["d/a", "d/b"]
-    assert not entries.put_walk(1, "", [[entry("e/x/y")]], 6)
     assert entries.put(2, [entry("e/a")])
     assert entries.get(2, "e/a") == entry("e/a")
     entries.drop_dataset(1)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.ufs._s3_errors import Failed
-from forebay.ufs._s3_pages import Key, Page, read_page
+from forebay.ufs._s3_names import Key, is_marker, is_path
+from forebay.ufs._s3_pages import Page, read_page
+from forebay.ufs._s3_scan import described
+from forebay.ufs.base import ObjectInfo
 
 MODIFIED_S = 1_700_000_000
 NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -61,6 +64,81 @@ def test_every_way_of_writing_is_read_alike(write: Callable[[str], str], namespa
 @given(st.lists(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), min_size=1), max_size=5))
 def test_keys_come_as_they_are(keys: list[str]) -> None:
     assert [key.key for key in keys_of(read_page(document("".join(map(entry, keys)))))] == keys
+
+
+USUAL = {
+    "Key": ["a", "a/b", "ü", "a b"],
+    "LastModified": ["2023-11-14T22:13:20.000Z", "2023-11-14T22:13:21Z"],
+    "ETag": ["&quot;tag&quot;", '"tag"', "tag", "&quot;&quot;", '"a"b"'],
+    "Size": ["0", "17", "1" * 18],
+}
+ODD = [
+    "",
+    " 5",
+    "1" * 19,
+    "-1",
+    "a\rb",
+    "a&amp;b",
+    "&quot;a&quot;b&quot;",
+    "&#65;",
+    "<!--x-->",
+    "<Key>k</Key>",
+]
+ODD_BETWEEN = ["text", "<!-- <Size>1</Size> -->", "<Owner/>", "<Size>1</Size>", "<A><A>1</A></A>"]
+
+
+def write_objects(odd: list[str], odd_between: list[str]) -> st.SearchStrategy[str]:
+    """Write an object as servers do, or one of its elements in some odd way."""
+    elements = [
+        st.sampled_from(
+            [f"<{name}>{text}</{name}>" for text in texts] * (2 if odd else 1)
+            + [f"<{name}>{text}</{name}>" for text in odd]
+            + (["", f"<{name}/>", f"<{name} a='1'>3</{name}>"] if odd else [])
+        )
+        for name, texts in USUAL.items()
+    ]
+    between = st.sampled_from(["", " \n", "<Owner><ID>1</ID></Owner>", "<StorageClass>X</StorageClass>"])
+    return st.tuples(
+        st.tuples(*elements).flatmap(st.permutations), st.one_of(between, st.sampled_from(odd_between))
+    ).map(lambda parts: f"<Contents>{parts[1].join(parts[0])}</Contents>")
+
+
+usual = st.lists(st.one_of(write_objects([], [""]), st.just("\n")))
+odd = st.lists(
+    st.one_of(
+        write_objects([], [""]),
+        write_objects(ODD, ODD_BETWEEN),
+        st.sampled_from(["<IsTruncated>true</IsTruncated>", "<!--<Contents>-->"]),
+    )
+)
+
+
+@settings(max_examples=300)
+@given(st.one_of(usual, odd))
+def test_what_is_scanned_is_what_a_parser_finds(content: list[str]) -> None:
+    def read() -> Page | str:
+        try:
+            return read_page(document("".join(content)))
+        except Failed as failed:
+            return str(failed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forebay.ufs._s3_pages.scan", lambda *_: None)
+        parsed = read()
+    assert read() == parsed
+
+
+@given(st.lists(st.tuples(st.text("a./\0ü", max_size=6), st.integers(0, 1)), unique=True))
+def test_what_a_path_can_name_is_described(keys: list[tuple[str, int]]) -> None:
+    infos, hidden_count = described([Key(f"p/{name}", size, 3, "v") for name, size in keys], 2, "d/")
+    shown = [(name, size) for name, size in keys if is_path(name)]
+    assert infos == [ObjectInfo(f"d/{name}", size, 3 * 10**9, "v") for name, size in shown]
+    assert hidden_count == sum(not is_path(name) and not is_marker(name, size) for name, size in keys)
+
+
+def test_times_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(Failed, match="cannot be read"):
+        read_page(document(entry("a").replace("2023-11-14T22:13:20.000Z", "yesterday")))
 
 
 def test_encoded_keys_are_decoded() -> None:

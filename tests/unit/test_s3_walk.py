@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from forebay.errors import NotFound, UnderStorageError
 from forebay.ufs._s3_cut import Ruler
 from forebay.ufs._s3_listing import Listing
-from forebay.ufs._s3_names import is_path
-from forebay.ufs._s3_pages import Key, Page
+from forebay.ufs._s3_names import Key, is_path
+from forebay.ufs._s3_pages import Page
 from forebay.ufs._s3_walk import walk_keys
 
 CHARACTERS = "/0az😀"

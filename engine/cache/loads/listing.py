@@ -15,10 +15,10 @@ from typing import IO, Any, Final
 from forebay.cache.datasets import Attached
 from forebay.cache.loads.glob import Glob
 from forebay.cache.loads.spool import JobFolder, json_line
-from forebay.cache.lookup import Lookup, as_entry
+from forebay.cache.lookup import Lookup
 from forebay.clock import boot_id
 from forebay.errors import NotFound
-from forebay.meta import Entries, Entry, Manifest
+from forebay.meta import Entries, Entry, Manifest, entries_of
 from forebay.ufs import ObjectInfo
 
 _PREFIX_WORKERS: Final = 8
@@ -54,14 +54,14 @@ class Lister:
         """
         if self._entries is None:
             for infos in self._infos():
-                yield self._matching([as_entry(info, self.started_ns) for info in infos])
+                yield self._matching(entries_of(infos, self.started_ns))
                 if is_stopped():
                     return
             return
         with self._folder.create("directories") as output:
             directories = _Directories(self._root(), output)
             for infos in self._infos():
-                entries = [as_entry(info, self.started_ns) for info in infos]
+                entries = entries_of(infos, self.started_ns)
                 found = directories.of(entries, self.started_ns)
                 self._all_kept &= self._lookup.remember_page(self._attached, entries + found)
                 yield self._matching(entries)
@@ -75,10 +75,8 @@ class Lister:
 
     def _finish_directories(self, entries: Entries, is_stopped: Callable[[], bool]) -> None:
         """Note every directory that was seen as listed: all that is in it has been remembered."""
-        for directory in self._folder.lines("directories"):
-            if is_stopped():
-                return
-            entries.finish_listing(self._attached.record.id, directory, self.started_ns)
+        seen = itertools.takewhile(lambda _: not is_stopped(), self._folder.lines("directories"))
+        entries.finish_listings(self._attached.record.id, seen, self.started_ns)
 
     def _infos(self) -> Iterator[Sequence[ObjectInfo]]:
         storage, root = self._attached.storage, self._root()
