@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from forebay.cache.datasets import Attached
 from forebay.cache.paths import block_key
-from forebay.cache.status import SyncReport
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import NotFound, not_found
-from forebay.meta import Entries, Entry, Manifest, Seen
+from forebay.meta import Entries, Entry, Manifest, Seen, entries_of
 from forebay.ufs import ObjectInfo
 
 if TYPE_CHECKING:
@@ -56,6 +55,17 @@ class Lookup:
         self._on_stale: Final = on_stale
         # What is kept for a time is kept by the machine's own clock.
         self._keeps_for_a_time: Final = isinstance(clock, BootClock)
+
+    def strict(self) -> Lookup:
+        """Return a look-up that raises, besides all else, what it cannot remember: as ``Entries.strict``."""
+        return Lookup(
+            self._entries.strict(),
+            self._clock,
+            self._recent,
+            self._block_bytes,
+            self._is_current,
+            self._on_stale,
+        )
 
     def known(self, attached: Attached, path: str) -> Entry | None:
         """Return what is known of an object, fresh or not."""
@@ -213,7 +223,7 @@ class Lookup:
         found: list[Entry] = []
         all_kept = True
         for page in attached.storage.list(directory):
-            entries = [as_entry(info, started_ns) for info in page]
+            entries = entries_of(page, started_ns)
             all_kept = self._entries.put(attached.record.id, entries).complete and all_kept
             found += entries
         if all_kept:
@@ -227,67 +237,6 @@ class Lookup:
         if written.replaced:
             self._on_stale()
         return bool(written)
-
-    def sync(self, attached: Attached, path: str) -> SyncReport:
-        """Ask now for all that is known, fresh or not, of an object or of a directory and all below it.
-
-        Raises: as UnderStorage.stat and list; what was counted until then has been noted all the same.
-        """
-        dataset_id = attached.record.id
-        if path:
-            before = self._entries.get(dataset_id, path)
-            try:
-                now = self.ask(attached, path)
-            except NotFound:
-                if before is None:
-                    raise
-                return SyncReport(removed=1)
-            if not now.is_dir:
-                changed = before is not None and before.version != now.version
-                return SyncReport(added=before is None, changed=changed)
-        known_before = self._count_known(dataset_id, path)
-        report, directories = SyncReport(), [path]
-        seen: set[str] = set()
-        while directories:
-            directory = directories.pop()
-            seen.add(directory)
-            found, below = self._sync_directory(attached, directory)
-            report += found
-            directories += below
-            if not directories:
-                # Where nothing was listed before: directories that are known by what was read in them.
-                known = self._entries.known_directories(dataset_id, path)
-                directories = [each for each in known if each not in seen]
-        # Told by the figures: what lay below a directory that is gone goes with it, uncounted.
-        removed = known_before + report.added - self._count_known(dataset_id, path)
-        return report + SyncReport(removed=max(removed, 0))
-
-    def _sync_directory(self, attached: Attached, directory: str) -> tuple[SyncReport, list[str]]:
-        """List a directory; return what is new or has changed in it, and the directories in it."""
-        known = self._entries.children(attached.record.id, directory)
-        before = {entry.path: entry for entry in known if not entry.is_dir}
-        try:
-            now = self.relist(attached, directory)
-        except NotFound:
-            if not directory:
-                raise
-            for entry in known:
-                self.forget(attached, entry.path)
-            return SyncReport(), []
-        report = SyncReport()
-        for entry in now:
-            if not entry.is_dir:
-                old = before.get(entry.path)
-                changed = old is not None and old.version != entry.version
-                report += SyncReport(added=old is None, changed=changed)
-        return report, [entry.path for entry in now if entry.is_dir]
-
-    def _count_known(self, dataset_id: int, path: str) -> int:
-        """Count the objects that are known below a directory."""
-        return sum(
-            sum(not entry.is_dir for entry in self._entries.children(dataset_id, directory))
-            for directory in list(self._entries.known_directories(dataset_id, path))
-        )
 
     def _is_listing_fresh(self, attached: Attached, directory: str, listed_ns: int | None) -> bool:
         return listed_ns is not None and self.is_fresh(attached, directory, listed_ns)

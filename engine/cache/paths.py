@@ -14,6 +14,8 @@ _BAD_PART: Final = re.compile(r"(?:^|/)(\.{0,2})(?:/|\Z)")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KEY_HEAD: Final = struct.Struct(">I")
 _KEY_TAIL: Final = struct.Struct(">BQ")
+_NUMBER_BYTES: Final = 8
+_KEYS_AT_A_TIME: Final = 8_192
 # The number that stands for all blocks: no object has so many.
 _WHOLE: Final = (1 << 64) - 1
 # The store takes keys of 4,096 bytes; a longer path is represented by its digest.
@@ -83,10 +85,18 @@ def block_key(dataset_id: int, path: str, version: str, number: int, block_bytes
     return head + _KEY_TAIL.pack(block_bytes.bit_length() - 1, number)
 
 
-def block_keys(dataset_id: int, path: str, version: str, size: int, block_bytes: int) -> Iterator[bytes]:
-    """Yield the keys of all blocks of one version of an object."""
-    for number in range(-(-size // block_bytes)):
-        yield block_key(dataset_id, path, version, number, block_bytes)
+def block_keys(
+    dataset_id: int, path: str, version: str, size: int, block_bytes: int
+) -> Iterator[list[bytes]]:
+    """Yield the keys of all blocks of an object in order, so many at a time.
+
+    A server may claim any size: keys are made quickly, and an interrupt comes between two of the lists.
+    """
+    head = block_key(dataset_id, path, version, 0, block_bytes)[:-_NUMBER_BYTES]
+    count = -(-size // block_bytes)
+    for first in range(0, count, _KEYS_AT_A_TIME):
+        numbers = range(first, min(first + _KEYS_AT_A_TIME, count))
+        yield [head + number.to_bytes(_NUMBER_BYTES, "big") for number in numbers]
 
 
 def whole_key(dataset_id: int, path: str, version: str, block_bytes: int) -> bytes:

@@ -55,9 +55,9 @@ class Reclaimer:
         block_bytes = self._store.block_bytes
         if size > block_bytes:
             self._store.delete(whole_key(dataset_id, path, version, block_bytes))
-        for key in block_keys(dataset_id, path, version, size, block_bytes):
+        for keys in block_keys(dataset_id, path, version, size, block_bytes):
             # Looking takes no lock, and most of what is asked about was never cached.
-            if self._store.contains(key):
+            for key in filter(self._store.contains, keys):
                 self._store.delete(key)
 
     def _run(self) -> None:

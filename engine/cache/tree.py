@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.admission import spaces_of
@@ -12,6 +12,7 @@ from forebay.cache.lookup import Lookup
 from forebay.cache.manifests.compare import compare
 from forebay.cache.reclaim import Reclaimer
 from forebay.cache.status import FileStatus, SyncReport, status_of
+from forebay.cache.sync import Sync
 from forebay.errors import NotFound
 from forebay.meta import Entries, Entry
 
@@ -25,9 +26,10 @@ class Tree:
     def __init__(self, store: BlockStore, entries: Entries, lookup: Lookup, reclaimer: Reclaimer) -> None:
         """Use these, all of one process."""
         self._store: Final = store
-        self._entries: Final = entries
+        self._entries: Final = entries.strict()
         self._lookup: Final = lookup
         self._reclaimer: Final = reclaimer
+        self._sync: Final = Sync(entries, lookup)
 
     def status(self, attached: Attached, path: str) -> FileStatus:
         """Describe an object or a directory, the dataset itself for "". Raises: as UnderStorage.stat."""
@@ -74,11 +76,11 @@ class Tree:
     def sync(self, attached: Attached, path: str) -> SyncReport:
         """Ask for everything below the path now; for a manifest, tell how the source differs from it.
 
-        Raises: as UnderStorage.stat and list.
+        Raises: as ``Sync.run``.
         """
         if attached.manifest is not None:
             return compare(attached, attached.manifest, path)
-        return self._lookup.sync(attached, path)
+        return self._sync.run(attached, path)
 
     def known_objects(self, attached: Attached, path: str) -> Iterator[Entry]:
         """Yield all objects at and below a path that are shown and known, fresh or not; asks nobody."""
@@ -99,13 +101,12 @@ class Tree:
         """Drop cached bytes, and entries, of all that is known at or below the path.
 
         Of a version of a dataset only bytes, those that it lists. Raises: StoreBusy, OSError (EBUSY):
-        somebody is writing there; PermissionError.
+        somebody is writing there; PermissionError; as ``Entries.strict``. Part of it is dropped then.
         """
         dataset_id = attached.record.id
         if data and attached.manifest is not None and (path or attached.is_version):
             for page in attached.manifest.pages(path):
-                for listed in page:
-                    self._free(dataset_id, listed, data=True, metadata=False)
+                self._free(dataset_id, page, data=True, metadata=False)
         if attached.is_version:
             return
         if not path:
@@ -118,26 +119,27 @@ class Tree:
         # The object first: a directory of the same name goes with all that is in it.
         entry = self._entries.get(dataset_id, path)
         if entry is not None:
-            self._free(dataset_id, entry, data=data, metadata=metadata)
+            self._free(dataset_id, [entry], data=data, metadata=metadata)
         for directory in list(self._entries.known_directories(dataset_id, path)):
-            for child in self._entries.children(dataset_id, directory):
-                self._free(dataset_id, child, data=data, metadata=metadata)
+            children = self._entries.children(dataset_id, directory)
+            self._free(dataset_id, children, data=data, metadata=metadata)
             if metadata:
                 self._entries.forget_listing(dataset_id, directory)
         if metadata:
-            self._forget(dataset_id, path)
+            self._entries.drop(dataset_id, [path])
+            # Notes of what is absent do not say below which directory.
+            self._entries.forget_absent(dataset_id)
             # What is forgotten is missing there, and whoever lists it is to ask anew.
             self._entries.forget_listing(dataset_id, path.rpartition("/")[0])
 
-    def _free(self, dataset_id: int, entry: Entry, *, data: bool, metadata: bool) -> None:
-        if data and not entry.is_dir:
-            self._reclaimer.drop(dataset_id, entry.path, entry.version, entry.size)
+    def _free(self, dataset_id: int, found: Sequence[Entry], *, data: bool, metadata: bool) -> None:
+        if data:
+            for entry in found:
+                if not entry.is_dir:
+                    self._reclaimer.drop(dataset_id, entry.path, entry.version, entry.size)
         if metadata:
-            self._forget(dataset_id, entry.path)
-
-    def _forget(self, dataset_id: int, path: str) -> None:
-        # Forgotten is not gone: the blocks are good as soon as the version is known again.
-        self._entries.reclaimed(self._entries.forget(dataset_id, path))
+            # Forgotten is not gone: the blocks are good as soon as the version is known again.
+            self._entries.drop(dataset_id, [entry.path for entry in found])
 
     def _raise_if_object(self, attached: Attached, path: str) -> None:
         if path and not self._lookup.stat(attached, path).is_dir:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forebay.cache.datasets import Attached
-from forebay.cache.paths import block_key, split_path
+from forebay.cache.paths import block_keys, split_path
 from forebay.cache.status import FileStatus
 from forebay.cache.tree import Tree
 
@@ -54,8 +54,10 @@ def _objects(tree: Tree, attached: Attached, status: FileStatus) -> Iterator[Fil
 def _cached_bytes(store: BlockStore, attached: Attached, status: FileStatus) -> int:
     block_bytes = store.block_bytes
     _, path = split_path(status.path)
-    cached = 0
-    for number, offset in enumerate(range(0, status.size, block_bytes)):
-        if store.contains(block_key(attached.record.id, path, status.version, number, block_bytes)):
-            cached += min(block_bytes, status.size - offset)
+    cached, keys = 0, [b""]
+    for keys in block_keys(attached.record.id, path, status.version, status.size, block_bytes):
+        cached += block_bytes * sum(map(store.contains, keys))
+    if cached and store.contains(keys[-1]):
+        # The last block ends where the object does.
+        cached -= -status.size % block_bytes
     return cached

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.cache.paths import block_key, check_dataset_name, split_path
+from forebay.cache.paths import block_key, block_keys, check_dataset_name, split_path
 from forebay.config import MIB
 from forebay.errors import ConfigError
 
@@ -99,6 +99,12 @@ keyed = st.tuples(
 @given(keyed, keyed)
 def test_different_blocks_have_different_keys(first: Keyed, second: Keyed) -> None:
     assert (block_key(*first) == block_key(*second)) == (first == second)
+
+
+@given(paths, st.integers(0, 40_000))
+def test_all_keys_of_an_object_are_those_of_its_blocks(path: str, size: int) -> None:
+    keys = [key for some in block_keys(1, path, "v", size, 2) for key in some]
+    assert keys == [block_key(1, path, "v", number, 2) for number in range((size + 1) // 2)]
 
 
 def test_a_key_fits_however_long_the_path_is() -> None:

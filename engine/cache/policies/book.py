@@ -103,7 +103,8 @@ class PolicyBook:
     def _keys(self, attached: Attached, path: str) -> Iterator[bytes]:
         block_bytes = self._store.block_bytes
         for entry in self._tree.known_objects(attached, path):
-            yield from block_keys(attached.record.id, entry.path, entry.version, entry.size, block_bytes)
+            for keys in block_keys(attached.record.id, entry.path, entry.version, entry.size, block_bytes):
+                yield from keys
 
     def _change(self, attached: Attached, change: Callable[[_Said], None]) -> tuple[_Said, _Said]:
         """Change what is said of a dataset, in one commit; return what was said before and what is now."""
