@@ -8,14 +8,15 @@ manifest lists are not reclaimed: they are what it is for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.manifests.listed import Listed
 from forebay.cache.paths import block_keys, whole_key
 from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import Closed, StoreBusy
-from forebay.meta import Entries
+from forebay.meta import Entries, Entry, StaleObject
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
@@ -50,15 +51,21 @@ class Reclaimer:
             self._is_due = True
         self._pool.submit(Kind.READAHEAD, 0, self._run)
 
-    def drop(self, dataset_id: int, path: str, version: str, size: int) -> None:
-        """Drop what is cached of one version; views of it stay good. Raises: StoreBusy; PermissionError."""
+    def drop(self, dataset_id: int, found: Sequence[Entry | StaleObject]) -> None:
+        """Drop what is cached of these versions, some blocks at a time; views of it stay good.
+
+        Raises: StoreBusy; PermissionError.
+        """
         block_bytes = self._store.block_bytes
-        if size > block_bytes:
-            self._store.delete(whole_key(dataset_id, path, version, block_bytes))
-        for keys in block_keys(dataset_id, path, version, size, block_bytes):
+        for each in found:
+            if each.size > block_bytes:
+                self._store.delete(whole_key(dataset_id, each.path, each.version, block_bytes))
+        versions = ((each.path, each.version, each.size) for each in found)
+        for keys in block_keys(dataset_id, versions, block_bytes):
             # Looking takes no lock, and most of what is asked about was never cached.
-            for key in filter(self._store.contains, keys):
-                self._store.delete(key)
+            there = self._store.contains_many(keys)
+            if 1 in there:
+                self._store.delete_many(compress(keys, there))
 
     def _run(self) -> None:
         with self._lock:
@@ -69,7 +76,7 @@ class Reclaimer:
                 for each in stale:
                     # When such a manifest is deleted, its blocks go with it.
                     if not listed.has(each.dataset_id, each.path, each.version):
-                        self.drop(each.dataset_id, each.path, each.version, each.size)
+                        self.drop(each.dataset_id, [each])
                 self._entries.reclaimed(stale)
                 if len(stale) < _BATCH:
                     return

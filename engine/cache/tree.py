@@ -134,9 +134,7 @@ class Tree:
 
     def _free(self, dataset_id: int, found: Sequence[Entry], *, data: bool, metadata: bool) -> None:
         if data:
-            for entry in found:
-                if not entry.is_dir:
-                    self._reclaimer.drop(dataset_id, entry.path, entry.version, entry.size)
+            self._reclaimer.drop(dataset_id, [entry for entry in found if not entry.is_dir])
         if metadata:
             # Forgotten is not gone: the blocks are good as soon as the version is known again.
             self._entries.drop(dataset_id, [entry.path for entry in found])

@@ -54,10 +54,11 @@ def _objects(tree: Tree, attached: Attached, status: FileStatus) -> Iterator[Fil
 def _cached_bytes(store: BlockStore, attached: Attached, status: FileStatus) -> int:
     block_bytes = store.block_bytes
     _, path = split_path(status.path)
-    cached, keys = 0, [b""]
-    for keys in block_keys(attached.record.id, path, status.version, status.size, block_bytes):
-        cached += block_bytes * sum(map(store.contains, keys))
-    if cached and store.contains(keys[-1]):
+    cached, there = 0, b""
+    for keys in block_keys(attached.record.id, [(path, status.version, status.size)], block_bytes):
+        there = store.contains_many(keys)
+        cached += block_bytes * there.count(1)
+    if there.endswith(b"\1"):
         # The last block ends where the object does.
         cached -= -status.size % block_bytes
     return cached

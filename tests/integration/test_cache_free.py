@@ -135,7 +135,7 @@ def knowing_of_5_tib(tmp_path: Path, memory_path: Path, block_bytes: int) -> Ite
 
 
 @pytest.mark.timeout(60)
-def test_an_object_that_claims_5_tib_is_counted_and_freed(tmp_path: Path, memory_path: Path) -> None:
+def test_an_object_that_claims_5_tib_is_counted_pinned_and_freed(tmp_path: Path, memory_path: Path) -> None:
     block_bytes = 4 * MIB
     numbers = (0, 9_000, HUGE // block_bytes - 1)
     with knowing_of_5_tib(tmp_path, memory_path, block_bytes) as (cache, dataset_id):
@@ -143,6 +143,7 @@ def test_an_object_that_claims_5_tib_is_counted_and_freed(tmp_path: Path, memory
         for key in keys:
             assert cache._store.put(key, b"some bytes", dataset=dataset_id)
         assert cache.usage("d/huge") == Usage(1, HUGE, len(numbers) * block_bytes)
+        assert cache.pin("d/huge") == cache.ttl("d/huge", 1_000) == cache.unpin("d/huge") == len(numbers)
         cache.free("d/huge")
         assert not any(map(cache._store.contains, keys))
         assert cache.usage("d/huge") == Usage(1, HUGE, 0)
@@ -157,7 +158,7 @@ def raise_alarm(_number: int, _frame: FrameType | None) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("command", [Cache.usage, Cache.free])
+@pytest.mark.parametrize("command", [Cache.usage, Cache.free, Cache.pin])
 def test_going_through_5_tib_can_be_interrupted(
     tmp_path: Path, memory_path: Path, command: Callable[[Cache, str], object]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.cache.paths import block_key, block_keys, check_dataset_name, split_path
@@ -101,10 +101,16 @@ def test_different_blocks_have_different_keys(first: Keyed, second: Keyed) -> No
     assert (block_key(*first) == block_key(*second)) == (first == second)
 
 
-@given(paths, st.integers(0, 40_000))
-def test_all_keys_of_an_object_are_those_of_its_blocks(path: str, size: int) -> None:
-    keys = [key for some in block_keys(1, path, "v", size, 2) for key in some]
-    assert keys == [block_key(1, path, "v", number, 2) for number in range((size + 1) // 2)]
+@settings(max_examples=20)
+@given(st.lists(st.tuples(paths, st.sampled_from("vw"), st.integers(0, 20) | st.just(140_001)), max_size=3))
+def test_all_keys_of_objects_are_those_of_their_blocks(versions: list[tuple[str, str, int]]) -> None:
+    lists = list(block_keys(1, versions, 2))
+    assert [key for keys in lists for key in keys] == [
+        block_key(1, path, version, number, 2)
+        for path, version, size in versions
+        for number in range((size + 1) // 2)
+    ]
+    assert all(0 < len(keys) < 140_000 for keys in lists)
 
 
 def test_a_key_fits_however_long_the_path_is() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.manifests.listed import Listed
-from forebay.cache.paths import block_key
+from forebay.cache.paths import block_keys
 from forebay.cache.reclaim import Reclaimer
 from forebay.errors import ConfigError
 from forebay.meta import Entries, Entry, ManifestFiles, ManifestRecord, Versions
@@ -79,12 +79,14 @@ class Retirement:
         """Drop blocks that nothing else needs."""
         listed = Listed(self._versions, self._files)
         shows_live = self._versions.shows_live(dataset_id)
+        unneeded: list[Entry] = []
         for entry in page:
             if not self._is_cached(dataset_id, entry):
                 continue
             is_shown = shows_live and self._is_known(dataset_id, entry)
             if not is_shown and not listed.has(dataset_id, entry.path, entry.version):
-                self._reclaimer.drop(dataset_id, entry.path, entry.version, entry.size)
+                unneeded.append(entry)
+        self._reclaimer.drop(dataset_id, unneeded)
 
     def _is_known(self, dataset_id: int, entry: Entry) -> bool:
         known = self._entries.get(dataset_id, entry.path)
@@ -92,8 +94,6 @@ class Retirement:
 
     def _is_cached(self, dataset_id: int, entry: Entry) -> bool:
         """Say whether anything of it is: looking is cheap, and most is not of what is deleted."""
-        block_bytes = self._store.block_bytes
-        return any(
-            self._store.contains(block_key(dataset_id, entry.path, entry.version, number, block_bytes))
-            for number in range(-(-entry.size // block_bytes))
-        )
+        versions = [(entry.path, entry.version, entry.size)]
+        keys_of_blocks = block_keys(dataset_id, versions, self._store.block_bytes)
+        return any(1 in self._store.contains_many(keys) for keys in keys_of_blocks)

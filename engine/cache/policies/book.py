@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.cache.datasets import Attached
@@ -22,8 +23,6 @@ from forebay.meta import Catalog, Entries
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
-
-_BATCH_KEYS: Final = 65_536
 
 # What is said of a dataset, by path.
 _Said = dict[str, Policy]
@@ -70,8 +69,9 @@ class PolicyBook:
         # Said first, so that what is admitted meanwhile is pinned as well.
         before, _ = self._change(attached, lambda said: _say_all(said, path, "pin", True))
         try:
-            # At once, for all or nothing is to be pinned.
-            return self._store.pin_many(list(self._keys(attached, path)))
+            # At once, for all or nothing is to be pinned; without the keys of what an object only claims.
+            there = (compress(keys, self._store.contains_many(keys)) for keys in self._keys(attached, path))
+            return self._store.pin_many([key for keys in there for key in keys])
         except PinLimit:
             self._change(attached, lambda said: _say_again(said, before, path, "pin"))
             raise
@@ -79,7 +79,7 @@ class PolicyBook:
     def unpin(self, attached: Attached, path: str) -> int:
         """Give all at and below a path back to retention; return how many cached blocks that is."""
         self._change(attached, lambda said: _say_all(said, path, "pin", False))
-        return self._in_batches(self._store.unpin_many, attached, path)
+        return sum(map(self._store.unpin_many, self._keys(attached, path)))
 
     def ttl(self, attached: Attached, path: str, seconds: float | None) -> int:
         """Let all at and below a path expire, what is cached seconds from now; None: never.
@@ -89,22 +89,13 @@ class PolicyBook:
         """
         wanted = checked({"ttl_s": 0.0 if seconds is None else seconds}).ttl_s
         self._change(attached, lambda said: _say_all(said, path, "ttl_s", wanted))
-        return self._in_batches(lambda keys: self._store.expire_many(keys, seconds), attached, path)
+        return sum(self._store.expire_many(keys, seconds) for keys in self._keys(attached, path))
 
-    def _in_batches(self, act: Callable[[list[bytes]], int], attached: Attached, path: str) -> int:
-        count, batch = 0, list[bytes]()
-        for key in self._keys(attached, path):
-            batch.append(key)
-            if len(batch) == _BATCH_KEYS:
-                count += act(batch)
-                batch = []
-        return count + (act(batch) if batch else 0)
-
-    def _keys(self, attached: Attached, path: str) -> Iterator[bytes]:
-        block_bytes = self._store.block_bytes
-        for entry in self._tree.known_objects(attached, path):
-            for keys in block_keys(attached.record.id, entry.path, entry.version, entry.size, block_bytes):
-                yield from keys
+    def _keys(self, attached: Attached, path: str) -> Iterator[list[bytes]]:
+        """Yield the keys of all blocks at and below a path that there may be, some at a time."""
+        known = self._tree.known_objects(attached, path)
+        versions = ((each.path, each.version, each.size) for each in known)
+        return block_keys(attached.record.id, versions, self._store.block_bytes)
 
     def _change(self, attached: Attached, change: Callable[[_Said], None]) -> tuple[_Said, _Said]:
         """Change what is said of a dataset, in one commit; return what was said before and what is now."""
