@@ -18,7 +18,7 @@ class Metric:
     """One number of a status: where it stands there, and its name, labels and help for Prometheus.
 
     source is the way through the status; a ``*`` in it stands for each of a list, whose labels item_labels
-    name. Metrics of one name differ in labels only; a counter's name gets ``_total``.
+    name, or for each dataset. Metrics of one name differ in labels only; a counter's name gets ``_total``.
     """
 
     source: tuple[str, ...]
@@ -30,7 +30,16 @@ class Metric:
 
 
 def _counter(source: str, name: str, help_text: str, **labels: str) -> Metric:
-    return Metric(("counters", source), f"forebay_{name}", help_text, "counter", labels)
+    way = ("datasets", "*", "counters", source)
+    return Metric(way, f"forebay_{name}", help_text, "counter", labels, ("dataset",))
+
+
+def _store_counter(source: str, name: str, help_text: str) -> Metric:
+    return Metric(("counters", source), f"forebay_{name}", help_text, "counter")
+
+
+def _dataset(source: str, name: str, help_text: str) -> Metric:
+    return Metric(("datasets", "*", source), f"forebay_dataset_{name}", help_text, item_labels=("dataset",))
 
 
 def _tier(source: str, name: str, help_text: str, **labels: str) -> Metric:
@@ -73,14 +82,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("demoted", "demoted_blocks", "Blocks moved to a slower level."),
     _counter("promoted", "promoted_blocks", "Blocks moved to a faster level."),
     _counter("private_copies", "private_copies", "Views given as copies because a process held too much."),
-    _counter("flight_waits", "flight_waits", "Readers that waited for another process's fetch."),
-    _counter("flight_takeovers", "flight_takeovers", "Fetches taken over from a dead process."),
-    _counter("flight_stalled", "flight_stalled", "Fetches passed by because they made no progress."),
-    _counter("lock_takeovers", "lock_takeovers", "Locks taken over from a dead process."),
-    _counter("page_repairs", "page_repairs", "Index pages repaired after a process died in them."),
-    _counter("io_errors", "io_errors", "Errors of tiers in reading or writing."),
-    _counter("rebuilt_segments", "rebuilt_segments", "Segments read to rebuild the index."),
-    _counter("segments_retired", "segments_retired", "Segments emptied for another use."),
+    _store_counter("flight_waits", "flight_waits", "Readers that waited for another process's fetch."),
+    _store_counter("flight_takeovers", "flight_takeovers", "Fetches taken over from a dead process."),
+    _store_counter("flight_stalled", "flight_stalled", "Fetches passed by because they made no progress."),
+    _store_counter("lock_takeovers", "lock_takeovers", "Locks taken over from a dead process."),
+    _store_counter("page_repairs", "page_repairs", "Index pages repaired after a process died in them."),
+    _store_counter("io_errors", "io_errors", "Errors of tiers in reading or writing."),
+    _store_counter("rebuilt_segments", "rebuilt_segments", "Segments read to rebuild the index."),
+    _store_counter("segments_retired", "segments_retired", "Segments emptied for another use."),
     _counter("misses_changed", "misses", _MISSES, cause="changed"),
     _counter("misses_not_admitted", "misses", _MISSES, cause="not_admitted"),
     _counter("misses_peer_down", "misses", _MISSES, cause="peer_down"),
@@ -110,6 +119,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _tier("segments_absent", "segments", _SEGMENTS, state="absent"),
     _tier("segments_unscanned", "segments", _SEGMENTS, state="unscanned"),
     _tier("segments_whole", "segments", _SEGMENTS, state="whole"),
+    _dataset("committed_bytes", "committed_bytes", "Bytes of a dataset's cached blocks."),
+    _dataset("blocks", "blocks", "A dataset's cached blocks."),
+    _dataset("pinned_bytes", "pinned_bytes", "Bytes of a dataset's pinned blocks."),
     Metric(("blocks",), "forebay_blocks", "Cached blocks in all tiers."),
     Metric(("committed_bytes",), "forebay_committed_bytes", "Bytes of cached blocks in all tiers."),
     Metric(("index", "bytes"), "forebay_index_bytes", "Size of the index."),
@@ -137,16 +149,22 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str], float]]:
-    """Yield each metric with its labels and value in a status of ``BlockStore.status``."""
+    """Yield each metric with its labels and value in the status of a store or a cache."""
     for metric in METRICS:
         first, *rest = metric.source
-        found = status[first]
-        if rest and rest[0] == "*":
-            for item in found:
+        if first == "datasets":
+            for number, dataset in status[first].items():
+                labels = {"dataset": dataset.get("name") or f"#{number}", **metric.labels}
+                if rest[1] != "counters":
+                    yield metric, labels, float(dataset[rest[1]])
+                elif dataset["counters"]:
+                    yield metric, labels, float(dataset["counters"][rest[2]])
+        elif rest and rest[0] == "*":
+            for item in status[first]:
                 item_labels = {name: str(item[name]) for name in metric.item_labels}
                 yield metric, {**item_labels, **metric.labels}, float(item[rest[1]])
         else:
-            yield metric, dict(metric.labels), float(found[rest[0]] if rest else found)
+            yield metric, dict(metric.labels), float(status[first][rest[0]] if rest else status[first])
 
 
 def render_prometheus(status: Mapping[str, Any]) -> str:

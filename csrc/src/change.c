@@ -1,5 +1,6 @@
 #include "change.h"
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "page.h"
@@ -36,15 +37,18 @@ static int bury_ahead(fb_store *s, const struct fb_key *key)
     return -ENOENT;
 }
 
-/* What fb_slot_lock found goes, and the page is unlocked. */
-static void remove_locked(fb_store *s, const struct fb_key *key, uint32_t page, uint32_t slot)
+/* What fb_slot_lock found goes, is counted as this, and the page is unlocked. */
+static void remove_locked(fb_store *s, const struct fb_key *key, uint32_t page, uint32_t slot,
+                          enum fb_counter counter)
 {
     uint64_t place = atomic_load(&fb_page_at(s, page)->slots[slot].place);
+    uint32_t account = fb_account_of(fb_dataset_of(s, FB_PLACE_SEGMENT(place) % s->segment_count));
     fb_hold_old(s, place);
     fb_page_remove(s, page, slot);
     fb_index_unlock(s, page);
     FB_POINT("delete.unpublished");
     fb_bury(s, key, place);
+    fb_count_in(s, account, counter, 1);
 }
 
 int fb_delete(fb_store *s, const struct fb_key *key)
@@ -56,8 +60,7 @@ int fb_delete(fb_store *s, const struct fb_key *key)
     if (r != 0)
         return r;
     bool expired = fb_is_expired(s, atomic_load(&fb_page_at(s, page)->slots[slot].extent));
-    remove_locked(s, key, page, slot);
-    fb_count(s, expired ? FB_C_EXPIRED : FB_C_DELETED, 1);
+    remove_locked(s, key, page, slot, expired ? FB_C_EXPIRED : FB_C_DELETED);
     return expired ? -ENOENT : 0;
 }
 
@@ -71,8 +74,7 @@ int fb_drop_expired(fb_store *s, const struct fb_key *key)
         fb_index_unlock(s, page);
         return -EAGAIN;
     }
-    remove_locked(s, key, page, slot);
-    fb_count(s, FB_C_EXPIRED, 1);
+    remove_locked(s, key, page, slot, FB_C_EXPIRED);
     return 0;
 }
 

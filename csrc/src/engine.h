@@ -62,7 +62,9 @@ struct fb_store {
     struct fb_dataset *datasets;
     struct fb_flight_bucket *flights;
     struct fb_promotion *promotions;
-    _Atomic uint32_t *ghosts;
+    _Atomic uint32_t *evicted_ghosts, *refused_ghosts;
+    struct fb_account *account_shards; /* shards x FB_ACCOUNTS */
+    struct fb_quick *quick_rows;       /* row_count x FB_ACCOUNTS */
     _Atomic uint8_t *touches;
     uint32_t directory_shift;
     uint32_t segment_count;
@@ -72,9 +74,10 @@ struct fb_store {
     uint32_t row;
     uint32_t me; /* own lock word */
     _Atomic uint32_t *row_leases;
-    _Atomic uint64_t *counters;
-    _Atomic uint64_t private_counters[FB_C_WORDS]; /* of a read-only opener */
-    uint32_t *held;                                /* views a segment, under the interpreter lock */
+    struct fb_account *accounts;         /* where this process counts: FB_ACCOUNTS of them */
+    struct fb_quick *quick;              /* and its quick hits; NULL: without a row */
+    struct fb_account *private_accounts; /* of a read-only opener */
+    uint32_t *held;                      /* views a segment, under the interpreter lock */
     uint8_t secret[16];
 
     struct fb_map *maps;
@@ -117,17 +120,10 @@ struct fb_store {
     struct fb_store *next;            /* registry for fork */
 };
 
+/* For no dataset. */
 static inline void fb_count(struct fb_store *s, enum fb_counter c, uint64_t n)
 {
-    atomic_fetch_add_explicit(&s->counters[c], n, memory_order_relaxed);
-}
-
-/* What a row counted, by all calls. */
-static inline uint64_t fb_counted(_Atomic uint64_t counters[FB_C_WORDS], int c)
-{
-    uint64_t quick =
-        c < FB_C_QUICK ? atomic_load_explicit(&counters[FB_C_COUNT + c], memory_order_relaxed) : 0;
-    return atomic_load_explicit(&counters[c], memory_order_relaxed) + quick;
+    atomic_fetch_add_explicit(&s->accounts[0].counters[c], n, memory_order_relaxed);
 }
 
 static inline struct fb_page *fb_page_at(struct fb_store *s, uint32_t page)

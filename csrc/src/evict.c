@@ -1,5 +1,6 @@
 #include "evict.h"
 
+#include "account.h"
 #include "change.h"
 #include "clock.h"
 #include "failpoint.h"
@@ -168,9 +169,10 @@ static int drop_record(fb_store *s, const struct fb_key *key, const struct fb_fo
 {
     int r = fb_index_swap(s, key->lo, key->check, found->place, 0);
     if (r == 0 && evicted) {
-        fb_ghost_add(s, key->check);
-        fb_count(s, FB_C_EVICTED, 1);
-        fb_count(s, FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(found->extent));
+        uint32_t segment = FB_PLACE_SEGMENT(found->place);
+        fb_ghost_add(s, s->evicted_ghosts, key->check);
+        fb_count_of(s, segment, FB_C_EVICTED, 1);
+        fb_count_of(s, segment, FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(found->extent));
     }
     return r == -ENOENT ? 0 : r;
 }
@@ -208,7 +210,7 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
         enum fb_queue queue = retirement->retention == FB_S3FIFO ? FB_QUEUE_MAIN : FB_QUEUE_SMALL;
         r = move_record(s, &found, segment, record, level, queue, true, &space);
         if (r == 0) {
-            fb_count(s, FB_C_MOVED, 1);
+            fb_count_of(s, segment, FB_C_MOVED, 1);
             set_touch(s, &key, touch);
         } else if (r == -ENOSPC && may_be_dropped(retirement, &found)) {
             r = drop_record(s, &key, &found, true);
@@ -216,7 +218,7 @@ static bool retire_record(fb_store *s, void *context, uint32_t segment, uint32_t
     } else if (fate == FB_DEMOTE && level + 1 < fb_level_count(s)) {
         r = move_record(s, &found, segment, record, level + 1, FB_QUEUE_SMALL, false, &space);
         if (r == 0) {
-            fb_count(s, FB_C_DEMOTED, 1);
+            fb_count_of(s, segment, FB_C_DEMOTED, 1);
             set_touch(s, &key, 0);
         } else if (r == -ENOSPC) {
             r = drop_record(s, &key, &found, true);
@@ -295,8 +297,8 @@ static void sweep_slot(void *context, uint64_t lo, uint64_t check, uint64_t plac
     if (r == -ETIMEDOUT)
         sweep->error = r;
     if (r == 0 && !(FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE)) {
-        fb_count(sweep->store, FB_C_EVICTED, 1);
-        fb_count(sweep->store, FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(extent));
+        fb_count_of(sweep->store, FB_PLACE_SEGMENT(place), FB_C_EVICTED, 1);
+        fb_count_of(sweep->store, FB_PLACE_SEGMENT(place), FB_C_EVICTED_BYTES, FB_EXTENT_LENGTH(extent));
     }
 }
 
@@ -379,7 +381,7 @@ int fb_promote(fb_store *s, const struct fb_key *key, uint64_t *moved_bytes)
     if (r == 0) {
         fb_record_flip(s, segment, number, FB_RECORD_DEAD);
         atomic_fetch_add(&s->shared->deletes, 1);
-        fb_count(s, FB_C_PROMOTED, 1);
+        fb_count_of(s, segment, FB_C_PROMOTED, 1);
         *moved_bytes = record.length;
     }
     atomic_fetch_sub(&s->row_leases[segment], 1);

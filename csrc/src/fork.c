@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "maintain.h"
 #include "open.h"
 #include "platform.h"
@@ -118,7 +119,7 @@ static void become_child(fb_store *s)
     s->row = s->fork_row;
     s->me = fb_row_word(s, s->row);
     s->row_leases = s->leases + (uint64_t)s->row * s->segment_count;
-    s->counters = s->rows[s->row].counters;
+    (void)fb_accounts_attach(s); /* which fails for a read-only opener alone */
     for (uint32_t i = 0; i < s->segment_count; i++)
         if (atomic_load(&s->row_leases[i]) != s->held[i])
             atomic_store(&s->row_leases[i], s->held[i]);

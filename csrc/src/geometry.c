@@ -84,6 +84,7 @@ int fb_geometry_plan(const struct fb_config *config, struct fb_index_super *supe
         return fb_fail(error, -EINVAL, "%s: rows must be 2 to 4096, not %u", config->path, config->row_count);
     super->magic = FB_INDEX_MAGIC;
     super->format = FB_FORMAT;
+    super->features = FB_FEATURES;
     super->row_count = config->row_count;
     super->tier_count = config->tier_count;
     super->block_bytes = config->block_bytes;
@@ -151,7 +152,20 @@ struct section {
     uint64_t bytes, offset;
 };
 
-enum { ROWS, LEASES, DIRECTORY, METAS, SEGMENTS, DATASETS, FLIGHTS, PROMOTIONS, GHOSTS, SECTIONS };
+enum {
+    ROWS,
+    LEASES,
+    DIRECTORY,
+    METAS,
+    SEGMENTS,
+    DATASETS,
+    FLIGHTS,
+    PROMOTIONS,
+    GHOSTS,
+    QUICK,
+    ACCOUNTS,
+    SECTIONS
+};
 
 static uint64_t lay_out(const struct fb_index_super *super, struct section out[SECTIONS])
 {
@@ -164,7 +178,9 @@ static uint64_t lay_out(const struct fb_index_super *super, struct section out[S
         [DATASETS] = (uint64_t)FB_DATASETS_MAX * sizeof(struct fb_dataset),
         [FLIGHTS] = (uint64_t)FB_FLIGHT_BUCKETS * sizeof(struct fb_flight_bucket),
         [PROMOTIONS] = (uint64_t)FB_PROMOTIONS * sizeof(struct fb_promotion),
-        [GHOSTS] = (uint64_t)super->ghost_count * 4,
+        [GHOSTS] = (uint64_t)super->ghost_count * 2 * 4,
+        [QUICK] = (uint64_t)super->row_count * FB_ACCOUNTS * sizeof(struct fb_quick),
+        [ACCOUNTS] = (uint64_t)FB_ACCOUNT_SHARDS * FB_ACCOUNTS * sizeof(struct fb_account),
     };
     uint64_t offset = FB_LIVE_SUPER_BYTES;
     for (int i = 0; i < SECTIONS; i++) {
@@ -206,7 +222,10 @@ void fb_live_lay_out(fb_store *s)
     s->datasets = (struct fb_dataset *)(live + sections[DATASETS].offset);
     s->flights = (struct fb_flight_bucket *)(live + sections[FLIGHTS].offset);
     s->promotions = (struct fb_promotion *)(live + sections[PROMOTIONS].offset);
-    s->ghosts = (_Atomic uint32_t *)(live + sections[GHOSTS].offset);
+    s->evicted_ghosts = (_Atomic uint32_t *)(live + sections[GHOSTS].offset);
+    s->refused_ghosts = s->evicted_ghosts + s->super->ghost_count;
+    s->quick_rows = (struct fb_quick *)(live + sections[QUICK].offset);
+    s->account_shards = (struct fb_account *)(live + sections[ACCOUNTS].offset);
     s->touches = (_Atomic uint8_t *)(live + touches);
     s->segment_count = s->super->segment_count;
     s->directory_shift = 64 - s->super->directory_bits;

@@ -9,13 +9,16 @@
 #include "forebay/store.h"
 
 #define FB_FORMAT 1u
+/* An index with other features is made anew from the record tables, which are the same in all. */
+#define FB_FEATURE_ACCOUNTS 1u /* counters by dataset */
+#define FB_FEATURES FB_FEATURE_ACCOUNTS
 #define FB_INDEX_MAGIC 0x3158444e49594246ull   /* "FBYINDX1" */
 #define FB_LIVE_MAGIC 0x3145564c59424621ull    /* "!FBYLVE1" */
 #define FB_SEGMENT_MAGIC 0x314745532d594246ull /* "FBY-SEG1" */
 
 /* ---- index: superblock, saved segment table, pages of slots --------------------------------- */
 
-#define FB_INDEX_SUPER_BYTES 16384u
+#define FB_INDEX_SUPER_BYTES 32768u
 #define FB_PAGE_BYTES 65536u
 #define FB_PAGE_SLOTS 2046u
 /* The directory has 3 << directory_bits entries: with three roots the index doubles at 0.8, 1.6, 3.1
@@ -81,6 +84,13 @@ struct fb_tier_saved {
     uint32_t whole_count;
 };
 
+#define FB_ACCOUNTS 64u
+
+struct fb_account_saved {
+    uint64_t id_plus_1; /* the dataset's; 0: nobody's, or that of all others */
+    uint64_t counters[FB_C_COUNT];
+};
+
 struct fb_index_super {
     uint64_t magic;
     uint32_t format, features;
@@ -99,15 +109,15 @@ struct fb_index_super {
     uint32_t contents_crc; /* of the saved table of segments and all pages */
     int64_t clock_base_ms, closed_boot_ms, closed_real_ms;
     uint64_t sequence;
-    uint64_t counters[FB_C_COUNT];
-    uint64_t dynamic_crc; /* of boot_id to counters */
+    struct fb_account_saved accounts[FB_ACCOUNTS];
+    uint64_t dynamic_crc; /* of boot_id to accounts */
 };
 _Static_assert(sizeof(struct fb_index_super) <= FB_INDEX_SUPER_BYTES, "superblock fits");
 
 /* ---- live: rows, leases, lock words, touch bytes --------------------------------------------- */
 
 #define FB_LIVE_SUPER_BYTES 4096u
-#define FB_DATASETS_MAX 1024u
+#define FB_ACCOUNT_SHARDS 16u
 #define FB_FLIGHT_BUCKETS 512u
 #define FB_FLIGHT_WAYS 8u
 #define FB_PROMOTIONS 1024u
@@ -123,8 +133,17 @@ struct fb_row {
     char name[16];
     _Atomic uint64_t held_bytes; /* retired segments that this row still leases; by the maintainer */
     _Atomic uint64_t pin_claims[FB_TIERS_MAX]; /* bytes that its owner is about to pin */
-    _Atomic uint64_t counters[FB_C_WORDS];     /* outlive the owner: the next one counts on */
 };
+
+/* What was counted for one dataset, and the hits that a row counted for it by itself. */
+struct fb_account {
+    _Atomic uint64_t counters[FB_C_COUNT];
+};
+struct fb_quick {
+    _Atomic uint64_t counters[FB_C_QUICK];
+    uint64_t reserved[8 - FB_C_QUICK];
+};
+_Static_assert(sizeof(struct fb_quick) == 64, "a cache line each");
 
 struct fb_page_meta {
     _Atomic uint32_t sequence; /* odd while slots change */
@@ -182,8 +201,9 @@ struct fb_dataset {
     _Atomic uint32_t read_s;   /* last read, store clock */
     _Atomic uint32_t wanted_s; /* last put that found no room, store clock; 0: satisfied */
     fb_lockword lock;
+    _Atomic uint32_t account;               /* FB_ACCOUNTS: none of its own; 0: not known yet */
     _Atomic uint32_t open[FB_TIERS_MAX][2]; /* segment + 1; small and main queue */
-    uint32_t reserved[10];
+    uint32_t reserved[9];
 };
 _Static_assert(sizeof(struct fb_dataset) % 64 == 0, "whole cache lines");
 
@@ -247,7 +267,7 @@ struct fb_live_super {
     _Atomic int64_t maintainer_beat_ms;
     _Atomic uint64_t promotion_head;
     _Atomic uint64_t promotion_tail;
-    uint64_t counters[FB_C_COUNT]; /* carried over from before this live file */
+    _Atomic uint64_t account_ids[FB_ACCOUNTS]; /* whose each account is, + 1 */
     struct fb_tier_live tiers[FB_TIERS_MAX];
 };
 _Static_assert(sizeof(struct fb_live_super) <= FB_LIVE_SUPER_BYTES, "superblock fits");

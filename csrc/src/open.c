@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "geometry.h"
@@ -79,7 +80,7 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
                       bool known, struct fb_error *error)
 {
     if (known && before->dynamic_crc == fb_super_dynamic_crc(before)) {
-        memcpy(plan->counters, before->counters, sizeof plan->counters);
+        memcpy(plan->accounts, before->accounts, sizeof plan->accounts);
         plan->clock_base_ms = before->clock_base_ms;
     }
     int r = fb_map_index(s, plan, true, error);
@@ -90,7 +91,7 @@ static int start_over(fb_store *s, struct fb_index_super *plan, const struct fb_
     if (r != 0)
         return r;
     fb_super_remember(s, plan);
-    memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
+    fb_accounts_load(s);
     atomic_store(&s->shared->verify_generation, 1);
     /* Above all that a segment can hold from before: not even a second rebuild takes the older for the newer.
      */
@@ -313,19 +314,17 @@ int fb_attach_process(fb_store *s, struct fb_error *error)
         s->maps[i].descriptor = -1;
     if (s->config.max_held_bytes == 0)
         s->config.max_held_bytes = default_held_bytes(s);
-    s->counters = s->read_only ? s->private_counters : s->rows[0].counters;
-    if (s->read_only)
-        return 0;
-    int r = fb_row_claim(s, &s->rows_fd, &s->row);
+    int r = s->read_only ? -EAGAIN : fb_row_claim(s, &s->rows_fd, &s->row);
     if (r != 0 && r != -EAGAIN)
         return fb_fail(error, r, "%s: cannot open rows.lock: %s", s->config.path, strerror(-r));
     s->has_row = r == 0;
     if (s->has_row) {
         s->me = fb_row_word(s, s->row);
         s->row_leases = s->leases + (uint64_t)s->row * s->segment_count;
-        s->counters = s->rows[s->row].counters;
         fb_row_describe(s, s->row);
     }
+    if (fb_accounts_attach(s) != 0)
+        return fb_fail(error, -ENOMEM, "%s: out of memory", s->config.path);
     return 0;
 }
 
@@ -420,6 +419,7 @@ static void free_store(fb_store *s)
         fb_maps_close(s);
     fb_pool_close(s);
     free(s->live_count.bytes);
+    free(s->private_accounts);
     detach(s);
     int fds[] = {s->root_fd, s->open_fd, s->probe_fd, s->index_fd, s->orphan_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)

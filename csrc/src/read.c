@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "ghost.h"
@@ -29,10 +30,13 @@
  * sees R2 and the cleaner waits. tests/csrc/model_lease.c walks through every interleaving.
  */
 
-static int miss(fb_store *s, enum fb_counter cause, int code)
+/* One look-up, one cause: where the object has changed, that is it, whatever became of its new key. */
+static int miss(fb_store *s, struct fb_asker asker, enum fb_counter cause)
 {
-    fb_count(s, cause, 1);
-    return code;
+    if (!asker.quiet)
+        fb_count_in(s, fb_account_of_id(s, asker.dataset, true), asker.changed ? FB_C_MISS_CHANGED : cause,
+                    1);
+    return -ENOENT;
 }
 
 static bool out_of_bounds(fb_store *s, const struct fb_found *found)
@@ -98,11 +102,12 @@ int fb_block_verify(fb_store *s, const struct fb_found *found, const struct fb_k
 
 /* A file cut short or a bad sector: this block is gone, the next source has it. A process out of
  * descriptors or memory misses, and the block stays for others. */
-static int unreadable(fb_store *s, const struct fb_key *key, const struct fb_found *found, int error)
+static int unreadable(fb_store *s, const struct fb_key *key, struct fb_asker asker,
+                      const struct fb_found *found, int error)
 {
     if (!fb_error_is_own(-error))
         fb_block_drop(s, key, found->place);
-    return miss(s, FB_C_MISS_IO, -ENOENT);
+    return miss(s, asker, FB_C_MISS_IO);
 }
 
 void fb_block_mark_verified(fb_store *s, const struct fb_key *key, const struct fb_found *found)
@@ -143,23 +148,17 @@ static bool may_be_punched(fb_store *s, const struct fb_found *found, const uint
 
 static void count_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
 {
-    uint32_t medium = fb_tier_of(s, segment)->medium;
-    fb_count(s, FB_C_HIT_MEM + medium, 1);
-    fb_count(s, FB_C_HIT_BYTES_MEM + medium, length_bytes);
+    uint32_t account = fb_account_of(fb_dataset_of(s, segment)), medium = fb_tier_of(s, segment)->medium;
+    fb_count_in(s, account, FB_C_HIT_MEM + medium, 1);
+    fb_count_in(s, account, FB_C_HIT_BYTES_MEM + medium, length_bytes);
 }
 
-static void count_alone(fb_store *s, uint32_t counter, uint64_t n)
-{
-    _Atomic uint64_t *word = &s->counters[FB_C_COUNT + counter];
-    atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + n, memory_order_relaxed);
-}
-
-/* Two locked instructions less than count_hit, a tenth of what a hit in the processor's cache costs. */
 static void count_quick_hit(fb_store *s, uint32_t segment, uint64_t length_bytes)
 {
+    struct fb_quick *quick = &s->quick[fb_account_of(fb_dataset_of(s, segment))];
     uint32_t medium = fb_tier_of(s, segment)->medium;
-    count_alone(s, FB_C_HIT_MEM + medium, 1);
-    count_alone(s, FB_C_HIT_BYTES_MEM + medium, length_bytes);
+    fb_count_alone(quick, FB_C_HIT_MEM + medium, 1);
+    fb_count_alone(quick, FB_C_HIT_BYTES_MEM + medium, length_bytes);
 }
 
 /* What the hit tells retention. Words are written only when they change. */
@@ -174,9 +173,12 @@ static void touch(fb_store *s, const struct fb_key *key, const struct fb_found *
     fb_retention_touch(s, key, found, atomic_load_explicit(&d->retention, memory_order_relaxed));
 }
 
-static int missing(fb_store *s, const struct fb_key *key)
+static int missing(fb_store *s, const struct fb_key *key, struct fb_asker asker)
 {
-    return miss(s, fb_ghost_has(s, key->check) ? FB_C_MISS_EVICTED : FB_C_MISS_COLD, -ENOENT);
+    if (fb_ghost_has(s, s->evicted_ghosts, key->check))
+        return miss(s, asker, FB_C_MISS_EVICTED);
+    bool refused = fb_ghost_has(s, s->refused_ghosts, key->check);
+    return miss(s, asker, refused ? FB_C_MISS_NOT_ADMITTED : FB_C_MISS_COLD);
 }
 
 /* A writer is in the page and does not leave it. If it died, mend the page; if it lost its processor for
@@ -205,8 +207,8 @@ int fb_block_find(fb_store *s, const struct fb_key *key, struct fb_found *found)
 }
 
 /* Find a live slot. 0, -ENOENT (counted), and with `quick` -EAGAIN where it would have to wait. */
-static inline __attribute__((always_inline)) int find(fb_store *s, const struct fb_key *key, bool quick,
-                                                      struct fb_found *found)
+static inline __attribute__((always_inline)) int
+find(fb_store *s, const struct fb_key *key, struct fb_asker asker, bool quick, struct fb_found *found)
 {
     int r = fb_index_find(s, key, found);
     if (fb_unlikely(r == -EBUSY) && quick)
@@ -214,20 +216,20 @@ static inline __attribute__((always_inline)) int find(fb_store *s, const struct 
     if (fb_unlikely(r == -EBUSY))
         r = find_in_busy_page(s, key, found);
     if (fb_unlikely(r == -EBUSY))
-        return miss(s, FB_C_MISS_BUSY, -ENOENT);
+        return miss(s, asker, FB_C_MISS_BUSY);
     if (r != 0)
-        return missing(s, key);
+        return missing(s, key, asker);
     if (fb_unlikely(FB_PLACE_FLAGS(found->place) & FB_SLOT_WHOLE))
-        return missing(s, key);
+        return missing(s, key, asker);
     if (fb_unlikely(out_of_bounds(s, found))) {
         fb_block_drop(s, key, found->place);
-        return miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+        return miss(s, asker, FB_C_MISS_CHECKSUM);
     }
     uint32_t expiry = FB_EXTENT_EXPIRY(found->extent);
     if (fb_unlikely(expiry != 0) && fb_now_s(s) >= expiry)
-        return miss(s, FB_C_MISS_EXPIRED, -ENOENT);
+        return miss(s, asker, FB_C_MISS_EXPIRED);
     if (fb_unlikely(fb_tier_failed(s, s->segment_tier[FB_PLACE_SEGMENT(found->place)])))
-        return miss(s, FB_C_MISS_IO, -ENOENT);
+        return miss(s, asker, FB_C_MISS_IO);
     return 0;
 }
 
@@ -271,14 +273,14 @@ static int copy_out(fb_store *s, const struct fb_key *key, const struct fb_found
 }
 
 /* A private copy of the whole block. 0, -EAGAIN (look again), -ENOENT (counted). */
-static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found *found, uint32_t generation,
-                    bool leased, struct fb_hit *hit)
+static int get_copy(fb_store *s, const struct fb_key *key, struct fb_asker asker,
+                    const struct fb_found *found, uint32_t generation, bool leased, struct fb_hit *hit)
 {
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     uint32_t length = FB_EXTENT_LENGTH(found->extent);
     void *buffer = fb_pool_take(s, length ? length : 1);
     if (buffer == NULL)
-        return miss(s, FB_C_MISS_BUSY, -ENOENT);
+        return miss(s, asker, FB_C_MISS_BUSY);
     int r = copy_out(s, key, found, generation, leased, buffer, 0, length);
     bool verify = r == 0 && (needs_verifying(s, found->place) || may_be_punched(s, found, buffer, 0, length));
     int verdict = verify ? fb_block_verify(s, found, key, buffer) : 0;
@@ -288,16 +290,16 @@ static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found
                     FB_PLACE_LOCATION(again.place) == FB_PLACE_LOCATION(found->place);
         if (same && (leased || atomic_load(&s->segments[segment].generation) == generation)) {
             fb_block_drop(s, key, found->place);
-            r = miss(s, FB_C_MISS_CHECKSUM, -ENOENT);
+            r = miss(s, asker, FB_C_MISS_CHECKSUM);
         } else {
             r = -EAGAIN;
         }
     } else if (verdict != 0) {
-        r = unreadable(s, key, found, verdict);
+        r = unreadable(s, key, asker, found, verdict);
     } else if (verify) {
         fb_block_mark_verified(s, key, found);
     } else if (r != 0 && r != -EAGAIN) {
-        r = unreadable(s, key, found, r);
+        r = unreadable(s, key, asker, found, r);
     }
     if (r != 0) {
         fb_pool_give(s, buffer);
@@ -308,20 +310,21 @@ static int get_copy(fb_store *s, const struct fb_key *key, const struct fb_found
 }
 
 /* Everything that is not the plain hit: verification, private copies, files that are not there. */
-static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_found *found, struct fb_hit *hit)
+static int get_slowly(fb_store *s, const struct fb_key *key, struct fb_asker asker,
+                      const struct fb_found *found, struct fb_hit *hit)
 {
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     uint32_t generation = atomic_load(&s->segments[segment].generation);
     if (!s->has_row)
-        return get_copy(s, key, found, generation, false, hit);
+        return get_copy(s, key, asker, found, generation, false, hit);
     if (!lease(s, found))
         return -EAGAIN;
     bool copy = !fb_segment_maps(s, segment) || fb_holds_too_much(s);
     const uint8_t *base = copy ? NULL : fb_map_base(s, segment);
     if (base == NULL) {
         if (fb_segment_maps(s, segment))
-            fb_count(s, FB_C_PRIVATE_COPIES, 1);
-        int r = get_copy(s, key, found, generation, true, hit);
+            fb_count_of(s, segment, FB_C_PRIVATE_COPIES, 1);
+        int r = get_copy(s, key, asker, found, generation, true, hit);
         unlease(s, segment);
         return r;
     }
@@ -337,11 +340,11 @@ static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_fou
                 fb_block_drop(s, key, found->place);
             unlease(s, segment);
             /* What was moved, replaced or deleted meanwhile is not bad. */
-            return same ? miss(s, FB_C_MISS_CHECKSUM, -ENOENT) : -EAGAIN;
+            return same ? miss(s, asker, FB_C_MISS_CHECKSUM) : -EAGAIN;
         }
         if (verdict != 0) {
             unlease(s, segment);
-            return unreadable(s, key, found, verdict);
+            return unreadable(s, key, asker, found, verdict);
         }
         fb_block_mark_verified(s, key, found);
     }
@@ -349,11 +352,11 @@ static int get_slowly(fb_store *s, const struct fb_key *key, const struct fb_fou
     return 0;
 }
 
-int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit)
+int fb_get(fb_store *s, const struct fb_key *key, struct fb_asker asker, bool quick, struct fb_hit *hit)
 {
     for (int tries = 0; tries < READ_TRIES; tries++) {
         struct fb_found found;
-        int r = find(s, key, quick, &found);
+        int r = find(s, key, asker, quick, &found);
         if (r != 0)
             return r;
         uint32_t segment = FB_PLACE_SEGMENT(found.place);
@@ -380,7 +383,7 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
         }
         if (quick)
             return -EAGAIN;
-        r = get_slowly(s, key, &found, hit);
+        r = get_slowly(s, key, asker, &found, hit);
         if (r == -EAGAIN)
             continue;
         if (r == 0) {
@@ -389,15 +392,15 @@ int fb_get(fb_store *s, const struct fb_key *key, bool quick, struct fb_hit *hit
         }
         return r;
     }
-    return miss(s, FB_C_MISS_BUSY, -ENOENT);
+    return miss(s, asker, FB_C_MISS_BUSY);
 }
 
 /* A part of a disk block, without reading the rest of it. -EAGAIN: do it the general way. */
-static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, void *destination,
-                     uint64_t length_bytes, uint64_t *copied)
+static int read_part(fb_store *s, const struct fb_key *key, struct fb_asker asker, uint64_t offset,
+                     void *destination, uint64_t length_bytes, uint64_t *copied)
 {
     struct fb_found found;
-    int r = find(s, key, false, &found);
+    int r = find(s, key, asker, false, &found);
     if (r != 0)
         return r;
     uint32_t segment = FB_PLACE_SEGMENT(found.place);
@@ -408,7 +411,7 @@ static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, voi
     r = copy_out(s, key, &found, 0, true, destination, offset, n);
     unlease(s, segment);
     if (r != 0)
-        return unreadable(s, key, &found, r);
+        return unreadable(s, key, asker, &found, r);
     if (may_be_punched(s, &found, destination, offset, n))
         return -EAGAIN;
     count_hit(s, segment, n);
@@ -417,14 +420,14 @@ static int read_part(fb_store *s, const struct fb_key *key, uint64_t offset, voi
     return 0;
 }
 
-int fb_read(fb_store *s, const struct fb_key *key, uint64_t offset, void *destination, uint64_t length_bytes,
-            uint64_t *copied)
+int fb_read(fb_store *s, const struct fb_key *key, struct fb_asker asker, uint64_t offset, void *destination,
+            uint64_t length_bytes, uint64_t *copied)
 {
     struct fb_hit hit;
-    int r = read_part(s, key, offset, destination, length_bytes, copied);
+    int r = read_part(s, key, asker, offset, destination, length_bytes, copied);
     if (r != -EAGAIN)
         return r;
-    r = fb_get(s, key, false, &hit);
+    r = fb_get(s, key, asker, false, &hit);
     if (r != 0)
         return r;
     uint64_t length = hit.length_bytes;

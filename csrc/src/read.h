@@ -2,6 +2,7 @@
 #ifndef FB_READ_H
 #define FB_READ_H
 
+#include "account.h"
 #include "engine.h"
 #include "index.h"
 
@@ -20,9 +21,7 @@ void fb_block_drop(fb_store *s, const struct fb_key *key, uint64_t place);
 /* Its dataset is not idle. The word is written only when it changes. */
 static inline struct fb_dataset *fb_dataset_is_read(fb_store *s, uint32_t segment)
 {
-    struct fb_dataset *d =
-        &s->datasets[atomic_load_explicit(&s->segments[segment].dataset, memory_order_relaxed) %
-                     FB_DATASETS_MAX];
+    struct fb_dataset *d = fb_dataset_of(s, segment);
     uint32_t now = atomic_load_explicit(&s->shared->now_s, memory_order_relaxed);
     if (atomic_load_explicit(&d->read_s, memory_order_relaxed) != now)
         atomic_store_explicit(&d->read_s, now, memory_order_relaxed);

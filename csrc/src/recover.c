@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "geometry.h"
@@ -110,16 +111,9 @@ static void seal_open(fb_store *s)
             fb_segment_seal(s, segment);
 }
 
-static void sum_counters(fb_store *s, uint64_t out[FB_C_COUNT])
-{
-    memcpy(out, s->shared->counters, sizeof s->shared->counters);
-    for (uint32_t row = 0; row < s->super->row_count; row++)
-        for (int c = 0; c < FB_C_COUNT; c++)
-            out[c] += fb_counted(s->rows[row].counters, c);
-}
-
 void fb_save_clean(fb_store *s)
 {
+    struct fb_account_saved accounts[FB_ACCOUNTS];
     if (atomic_load(&s->shared->rebuilding))
         return;
     fb_recover_in_place(s);
@@ -132,6 +126,7 @@ void fb_save_clean(fb_store *s)
         /* By id: the table of datasets does not survive. */
         atomic_store(&saved[segment].dataset, (uint32_t)(atomic_load(&s->datasets[dataset].id_plus_1) - 1));
     }
+    fb_accounts_collect(s, accounts);
     FB_POINT("close.saved");
     /* The superblock changes last and at once: until then whoever comes after a kill goes on with live. */
     if (fsync(s->index_fd) != 0)
@@ -139,7 +134,7 @@ void fb_save_clean(fb_store *s)
     s->super->page_count = atomic_load(&s->shared->page_count);
     s->super->sequence = atomic_load(&s->shared->sequence);
     s->super->verify_generation = atomic_load(&s->shared->verify_generation);
-    sum_counters(s, s->super->counters);
+    memcpy(s->super->accounts, accounts, sizeof accounts);
     s->super->contents_crc = fb_contents_crc(s, s->super->page_count);
     s->super->clock_base_ms =
         atomic_load(&s->shared->clock_base_ms) + atomic_load(&s->shared->clock_offset_ms);
@@ -167,8 +162,9 @@ void fb_load_clean(fb_store *s)
 {
     struct fb_segment *saved = saved_segments(s);
     uint64_t age = 0;
-    /* First, for datasets are stamped with it. */
+    /* First, for datasets are stamped with the one and given the others. */
     atomic_store(&s->shared->clock_base_ms, resumed_clock(s->super));
+    fb_accounts_load(s);
     memcpy(s->segments, saved, (size_t)s->segment_count * sizeof *saved);
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
         /* Any number may be an id: that a segment has none, its state tells. */
@@ -185,5 +181,4 @@ void fb_load_clean(fb_store *s)
     atomic_store(&s->shared->page_count, s->super->page_count);
     atomic_store(&s->shared->verify_generation, s->super->verify_generation);
     atomic_store(&s->shared->any_expiry, 1);
-    memcpy(s->shared->counters, s->super->counters, sizeof s->shared->counters);
 }

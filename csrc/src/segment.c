@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "health.h"
@@ -99,7 +100,7 @@ void fb_tier_usage(fb_store *s, uint32_t tier, struct fb_usage *out)
 
 /* ---- datasets ---- */
 
-uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
+static uint32_t slot_of_id(fb_store *s, uint32_t dataset_id, bool create)
 {
     uint64_t wanted = (uint64_t)dataset_id + 1;
     uint32_t slot = (dataset_id * 2654435761u) % FB_DATASETS_MAX;
@@ -116,6 +117,16 @@ uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
             return slot;
     }
     return FB_DATASETS_MAX;
+}
+
+uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
+{
+    uint32_t slot = slot_of_id(s, dataset_id, create);
+    if (create && slot != FB_DATASETS_MAX && atomic_load(&s->datasets[slot].account) == 0) {
+        uint32_t account = fb_account_of_id(s, dataset_id, true);
+        atomic_store(&s->datasets[slot].account, account != 0 ? account : FB_ACCOUNTS);
+    }
+    return slot;
 }
 
 /* ---- taking a segment ---- */

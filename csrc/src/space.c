@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "failpoint.h"
 #include "health.h"
 
@@ -137,7 +138,7 @@ static int write_sums(fb_store *s, const struct fb_space *space, const uint32_t 
 
 static void count_written(fb_store *s, uint32_t segment, uint64_t bytes)
 {
-    fb_count(s, FB_C_WRITTEN_BYTES_MEM + fb_tier_of(s, segment)->medium, bytes);
+    fb_count_of(s, segment, FB_C_WRITTEN_BYTES_MEM + fb_tier_of(s, segment)->medium, bytes);
 }
 
 int fb_space_checksum(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "account.h"
 #include "health.h"
 #include "index.h"
 #include "platform.h"
@@ -10,25 +11,79 @@
 
 #define BEAT_STALE_MS 2000
 
-struct account {
+struct figures {
     fb_store *store;
     struct fb_status *status;
+    struct fb_dataset_status *datasets;       /* NULL: not asked for */
+    uint16_t number_of_slot[FB_DATASETS_MAX]; /* among them, of each slot of the table of datasets */
 };
 
 static void add_block(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent)
 {
-    struct account *account = context;
-    uint32_t segment = FB_PLACE_SEGMENT(place);
+    struct figures *figures = context;
+    fb_store *s = figures->store;
+    uint32_t segment = FB_PLACE_SEGMENT(place), length = FB_EXTENT_LENGTH(extent);
     (void)lo;
     (void)check;
-    if (segment >= account->store->segment_count || (FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE))
+    if (segment >= s->segment_count || (FB_PLACE_FLAGS(place) & FB_SLOT_WHOLE))
         return;
-    struct fb_tier_status *tier = &account->status->tiers[account->store->segment_tier[segment]];
+    uint64_t pinned = FB_PLACE_FLAGS(place) & FB_SLOT_PINNED ? length : 0;
+    struct fb_tier_status *tier = &figures->status->tiers[s->segment_tier[segment]];
     tier->committed_blocks++;
-    tier->committed_bytes += FB_EXTENT_LENGTH(extent);
-    if (FB_PLACE_FLAGS(place) & FB_SLOT_PINNED)
-        tier->pinned_bytes += FB_EXTENT_LENGTH(extent);
-    account->status->blocks++;
+    tier->committed_bytes += length;
+    tier->pinned_bytes += pinned;
+    figures->status->blocks++;
+    if (figures->datasets == NULL)
+        return;
+    uint32_t slot = (uint32_t)(fb_dataset_of(s, segment) - s->datasets);
+    struct fb_dataset_status *dataset = &figures->datasets[figures->number_of_slot[slot]];
+    dataset->blocks++;
+    dataset->committed_bytes += length;
+    dataset->pinned_bytes += pinned;
+}
+
+static uint32_t find_dataset(const struct fb_dataset_status *datasets, uint32_t count, uint32_t number)
+{
+    uint32_t at = 0;
+    while (at < count && datasets[at].id != number)
+        at++;
+    return at;
+}
+
+/* The accounts come first, each under its number; then the datasets that have none. */
+static void list_datasets(fb_store *s, struct figures *figures)
+{
+    struct fb_dataset_status *datasets = figures->datasets;
+    uint32_t count = 0;
+    for (uint32_t account = 0; account < FB_ACCOUNTS; account++) {
+        uint64_t id = account == 0 ? 1 : atomic_load(&s->shared->account_ids[account]);
+        if (id == 0)
+            break; /* they are given out in order */
+        datasets[count++] = (struct fb_dataset_status){.id = (uint32_t)(id - 1), .has_account = true};
+        fb_account_sum(s, account, datasets[count - 1].counters);
+    }
+    for (uint32_t slot = 0; slot < FB_DATASETS_MAX; slot++) {
+        uint64_t id = atomic_load(&s->datasets[slot].id_plus_1);
+        if (id == 0)
+            continue;
+        uint32_t number = FB_DATASET_NUMBER((uint32_t)(id - 1)), at = find_dataset(datasets, count, number);
+        if (at == count)
+            datasets[count++] = (struct fb_dataset_status){.id = number};
+        figures->number_of_slot[slot] = (uint16_t)at;
+    }
+    figures->status->dataset_count = count;
+}
+
+static void sum_counters(fb_store *s, uint64_t out[FB_C_COUNT])
+{
+    for (uint32_t account = 0; account < FB_ACCOUNTS; account++) {
+        uint64_t counters[FB_C_COUNT];
+        if (account != 0 && atomic_load(&s->shared->account_ids[account]) == 0)
+            break; /* they are given out in order */
+        fb_account_sum(s, account, counters);
+        for (int c = 0; c < FB_C_COUNT; c++)
+            out[c] += counters[c];
+    }
 }
 
 static void count_segment(fb_store *s, uint32_t segment, struct fb_tier_status *tier)
@@ -83,23 +138,21 @@ static void describe_tier(fb_store *s, uint32_t number, struct fb_tier_status *t
                  "quota in force shrunk: no room in the file system or memory cgroup");
 }
 
-int fb_status_read(fb_store *s, struct fb_status *out)
+int fb_status_read(fb_store *s, struct fb_status *out, struct fb_dataset_status *datasets)
 {
     struct stat st;
-    struct account account = {s, out};
+    struct figures figures = {.store = s, .status = out, .datasets = datasets};
     memset(out, 0, sizeof *out);
+    if (datasets != NULL)
+        list_datasets(s, &figures);
     out->tier_count = s->super->tier_count;
     for (uint32_t tier = 0; tier < out->tier_count; tier++)
         describe_tier(s, tier, &out->tiers[tier]);
     for (uint32_t segment = 0; segment < s->segment_count; segment++)
         count_segment(s, segment, &out->tiers[s->segment_tier[segment]]);
     out->index_pages = atomic_load(&s->shared->page_count);
-    fb_index_visit(s, 0, (uint32_t)out->index_pages, add_block, &account);
-    for (int c = 0; c < FB_C_COUNT; c++) {
-        out->counters[c] = s->shared->counters[c] + fb_counted(s->private_counters, c);
-        for (uint32_t row = 0; row < s->super->row_count; row++)
-            out->counters[c] += fb_counted(s->rows[row].counters, c);
-    }
+    fb_index_visit(s, 0, (uint32_t)out->index_pages, add_block, &figures);
+    sum_counters(s, out->counters);
     if (fstat(s->index_fd, &st) == 0)
         out->index_bytes = (uint64_t)st.st_blocks * 512;
     if (fstat(s->live_fd, &st) == 0)
@@ -144,12 +197,4 @@ uint32_t fb_holders(fb_store *s, struct fb_holder *out, uint32_t capacity)
 void fb_config_read(fb_store *s, struct fb_config *out)
 {
     *out = s->config;
-}
-
-int fb_count_for(fb_store *s, uint32_t counter, uint64_t n)
-{
-    if (counter < FB_C_MISS_CHANGED || counter >= FB_C_COUNT)
-        return -EINVAL;
-    fb_count(s, counter, n);
-    return 0;
 }

@@ -97,7 +97,7 @@ int fb_identity_open(fb_store *s, struct fb_identity *out, struct fb_error *erro
 
 static bool super_is_ours(const struct fb_index_super *super, const struct fb_identity *identity)
 {
-    return super->magic == FB_INDEX_MAGIC && super->format == FB_FORMAT &&
+    return super->magic == FB_INDEX_MAGIC && super->format == FB_FORMAT && super->features == FB_FEATURES &&
            super->static_crc == fb_super_static_crc(super) &&
            memcmp(super->store_id, identity->store_id, sizeof super->store_id) == 0;
 }

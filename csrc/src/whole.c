@@ -1,4 +1,5 @@
 /* Whole-file segments: data from offset 0 at the file's own offsets, checksums and record table behind. */
+#include "account.h"
 #include "evict.h"
 #include "failpoint.h"
 #include "health.h"
@@ -261,9 +262,8 @@ int fb_whole_write(fb_store *s, struct fb_whole *whole, uint64_t block, const st
     } else if (filling.there) {
         r = 0;
     }
-    fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
-    fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
-    return r == 0 ? 0 : -ENOSPC;
+    uint32_t account = fb_account_of(fb_dataset_of(s, whole->segment));
+    return fb_count_put(s, account, key, r, length_bytes);
 }
 
 struct tally {
@@ -376,7 +376,7 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
         if (verdict != 0) {
             if (verdict == -EBADMSG)
                 fb_index_swap(s, key->lo, key->check, found.place, 0);
-            fb_count(s, verdict == -EBADMSG ? FB_C_MISS_CHECKSUM : FB_C_MISS_IO, 1);
+            fb_count_of(s, segment, verdict == -EBADMSG ? FB_C_MISS_CHECKSUM : FB_C_MISS_IO, 1);
             base = NULL;
         } else if (base != NULL && verify && stale) {
             fb_block_mark_verified(s, key, &found);
@@ -385,8 +385,8 @@ int fb_whole_get(fb_store *s, const struct fb_key *key, struct fb_hit *hit)
             *hit = (struct fb_hit){.data = base,
                                    .length_bytes = atomic_load(&s->segments[segment].whole_bytes),
                                    .segment = segment};
-            fb_count(s, FB_C_HIT_MEM + fb_tier_of(s, segment)->medium, 1);
-            fb_count(s, FB_C_HIT_BYTES_MEM + fb_tier_of(s, segment)->medium, hit->length_bytes);
+            fb_count_of(s, segment, FB_C_HIT_MEM + fb_tier_of(s, segment)->medium, 1);
+            fb_count_of(s, segment, FB_C_HIT_BYTES_MEM + fb_tier_of(s, segment)->medium, hit->length_bytes);
             fb_dataset_is_read(s, segment);
             return 0;
         }

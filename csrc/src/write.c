@@ -1,5 +1,6 @@
 #include "write.h"
 
+#include "account.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "ghost.h"
@@ -52,8 +53,9 @@ static int place_in_levels(fb_store *s, uint32_t dataset, uint32_t medium, bool 
                            const struct fb_key *key, uint64_t length_bytes, struct fb_space *out)
 {
     uint32_t retention = atomic_load(&s->datasets[dataset].retention);
-    enum fb_queue queue =
-        retention == FB_S3FIFO && fb_ghost_has(s, key->check) ? FB_QUEUE_MAIN : FB_QUEUE_SMALL;
+    enum fb_queue queue = retention == FB_S3FIFO && fb_ghost_has(s, s->evicted_ghosts, key->check)
+                              ? FB_QUEUE_MAIN
+                              : FB_QUEUE_SMALL;
     for (uint32_t level = 0; level < fb_level_count(s); level++)
         if (level_is_of(s, level, medium) == preferred &&
             fb_place_in_level(s, dataset, level, queue, key, length_bytes, false, out) == 0)
@@ -166,11 +168,19 @@ static int admit(fb_store *s, const struct fb_terms *terms, const struct fb_key 
     return place_new(s, dataset, terms->medium, key, length_bytes, out);
 }
 
-static int count_put(fb_store *s, int r, uint64_t length_bytes)
+int fb_count_put(fb_store *s, uint32_t account, const struct fb_key *key, int r, uint64_t length_bytes)
 {
-    fb_count(s, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
-    fb_count(s, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
+    fb_count_in(s, account, r == 0 ? FB_C_PUT : FB_C_NOT_ADMITTED, 1);
+    fb_count_in(s, account, r == 0 ? FB_C_PUT_BYTES : FB_C_NOT_ADMITTED_BYTES, length_bytes);
+    if (r != 0 && !fb_ghost_has(s, s->refused_ghosts, key->check))
+        fb_ghost_add(s, s->refused_ghosts, key->check);
     return r == 0 ? 0 : -ENOSPC;
+}
+
+void fb_refuse(fb_store *s, const struct fb_key *key, uint32_t dataset_id, uint64_t length_bytes)
+{
+    if (s->has_row)
+        fb_count_put(s, fb_account_of_id(s, dataset_id, true), key, -ENOSPC, length_bytes);
 }
 
 /* A write that failed: nothing more goes into this segment, and where the file system was full the tier
@@ -204,15 +214,16 @@ int fb_put(fb_store *s, const struct fb_key *key, const struct fb_terms *terms, 
     int r = admit(s, terms, key, length_bytes, &space);
     if (r != 0 && !s->has_row)
         return s->read_only ? -EROFS : -ENOSPC;
+    uint32_t account = fb_account_of_id(s, terms->dataset, true);
     if (r != 0)
-        return count_put(s, r, length_bytes);
+        return fb_count_put(s, account, key, r, length_bytes);
     r = fb_space_write(s, &space, data, &crc);
     if (r != 0)
         write_failed(s, &space, r);
     else
         r = finish(s, key, &space, crc, fb_expiry_of(s, terms->ttl_s), terms->pinned);
     fb_space_end(s, &space);
-    return count_put(s, r, length_bytes);
+    return fb_count_put(s, account, key, r, length_bytes);
 }
 
 int fb_reserve(fb_store *s, const struct fb_key *key, const struct fb_terms *terms, uint64_t length_bytes,
@@ -221,6 +232,7 @@ int fb_reserve(fb_store *s, const struct fb_key *key, const struct fb_terms *ter
     struct fb_space space = {.segment = FB_NO_SEGMENT};
     struct fb_fill f = {.length_bytes = length_bytes,
                         .key = *key,
+                        .dataset = terms->dataset,
                         .segment = FB_NO_SEGMENT,
                         .owner = s->me,
                         .expiry_s = fb_expiry_of(s, terms->ttl_s),
@@ -285,7 +297,7 @@ int fb_fill_commit(fb_store *s, struct fb_fill *fill)
         fb_space_end(s, &space);
     }
     if (s->has_row)
-        count_put(s, r, fill->length_bytes);
+        fb_count_put(s, fb_account_of_id(s, fill->dataset, true), &fill->key, r, fill->length_bytes);
     end_fill(s, fill);
     return r == 0 ? 0 : -ENOSPC;
 }

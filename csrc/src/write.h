@@ -16,6 +16,9 @@ bool fb_space_is_open(fb_store *s, const struct fb_space *space);
 int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s,
                uint32_t flags);
 
+/* Count what became of a put, and remember what was refused: a miss of it has that cause. 0 or -ENOSPC. */
+int fb_count_put(fb_store *s, uint32_t account, const struct fb_key *key, int r, uint64_t length_bytes);
+
 /* What is unpublished under the page's lock is leased under it too, so that its segment is not written anew
  * before its record is marked dead; fb_bury does that and ends the lease. Of places that name no record:
  * nothing. */

@@ -46,6 +46,7 @@ class Admission:
         """
         policy = attached.rules.of(path)
         if policy.skip or _is_too_much(policy, asked_bytes):
+            self._store.refuse(key, len(data), attached.record.id)
             return False
         return self._store.put(key, data, **_terms(attached, policy), ttl_s=policy.ttl_s or None)
 

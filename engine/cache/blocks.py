@@ -26,13 +26,14 @@ _JOIN_BLOCKS_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of one version of an object, and its key."""
+    """One block of one version of an object, its key, and whose it is."""
 
     entry: Entry
     number: int
     offset: int
     length: int
     key: bytes
+    dataset_id: int
 
     @property
     def end(self) -> int:
@@ -44,7 +45,7 @@ def block_of(attached: Attached, entry: Entry, number: int, block_bytes: int) ->
     """Describe a block; the caller guarantees that it begins within the object, or is the first."""
     offset = number * block_bytes
     key = block_key(attached.record.id, entry.path, entry.version, number, block_bytes)
-    return Block(entry, number, offset, min(block_bytes, entry.size - offset), key)
+    return Block(entry, number, offset, min(block_bytes, entry.size - offset), key, attached.record.id)
 
 
 def blocks_of(attached: Attached, entry: Entry, offset: int, end: int, block_bytes: int) -> Iterator[Block]:
@@ -106,12 +107,13 @@ class Gather(Sink):
         if not store.contains(block.key):
             return False
         with self._lock:
-            return self._is_left or store.readinto(block.key, target, start) == len(target)
+            copied = None if self._is_left else store.readinto(block.key, target, start, block.dataset_id)
+            return self._is_left or copied == len(target)
 
-    def hit(self, store: BlockStore, block: Block) -> bool:
-        """Copy as ``from_store``, counting a miss."""
+    def hit(self, store: BlockStore, block: Block, *, changed: bool) -> bool:
+        """Copy as ``from_store``, counting a miss: as that of an object that has changed, or as it is."""
         start, target = self._part(block)
-        return store.readinto(block.key, target, start) == len(target)
+        return store.readinto(block.key, target, start, block.dataset_id, changed) == len(target)
 
     def take(self, block: Block, data: memoryview, admitted: bool) -> None:
         """Copy the block's part of the buffer."""
@@ -145,7 +147,7 @@ class Keep(Sink):
 
     def from_store(self, store: BlockStore, block: Block) -> bool:
         """Keep the store's view."""
-        view = store.get(block.key) if store.contains(block.key) else None
+        view = store.get(block.key, block.dataset_id) if store.contains(block.key) else None
         if view is not None:
             self.views[block.number] = view
         return view is not None

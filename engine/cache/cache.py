@@ -34,10 +34,14 @@ class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling):
         What stands under "fetch" and "recent" is of this process.
         """
         runtime = self._runtime()
+        records, status = runtime.datasets.records(), self._store.status()
+        names = {record.id: record.name for record in records}
+        for number, dataset in status["datasets"].items():
+            dataset["name"] = names.get(number, "")
         return {
             "path": self._path,
-            **self._store.status(),
-            "attached": [dataset.to_json() for dataset in runtime.datasets.records()],
+            **status,
+            "attached": [record.to_json() for record in records],
             "fetch": runtime.pool.status(),
             "recent": {
                 "entries": len(self._recent),

@@ -50,11 +50,15 @@ _BYTE_COUNTERS: Final = {Kind.READAHEAD: "readahead_bytes", Kind.LOAD: "load_byt
 
 @dataclass(frozen=True, slots=True)
 class FirstTouch:
-    """What one request told of an unknown object: its entry and, if they came, bytes from offset on."""
+    """What one request told of an unknown object: its entry and, if they came, bytes from offset on.
+
+    is_changed: another version of it was known before, which is why its blocks may not be there.
+    """
 
     entry: Entry
     offset: int = 0
     data: memoryview = _NOTHING
+    is_changed: bool = False
 
     def has(self, offset: int, end: int) -> bool:
         """Say whether these bytes came."""
@@ -90,7 +94,7 @@ class Fetcher:
         May be called by a task of the pool that was given without a permit. Raises: as
         UnderStorage.read_range.
         """
-        view = self.store.get(block.key)
+        view = self.store.get(block.key, block.dataset_id)
         if view is not None:
             return view
         sink = Keep(block.entry.size)
@@ -256,7 +260,7 @@ class Fetcher:
         ):
             _check_length(body, f"{record.uri}/{entry.path}", length)
             room = run.sink.room(first.offset, length)
-            data = self._drain(body, room, claims, kind)
+            data = self._drain(run.attached, body, room, claims, kind)
         for block, claim in led:
             part = data[block.offset - first.offset : block.end - first.offset]
             self._hand_over(run, block, part, claim, is_placed=room is not None)
@@ -265,10 +269,10 @@ class Fetcher:
         record, entry = run.attached.record, block.entry
         request = BlockRequest(record.name, entry.path, entry.version, block.offset, block.length, block.key)
         buffer = memoryview(bytearray(block.length))
-        self.store.count("peer_requests")
+        self.store.count("peer_requests", 1, record.id)
         if not self._remote.fetch(request, buffer):
             return False
-        self.store.count("peer_bytes", block.length)
+        self.store.count("peer_bytes", block.length, record.id)
         self._hand_over(run, block, buffer, claim)
         return True
 
@@ -293,10 +297,7 @@ class Fetcher:
         self, attached: Attached, block: Block, data: memoryview, asked_bytes: int | None = None
     ) -> bool:
         """Put a block into the store; return whether it was admitted."""
-        admitted = self.admission.put(attached, block.entry.path, block.key, data, asked_bytes=asked_bytes)
-        if not admitted:
-            self.store.count("misses_not_admitted")
-        return admitted
+        return self.admission.put(attached, block.entry.path, block.key, data, asked_bytes=asked_bytes)
 
     def _fetch_unknown(
         self,
@@ -322,8 +323,8 @@ class Fetcher:
             numbers = range(number, number + -(-body.length // self.block_bytes))
             blocks = [block_of(attached, entry, each, self.block_bytes) for each in numbers]
             # Without reading the body if all is cached already; what is not is counted as missed.
-            if None in self.store.get_many([block.key for block in blocks]):
-                data = self._drain(body, None, [claim] if claim is not None else [], kind)
+            if None in self.store.get_many([block.key for block in blocks], attached.record.id):
+                data = self._drain(attached, body, None, [claim] if claim is not None else [], kind)
                 asked_bytes = None if asked_bytes is None else min(asked_bytes, entry.size)
                 for block in blocks if claim is not None and not self.store.read_only else ():
                     part = data[block.offset - offset : block.end - offset]
@@ -335,24 +336,29 @@ class Fetcher:
     @contextmanager
     def _asking(self, attached: Attached, kind: Kind) -> Iterator[None]:
         """Count a request to the under storage, and tell the host that a reader waits for it."""
-        self.store.count("source_requests")
+        self.store.count("source_requests", 1, attached.record.id)
         self._mark(kind)
         try:
             yield
         except Exception:
-            self.store.count("source_errors")
+            self.store.count("source_errors", 1, attached.record.id)
             raise
         finally:
             self._mark(kind)
             if throttled := attached.newly_throttled():
-                self.store.count("source_throttled", throttled)
+                self.store.count("source_throttled", throttled, attached.record.id)
 
     def _mark(self, kind: Kind) -> None:
         if kind is Kind.DEMAND:
             self._demand.mark()
 
     def _drain(
-        self, body: RangeBody, room: memoryview | None, claims: Sequence[Claim], kind: Kind
+        self,
+        attached: Attached,
+        body: RangeBody,
+        room: memoryview | None,
+        claims: Sequence[Claim],
+        kind: Kind,
     ) -> memoryview:
         """Read all of a body, into room if there is one, and return the bytes."""
 
@@ -366,9 +372,9 @@ class Fetcher:
         else:
             body.readinto(room, progress)
             buffer = room
-        self.store.count("source_bytes", body.length)
+        self.store.count("source_bytes", body.length, attached.record.id)
         if kind in _BYTE_COUNTERS:
-            self.store.count(_BYTE_COUNTERS[kind], body.length)
+            self.store.count(_BYTE_COUNTERS[kind], body.length, attached.record.id)
         return buffer
 
 

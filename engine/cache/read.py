@@ -59,12 +59,10 @@ class Reader:
         use = partial(self._read_version, attached, offset=offset, length=length)
         return self._with_entry(attached, path, offset, wanted, use)
 
-    def read_known(
-        self, attached: Attached, known: Known, offset: int, length: int | None, *, is_missed: bool = False
-    ) -> View:
-        """Read as ``read`` what was looked up lately; is_missed: its block was asked for and is not there."""
+    def read_known(self, attached: Attached, known: Known, offset: int, length: int | None) -> View:
+        """Read as ``read`` what was looked up lately."""
         _check_range(offset, length)
-        use = partial(self._read_version, attached, offset=offset, length=length, is_missed=is_missed)
+        use = partial(self._read_version, attached, offset=offset, length=length)
         return self._once_more(attached, FirstTouch(known.entry), use)
 
     def read_many(self, wanted: Sequence[tuple[Attached, str, Known | None]]) -> list[View]:
@@ -93,12 +91,10 @@ class Reader:
         fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset)
         return self._with_entry(attached, path, offset, len(buffer), fill)
 
-    def readinto_known(
-        self, attached: Attached, known: Known, buffer: memoryview, offset: int, *, is_missed: bool = False
-    ) -> int:
-        """Fill as ``readinto`` from what was looked up lately; is_missed: its only block is not there."""
+    def readinto_known(self, attached: Attached, known: Known, buffer: memoryview, offset: int) -> int:
+        """Fill as ``readinto`` from what was looked up lately."""
         _check_range(offset, None)
-        fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset, is_missed=is_missed)
+        fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset)
         return self._once_more(attached, FirstTouch(known.entry), fill)
 
     def entry(self, attached: Attached, path: str) -> Entry:
@@ -131,11 +127,10 @@ class Reader:
             except NotFound:
                 self._lookup.note_absent(attached, path, asked_ns)
                 raise
-        if not self._lookup.is_fresh(attached, path, entry.checked_ns):
-            known, entry = entry, self._ask(attached, path)
-            if entry.version != known.version:
-                self._fetcher.store.count("misses_changed")
-        return FirstTouch(entry), changes
+        if self._lookup.is_fresh(attached, path, entry.checked_ns):
+            return FirstTouch(entry), changes
+        now = self._ask(attached, path)
+        return FirstTouch(now, is_changed=now.version != entry.version), changes
 
     def views(self, attached: Attached, entry: Entry) -> Iterator[View]:
         """Yield the blocks of one version in order, fetching ahead. Raises: Stale; as ``read``."""
@@ -228,8 +223,7 @@ class Reader:
             except Stale:
                 if attached.manifest is not None:
                     raise
-                self._fetcher.store.count("misses_changed")
-                return use(FirstTouch(self._ask(attached, path)))
+                return use(FirstTouch(self._ask(attached, path), is_changed=True))
         except NotFound:
             self._lookup.forget(attached, path)
             raise
@@ -246,11 +240,10 @@ class Reader:
         *,
         offset: int,
         length: int | None,
-        is_missed: bool = False,
     ) -> View:
         size = touch.entry.size
         end = size if length is None else min(size, offset + length)
-        planned = self._plan(attached, touch, offset, end, is_missed=is_missed)
+        planned = self._plan(attached, touch, offset, end)
         if isinstance(planned, _Pending):
             self._fetcher.bring(planned.runs)
         self._follow(attached, touch.entry, offset, end)
@@ -262,15 +255,10 @@ class Reader:
         touch: FirstTouch,
         offset: int,
         target: memoryview,
-        *,
-        is_missed: bool = False,
     ) -> None:
         """Fill the target from offset on with bytes that the object has. Raises: as ``read``."""
         sink, end = Gather(target, offset, is_lent=True), offset + len(target)
-        if is_missed:
-            missing = list(blocks_of(attached, touch.entry, offset, end, self._fetcher.block_bytes))
-        else:
-            missing = self._gather(attached, touch, sink, offset, end)
+        missing = self._gather(attached, touch, sink, offset, end)
         try:
             self._fetcher.fetch(attached, missing, sink)
         except BaseException:
@@ -284,16 +272,13 @@ class Reader:
         *,
         buffer: memoryview,
         offset: int,
-        is_missed: bool = False,
     ) -> int:
         length = min(len(buffer), max(touch.entry.size - offset, 0))
-        self.fill(attached, touch, offset, buffer[:length], is_missed=is_missed)
+        self.fill(attached, touch, offset, buffer[:length])
         self._follow(attached, touch.entry, offset, offset + length)
         return length
 
-    def _plan(
-        self, attached: Attached, touch: FirstTouch, offset: int, end: int, *, is_missed: bool = False
-    ) -> _Pending | View:
+    def _plan(self, attached: Attached, touch: FirstTouch, offset: int, end: int) -> _Pending | View:
         """Return a view of the range if it can be had without the under storage, else how to get one."""
         if offset >= end:
             return private_view(memoryview(b""))
@@ -301,7 +286,7 @@ class Reader:
             return private_view(touch.bytes_of(offset, end))
         block_bytes = self._fetcher.block_bytes
         if offset // block_bytes == (end - 1) // block_bytes:
-            return self._plan_within_block(attached, touch.entry, offset, end, is_missed=is_missed)
+            return self._plan_within_block(attached, touch, offset, end)
         whole = self._whole_view(attached, touch.entry, offset, end)
         if whole is not None:
             return whole
@@ -316,10 +301,10 @@ class Reader:
         return _Pending(runs, lambda: private_view(buffer))
 
     def _plan_within_block(
-        self, attached: Attached, entry: Entry, offset: int, end: int, *, is_missed: bool
+        self, attached: Attached, touch: FirstTouch, offset: int, end: int
     ) -> _Pending | View:
-        block = self._fetcher.block(attached, entry, offset // self._fetcher.block_bytes)
-        view = None if is_missed else self._fetcher.store.get(block.key)
+        block = self._fetcher.block(attached, touch.entry, offset // self._fetcher.block_bytes)
+        view = self._fetcher.store.get(block.key, block.dataset_id, touch.is_changed)
         if view is not None:
             return _part(view, offset - block.offset, end - block.offset)
         sink = Keep(end - offset)
@@ -344,7 +329,7 @@ class Reader:
         for block in blocks_of(attached, touch.entry, offset, end, self._fetcher.block_bytes):
             if touch.has(block.offset, block.end):
                 sink.take(block, touch.bytes_of(block.offset, block.end), admitted=True)
-            elif not sink.hit(self._fetcher.store, block):
+            elif not sink.hit(self._fetcher.store, block, changed=touch.is_changed):
                 missing.append(block)
         return missing
 

@@ -151,7 +151,8 @@ class _Filling(Sink):
 
     def from_store(self, store: BlockStore, block: Block) -> bool:
         """Copy a block that was cached by itself."""
-        view = store.get(block.key) if self._counts_misses or store.contains(block.key) else None
+        is_asked = self._counts_misses or store.contains(block.key)
+        view = store.get(block.key, block.dataset_id) if is_asked else None
         if view is None:
             return False
         with view, memoryview(view) as data:

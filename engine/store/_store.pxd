@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from forebay.store.c_store cimport (
+    fb_asker,
     fb_batch,
     fb_batch_call,
     fb_fill,
@@ -23,6 +24,7 @@ cdef class BlockStore:
     cdef readonly bint read_only
     cdef dict arguments
     cdef int check_open(self) except -1
+    cdef object look(self, bytes key, fb_asker asker)
     cdef void view_ended(self) noexcept
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1
     cdef int call_begins(self) except -1

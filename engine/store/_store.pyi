@@ -92,14 +92,19 @@ class BlockStore(_Scope):
         Blocking: the last process to close syncs what is not on the disk yet. May be called again.
         """
 
-    def get(self, key: bytes, /) -> View | None:
-        """Return a view of the block, or None on a miss.
+    def get(self, key: bytes, dataset: int = 0, changed: bool = False, /) -> View | None:
+        """Return a view of the block, or None on a miss, which is counted for the dataset.
 
         A hit in a MEM tier copies nothing, takes no lock and makes no system call; one in a disk tier is read
-        into private memory. A miss is counted by its cause. Never waits for eviction.
+        into private memory. A miss is counted once, by its cause. Never waits for eviction. dataset: whose
+        miss it would be; a hit is its block's dataset's. changed: the object has another version than before,
+        and if its block is missed, that is the cause.
         """
 
-    def get_many(self, keys: Sequence[bytes]) -> list[View | None]:
+    def peek(self, key: bytes, /) -> View | None:
+        """Return what `get` returns, but count no miss: for whoever then asks again."""
+
+    def get_many(self, keys: Sequence[bytes], dataset: int = 0) -> list[View | None]:
         """Return what `get` returns for each key, in order."""
 
     def get_file(self, key: bytes) -> View | None:
@@ -110,10 +115,20 @@ class BlockStore(_Scope):
         of the file to verify it.
         """
 
-    def readinto(self, key: bytes, buffer: Buffer, offset: int = 0) -> int | None:
+    def readinto(
+        self,
+        key: bytes,
+        buffer: Buffer,
+        offset: int = 0,
+        dataset: int = 0,
+        changed: bool = False,
+        *,
+        quiet: bool = False,
+    ) -> int | None:
         """Copy the block from offset on into the buffer; return the bytes copied, or None on a miss.
 
-        buffer is writable and C-contiguous; as many bytes are copied as both have. Raises: BufferError.
+        buffer is writable and C-contiguous; as many bytes are copied as both have. dataset, changed: as for
+        `get`; quiet: a miss is not counted, as by `peek`. Raises: BufferError.
         """
 
     def put(
@@ -130,12 +145,19 @@ class BlockStore(_Scope):
 
         data is C-contiguous; nobody writes to it meanwhile. Not admitted (False) leaves an earlier block as
         it was: no room, no row, a lock that is held too long. Room is not waited for. dataset: whose
-        retention and segments, 0 to 2**32 - 1. ttl_s: seconds of the store's clock from now on. pinned: as by
-        `pin`, where the pin fits; else it is admitted unpinned. medium: "MEM", "SSD" or "HDD": its tiers are
-        tried first, the others as always after them.
+        retention and segments, 0 to 2**32 - 1; ids that differ above the lower 28 bits are of one dataset,
+        with one account and one quota. ttl_s: seconds of the store's clock from now on. pinned: as by `pin`,
+        where the pin fits; else it is admitted unpinned. medium: "MEM", "SSD" or "HDD": its tiers are tried
+        first, the others as always after them.
         Blocking: a disk tier's page cache may make it wait.
         Raises: ValueError (key or data too long, ttl_s negative); ConfigError (no such medium); BufferError;
         PermissionError (read-only).
+        """
+
+    def refuse(self, key: bytes, size_bytes: int, dataset: int = 0) -> None:
+        """Note that a block is not offered, for its caller's own reasons, as if `put` had refused it.
+
+        It is counted as not admitted, and so are later misses of it. Threads: any.
         """
 
     def reserve(
@@ -256,13 +278,15 @@ class BlockStore(_Scope):
     def status(self) -> dict[str, Any]:
         """Return tiers, counters, holders and the rest as plain, JSON-able values.
 
-        The figures are counted at the call: about 15 ms for a million blocks. Names: docs/metrics.md.
+        The figures are counted at the call: about 15 ms for a million blocks. Names: docs/metrics.md. Under
+        ``datasets`` stand, by the dataset's number, its blocks and its counters; of more datasets than have
+        an account of their own the counters are in that of number 0, and theirs are empty.
         """
 
-    def count(self, name: str, n: int = 1) -> None:
-        """Add n to one of the counters that are kept for whoever fetches, host-wide.
+    def count(self, name: str, n: int = 1, dataset: int = 0) -> None:
+        """Add n to one of the counters that are kept for whoever fetches, for a dataset, host-wide.
 
-        They are those from ``misses_changed`` on in ``forebay.store.report.COUNTERS``. Threads: any.
+        They are those from ``misses_peer_down`` on in ``forebay.store.report.COUNTERS``. Threads: any.
         Raises: ValueError (another counter); Closed.
         """
 

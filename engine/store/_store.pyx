@@ -2,24 +2,20 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBUF_WRITABLE,
-    PyBuffer_FillInfo,
-    PyBuffer_Release,
-    PyObject_CheckBuffer,
-    PyObject_GetBuffer,
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
-from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EOPNOTSUPP, EROFS, ESTALE, ETIMEDOUT
+from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EROFS, ESTALE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from forebay.store._arguments cimport check_length, fill_config, key_of, medium_of, names_of, ttl_of
+from forebay.store._raise cimport error_for, open_error, pin_limit
 from forebay.store.c_store cimport *
 
 import os
 
-from forebay.errors import Closed, ConfigError, PinLimit, StoreBusy
+from forebay.errors import Closed, ConfigError
 from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
 from forebay.store.report import CheckReport, counter_number, render_status
@@ -30,24 +26,9 @@ cdef enum:
     HOLDERS_MAX = 64
 
 
-cdef object error_for(int code, str what):
-    """The one table that turns the C library's codes into exceptions."""
-    if code == -ETIMEDOUT:
-        return StoreBusy(ETIMEDOUT, f"{what}: a live process holds the lock of that part of the index")
-    if code == -EROFS:
-        return PermissionError(EROFS, f"{what}: the store is open read-only here, or its table of rows is full")
-    if code == -EINVAL:
-        return ValueError(f"{what}: invalid argument")
-    return OSError(-code, f"{what}: {os.strerror(-code)}")
-
-
-cdef object pin_limit(const fb_pin_room *room):
-    tier = os.fsdecode(<bytes>room.tier_path)
-    return PinLimit(
-        EDQUOT,
-        f"a pin of {room.wanted_bytes} bytes in tier {tier}: {room.pinned_bytes} are pinned there, "
-        f"at most {room.limit_bytes} (80 %) may be",
-    )
+cdef list counters_of(const uint64_t *counters):
+    cdef uint32_t i
+    return [counters[i] for i in range(<uint32_t>FB_C_COUNT)]
 
 
 cdef class BlockStore:
@@ -150,11 +131,8 @@ cdef class BlockStore:
             self.closed = True
             self.close_if_unused()
 
-    # Bound and called the way of built-in methods, a seventh of a hit cheaper.
-    @cython.binding(False)
-    @cython.always_allow_keywords(False)
-    def get(self, bytes key not None):
-        """Return a view of the block, or None on a miss."""
+    @cython.final
+    cdef inline object look(self, bytes key, fb_asker asker):
         cdef fb_key k
         cdef fb_hit hit
         cdef int code
@@ -164,11 +142,11 @@ cdef class BlockStore:
         key_of(self.c, key, &k)
         view = View.__new__(View)  # meanwhile the slot comes from memory
         self.views += 1
-        code = fb_get(self.c, &k, True, &hit)
+        code = fb_get(self.c, &k, asker, True, &hit)
         if code == -EAGAIN:
             self.call_of_view_begins()
             with nogil:
-                code = fb_get(self.c, &k, False, &hit)
+                code = fb_get(self.c, &k, asker, False, &hit)
             self.calls -= 1
         if code != 0:
             self.view_ended()
@@ -181,9 +159,22 @@ cdef class BlockStore:
         view.hit = hit
         return view
 
-    def get_many(self, keys):
+    # Bound and called the way of built-in methods, a seventh of a hit cheaper.
+    @cython.binding(False)
+    @cython.always_allow_keywords(False)
+    def get(self, bytes key not None, uint32_t dataset=0, bint changed=False, /):
+        """Return a view of the block, or None on a miss, which is counted for the dataset."""
+        return self.look(key, fb_asker(dataset, changed, False))
+
+    @cython.binding(False)
+    @cython.always_allow_keywords(False)
+    def peek(self, bytes key not None):
+        """Return what `get` returns, but count no miss: for whoever then asks again."""
+        return self.look(key, fb_asker(0, False, True))
+
+    def get_many(self, keys, uint32_t dataset=0):
         """Return what `get` returns for each key, in order."""
-        return [self.get(key) for key in keys]
+        return [self.get(key, dataset) for key in keys]
 
     def get_file(self, bytes key not None):
         """Return one contiguous view of a complete whole file, or None; its blocks may be there all the same."""
@@ -205,17 +196,21 @@ cdef class BlockStore:
         view.hit = hit
         return view
 
-    def readinto(self, bytes key not None, buffer, uint64_t offset=0):
+    def readinto(
+        self, bytes key not None, buffer, uint64_t offset=0, uint32_t dataset=0, bint changed=False, *,
+        bint quiet=False
+    ):
         """Copy the block from offset on into the buffer; return the bytes copied, or None on a miss."""
         cdef fb_key k
         cdef Py_buffer target
+        cdef fb_asker asker = fb_asker(dataset, changed, quiet)
         cdef uint64_t copied = 0
         cdef int code
         self.call_begins_with(key, &k)
         try:
             PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
             with nogil:
-                code = fb_read(self.c, &k, offset, target.buf, target.len, &copied)
+                code = fb_read(self.c, &k, asker, offset, target.buf, target.len, &copied)
             PyBuffer_Release(&target)
         finally:
             self.call_ended()
@@ -245,6 +240,13 @@ cdef class BlockStore:
         if code == -EROFS:
             raise error_for(code, "put")
         return code == 0
+
+    def refuse(self, bytes key not None, uint64_t size_bytes, uint32_t dataset=0):
+        """Note that a block is not offered, as if `put` had refused it."""
+        cdef fb_key k
+        self.call_begins_with(key, &k)
+        fb_refuse(self.c, &k, dataset, size_bytes)
+        self.call_ended()
 
     def reserve(
         self, bytes key not None, uint64_t size_bytes, *,
@@ -438,22 +440,28 @@ cdef class BlockStore:
         """Return tiers, counters, holders and the rest as plain, JSON-able values."""
         cdef fb_status status
         cdef fb_holder[HOLDERS_MAX] holders
+        cdef bytes array = PyBytes_FromStringAndSize(NULL, FB_STATUS_DATASETS_MAX * sizeof(fb_dataset_status))
+        cdef fb_dataset_status *datasets = <fb_dataset_status *>PyBytes_AS_STRING(array)
         cdef uint32_t count, i
         self.call_begins()
         with nogil:
-            fb_status_read(self.c, &status)
+            fb_status_read(self.c, &status, datasets)
             count = fb_holders(self.c, holders, HOLDERS_MAX)
         self.call_ended()
         fields = dict(status)
-        fields["counters"] = [status.counters[i] for i in range(<uint32_t>FB_C_COUNT)]
+        fields["counters"] = counters_of(status.counters)
         fields["tiers"] = [dict(status.tiers[i]) for i in range(status.tier_count)]
+        fields["datasets"] = [
+            {**dict(datasets[i]), "counters": counters_of(datasets[i].counters)}
+            for i in range(status.dataset_count)
+        ]
         return render_status(fields, [dict(holders[i]) for i in range(count)])
 
-    def count(self, str name not None, uint64_t n=1):
-        """Add to one of the counters that are kept for whoever fetches."""
+    def count(self, str name not None, uint64_t n=1, uint32_t dataset=0):
+        """Add to one of the counters that are kept for whoever fetches, for a dataset."""
         cdef int code
         self.check_open()
-        code = fb_count_for(self.c, counter_number(name), n)
+        code = fb_count_for(self.c, dataset, counter_number(name), n)
         if code != 0:
             raise ValueError(f"{name!r} is no counter of the caller's")
 
@@ -486,14 +494,6 @@ cdef class BlockStore:
 
 def _reopen(arguments):
     return BlockStore(**arguments)
-
-
-cdef object open_error(int code, str message, str path):
-    if code in (-EINVAL, -EOPNOTSUPP):
-        return ConfigError(message)
-    if code == -ETIMEDOUT:
-        return StoreBusy(ETIMEDOUT, message)
-    return OSError(-code, message, path)
 
 
 @cython.no_gc

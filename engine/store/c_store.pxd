@@ -10,6 +10,7 @@ cdef extern from "forebay/store.h" nogil:
         FB_KEY_BYTES_MAX
         FB_BLOCK_BYTES_MAX
         FB_C_COUNT
+        FB_STATUS_DATASETS_MAX
         FB_ANY_MEDIUM
 
     struct fb_key:
@@ -73,6 +74,11 @@ cdef extern from "forebay/store.h" nogil:
     struct fb_flight_ticket:
         uint32_t entry
 
+    struct fb_asker:
+        uint32_t dataset
+        bint changed
+        bint quiet
+
     struct fb_tier_status:
         char path[FB_PATH_MAX]
         uint32_t medium
@@ -103,9 +109,18 @@ cdef extern from "forebay/store.h" nogil:
         uint64_t leases
         uint64_t held_bytes
 
+    struct fb_dataset_status:
+        uint32_t id
+        bint has_account
+        uint64_t committed_bytes
+        uint64_t blocks
+        uint64_t pinned_bytes
+        uint64_t counters[FB_C_COUNT]
+
     struct fb_status:
         fb_tier_status tiers[FB_TIERS_MAX]
         uint32_t tier_count
+        uint32_t dataset_count
         uint64_t counters[FB_C_COUNT]
         uint64_t blocks
         uint64_t index_bytes
@@ -158,9 +173,9 @@ cdef extern from "forebay/store.h" nogil:
 
     int fb_open(const fb_config *config, fb_store **out, fb_error *error)
     void fb_close(fb_store *store)
-    int fb_get(fb_store *store, const fb_key *key, bint quick, fb_hit *hit)
-    int fb_read(fb_store *store, const fb_key *key, uint64_t offset, void *destination, uint64_t length_bytes,
-                uint64_t *copied)
+    int fb_get(fb_store *store, const fb_key *key, fb_asker asker, bint quick, fb_hit *hit)
+    int fb_read(fb_store *store, const fb_key *key, fb_asker asker, uint64_t offset, void *destination,
+                uint64_t length_bytes, uint64_t *copied)
     bint fb_contains(fb_store *store, const fb_key *key)
     void fb_release(fb_store *store, fb_hit *hit)
     void fb_hold(fb_store *store, uint32_t segment)
@@ -179,7 +194,8 @@ cdef extern from "forebay/store.h" nogil:
     int fb_unpin_many(fb_store *store, fb_batch *batch)
     int fb_expire_many(fb_store *store, fb_batch *batch)
     int fb_contains_many(fb_store *store, fb_batch *batch)
-    int fb_count_for(fb_store *store, uint32_t counter, uint64_t n)
+    void fb_refuse(fb_store *store, const fb_key *key, uint32_t dataset, uint64_t length_bytes)
+    int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n)
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
     int fb_free_dataset(fb_store *store, uint32_t dataset)
@@ -194,7 +210,7 @@ cdef extern from "forebay/store.h" nogil:
     void fb_flight_progress(fb_store *store, fb_flight_ticket *ticket)
     void fb_flight_end(fb_store *store, fb_flight_ticket *ticket)
     int fb_flight_wait(fb_store *store, fb_flight_ticket *ticket, uint32_t step_ms)
-    int fb_status_read(fb_store *store, fb_status *out)
+    int fb_status_read(fb_store *store, fb_status *out, fb_dataset_status *datasets)
     uint32_t fb_holders(fb_store *store, fb_holder *out, uint32_t capacity)
     int fb_check(fb_store *store, bint repair, bint data, fb_check_report *out)
     int fb_maintain(fb_store *store)

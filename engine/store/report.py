@@ -59,6 +59,21 @@ COUNTERS: Final = (
 )
 
 
+# What is of the store as a whole and of no dataset.
+_OF_THE_STORE: Final = frozenset(
+    (
+        "flight_waits",
+        "flight_takeovers",
+        "flight_stalled",
+        "lock_takeovers",
+        "page_repairs",
+        "io_errors",
+        "rebuilt_segments",
+        "segments_retired",
+    )
+)
+DATASET_COUNTERS: Final = tuple(name for name in COUNTERS if name not in _OF_THE_STORE)
+
 _NUMBERS: Final = {name: number for number, name in enumerate(COUNTERS)}
 
 
@@ -80,6 +95,16 @@ def _render_tier(fields: Mapping[str, Any]) -> dict[str, Any]:
     return tier
 
 
+def _render_dataset(fields: Mapping[str, Any]) -> dict[str, Any]:
+    counted = dict(zip(COUNTERS, fields["counters"], strict=True)) if fields["has_account"] else {}
+    return {
+        "committed_bytes": fields["committed_bytes"],
+        "blocks": fields["blocks"],
+        "pinned_bytes": fields["pinned_bytes"],
+        "counters": {name: counted[name] for name in DATASET_COUNTERS if name in counted},
+    }
+
+
 def render_status(fields: Mapping[str, Any], holders: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Turn the C library's status into what `BlockStore.status` returns: JSON-able, names as documented."""
     counters = dict(zip(COUNTERS, fields["counters"], strict=True))
@@ -87,6 +112,7 @@ def render_status(fields: Mapping[str, Any], holders: Sequence[Mapping[str, Any]
     return {
         "tiers": [_render_tier(tier) for tier in fields["tiers"]],
         "counters": counters,
+        "datasets": {dataset["id"]: _render_dataset(dataset) for dataset in fields["datasets"]},
         "blocks": blocks,
         "committed_bytes": sum(tier["committed_bytes"] for tier in fields["tiers"]),
         "index": {

@@ -204,7 +204,7 @@ bool block_hit(fb_store *s, uint64_t number, uint32_t version, uint64_t length_b
 {
     struct fb_key key = key_of_number(number);
     struct fb_hit hit;
-    int r = fb_get(s, &key, false, &hit);
+    int r = fb_get(s, &key, NOBODY, false, &hit);
     CHECK(r == 0 || r == -ENOENT);
     if (r != 0)
         return false;
@@ -224,7 +224,7 @@ struct fb_hit block_hold(fb_store *s, uint64_t number)
 {
     struct fb_key key = key_of_number(number);
     struct fb_hit hit = {.length_bytes = 0};
-    CHECK_EQ(fb_get(s, &key, false, &hit), 0);
+    CHECK_EQ(fb_get(s, &key, NOBODY, false, &hit), 0);
     return hit;
 }
 
@@ -302,13 +302,13 @@ void store_is_sound(fb_store *s)
 uint64_t store_blocks(fb_store *s)
 {
     static struct fb_status status;
-    CHECK_EQ(fb_status_read(s, &status), 0);
+    CHECK_EQ(fb_status_read(s, &status, NULL), 0);
     return status.blocks;
 }
 
 uint64_t store_counter(fb_store *s, enum fb_counter counter)
 {
     static struct fb_status status;
-    CHECK_EQ(fb_status_read(s, &status), 0);
+    CHECK_EQ(fb_status_read(s, &status, NULL), 0);
     return status.counters[counter];
 }

@@ -12,6 +12,7 @@
 #include "segment.h"
 
 #define MIB ((uint64_t)1 << 20)
+#define NOBODY ((struct fb_asker){.dataset = 0})
 #define TERMS(dataset_id, seconds)                                                                           \
     (&(struct fb_terms){.dataset = (dataset_id), .medium = FB_ANY_MEDIUM, .ttl_s = (seconds)})
 

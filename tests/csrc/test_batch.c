@@ -48,7 +48,7 @@ static struct fb_batch batch_of(const struct list *list, uint64_t count)
 static uint64_t pinned_bytes(fb_store *s)
 {
     static struct fb_status status;
-    CHECK_EQ(fb_status_read(s, &status), 0);
+    CHECK_EQ(fb_status_read(s, &status, NULL), 0);
     return status.tiers[0].pinned_bytes;
 }
 

@@ -349,7 +349,7 @@ TEST(a_directory_entry_that_names_no_page_is_a_miss_and_admits_nothing)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct fb_hit hit;
         atomic_store(&s->directory[entry], wrong[i]);
-        CHECK_EQ(fb_get(s, &key, false, &hit), -ENOENT);
+        CHECK_EQ(fb_get(s, &key, NOBODY, false, &hit), -ENOENT);
         CHECK(!block_put(s, 1, 1, 100));
         CHECK_EQ(fb_delete(s, &key), -ETIMEDOUT);
     }

@@ -72,7 +72,7 @@ TEST(a_full_table_still_reads_by_copies)
     CHECK_EQ(atomic_load(&a->leases[hit.segment]), 0);
     fb_release(c, &hit);
     block_bytes(1, 0, whole, sizeof whole);
-    CHECK_EQ(fb_read(c, &key, 100, part, sizeof part, &copied), 0);
+    CHECK_EQ(fb_read(c, &key, NOBODY, 100, part, sizeof part, &copied), 0);
     CHECK_EQ(copied, sizeof part);
     CHECK_BYTES_EQ(part, whole + 100, sizeof part);
     CHECK(fb_contains(c, &key));

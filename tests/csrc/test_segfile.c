@@ -69,7 +69,7 @@ TEST(no_more_maps_than_the_limit_but_for_leased_ones)
         CHECK(block_is(numbers[i], 0, hits[i].data, LENGTH));
         fb_release(s, &hits[i]);
     }
-    CHECK_EQ(fb_status_read(s, &status), 0);
+    CHECK_EQ(fb_status_read(s, &status, NULL), 0);
     CHECK_EQ(status.segments_mapped, SEGMENTS);
     CHECK_EQ(status.segments_mapped_max, 3);
     end(s);

@@ -42,7 +42,7 @@ static void *read_on(void *argument)
     (void)argument;
     while (!atomic_load(&ended)) {
         struct fb_hit hit;
-        if (fb_get(own, &key, false, &hit) == 0) {
+        if (fb_get(own, &key, NOBODY, false, &hit) == 0) {
             CHECK_LT(hit.length_bytes - BASE_LENGTH, VERSIONS);
             CHECK(block_is(0, (uint32_t)(hit.length_bytes - BASE_LENGTH), hit.data, hit.length_bytes));
             fb_release(own, &hit);
@@ -149,7 +149,7 @@ TEST(a_writer_stopped_anywhere_publishes_nothing_that_is_not_there)
         for (uint64_t number = 1; number <= 5; number++) {
             struct fb_key key = key_of_number(number);
             struct fb_hit hit;
-            if (fb_get(other, &key, false, &hit) != 0)
+            if (fb_get(other, &key, NOBODY, false, &hit) != 0)
                 continue;
             CHECK(block_is(number, (uint32_t)(hit.length_bytes - BASE_LENGTH), hit.data, hit.length_bytes));
             fb_release(other, &hit);

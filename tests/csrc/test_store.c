@@ -74,7 +74,7 @@ TEST(a_part_is_read_from_any_offset)
         for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++)
             for (uint64_t wanted = 0; wanted <= length; wanted += 66667) {
                 uint64_t left = offsets[i] < length ? length - offsets[i] : 0, copied = 7;
-                CHECK_EQ(fb_read(s, &key, offsets[i], part, wanted, &copied), 0);
+                CHECK_EQ(fb_read(s, &key, NOBODY, offsets[i], part, wanted, &copied), 0);
                 CHECK_EQ(copied, left < wanted ? left : wanted);
                 CHECK_BYTES_EQ(part, whole + (copied ? offsets[i] : 0), copied);
             }
@@ -124,7 +124,7 @@ TEST(a_ttl_ends_by_the_stores_clock)
     CHECK_EQ(store_counter(a, FB_C_EXPIRED), 2);
     fb_clock_advance(a, 7000);
     struct fb_hit hit;
-    CHECK_EQ(fb_get(a, &long_lived, false, &hit), -ENOENT);
+    CHECK_EQ(fb_get(a, &long_lived, NOBODY, false, &hit), -ENOENT);
     CHECK_EQ(store_counter(a, FB_C_MISS_EXPIRED), 1);
     CHECK_EQ(fb_maintain(a), 0);
     CHECK_EQ(store_blocks(a), 0);
@@ -292,10 +292,10 @@ static void expect_hostile_slot_dropped(fb_store *s, uint64_t place, uint64_t ex
     struct fb_hit hit;
     CHECK_EQ(fb_index_put(s, &key, place, extent, NULL, NULL, &old), 0);
     CHECK(!fb_contains(s, &key) || FB_PLACE_SEGMENT(place) < s->segment_count);
-    CHECK_EQ(fb_get(s, &key, false, &hit), -ENOENT);
+    CHECK_EQ(fb_get(s, &key, NOBODY, false, &hit), -ENOENT);
     CHECK_EQ(fb_index_find(s, &key, &found), -ENOENT);
     CHECK_EQ(fb_index_put(s, &key, place, extent, NULL, NULL, &old), 0);
-    CHECK_EQ(fb_read(s, &key, 0, &byte, 1, &copied), -ENOENT);
+    CHECK_EQ(fb_read(s, &key, NOBODY, 0, &byte, 1, &copied), -ENOENT);
     CHECK_EQ(fb_index_find(s, &key, &found), -ENOENT);
 }
 

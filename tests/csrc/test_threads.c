@@ -61,7 +61,7 @@ static void look(struct worker *w, uint64_t number)
         fb_release(w->store, &w->views[i]);
         w->views[i].data = NULL;
     }
-    int r = fb_get(w->store, &key, false, &hit);
+    int r = fb_get(w->store, &key, NOBODY, false, &hit);
     CHECK(r == 0 || r == -ENOENT);
     if (r != 0)
         return;
@@ -88,7 +88,7 @@ static void read_part(struct worker *w, uint64_t number)
     uint8_t part[64];
     uint64_t copied;
     struct fb_key key = key_of_number(number);
-    int r = fb_read(w->store, &key, 1000, part, sizeof part, &copied);
+    int r = fb_read(w->store, &key, NOBODY, 1000, part, sizeof part, &copied);
     CHECK(r == 0 || r == -ENOENT);
     CHECK(r != 0 || copied == sizeof part);
 }
@@ -110,7 +110,7 @@ static void observe(struct worker *w)
     struct fb_status *status = malloc(sizeof *status);
     struct fb_holder holders[8];
     CHECK(status != NULL);
-    CHECK_EQ(fb_status_read(w->store, status), 0);
+    CHECK_EQ(fb_status_read(w->store, status, NULL), 0);
     CHECK_LE(fb_holders(w->store, holders, 8), 8);
     int r = fb_maintain(w->store);
     CHECK_EQ(r == -EBUSY ? 0 : r, 0); /* another code is shown, such as that of files that are gone */
@@ -323,7 +323,8 @@ TEST(pages_split_under_readers_and_writers)
         uint64_t copied = 0;
         struct fb_key key = crowded(i);
         bool deleted = i + 400 < 6000 && i > 0 && (i + 400) % 7 == 0;
-        CHECK_EQ(fb_read(stores[i % 2], &key, 0, &value, sizeof value, &copied), deleted ? -ENOENT : 0);
+        CHECK_EQ(fb_read(stores[i % 2], &key, NOBODY, 0, &value, sizeof value, &copied),
+                 deleted ? -ENOENT : 0);
         CHECK(deleted || (copied == sizeof value && value == i));
     }
     expect_nothing_left(stores[0]);

@@ -17,7 +17,8 @@ from forebay.store.report import COUNTERS
 
 PATH_MAX: Final = 256
 TIERS_MAX: Final = 16
-SUPER_BYTES: Final = 16384
+SUPER_BYTES: Final = 32768
+ACCOUNTS: Final = 64
 PAGE_BYTES: Final = 65536
 PAGE_HEADER_BYTES: Final = 64
 SLOT_BYTES: Final = 32
@@ -66,6 +67,12 @@ class TierSaved(ctypes.Structure):
     ]
 
 
+class AccountSaved(ctypes.Structure):
+    """struct fb_account_saved."""
+
+    _fields_ = [("id_plus_1", c_uint64), ("counters", c_uint64 * len(COUNTERS))]
+
+
 class IndexSuper(ctypes.Structure):
     """struct fb_index_super."""
 
@@ -95,7 +102,7 @@ class IndexSuper(ctypes.Structure):
         ("closed_boot_ms", c_int64),
         ("closed_real_ms", c_int64),
         ("sequence", c_uint64),
-        ("counters", c_uint64 * len(COUNTERS)),
+        ("accounts", AccountSaved * ACCOUNTS),
         ("dynamic_crc", c_uint64),
     ]
 

@@ -145,6 +145,21 @@ def test_an_index_of_another_format_in_our_folder_is_rebuilt(make_folder: MakeFo
         assert folder.warm(store) == set(folder.sizes)
 
 
+@pytest.mark.parametrize("features", [0, 3])
+def test_an_index_with_other_features_is_rebuilt_from_the_tables(
+    make_folder: MakeFolder, features: int
+) -> None:
+    """As before counters were kept by dataset, or as of a version to come."""
+    folder = make_folder("SSD")
+    folder.made(60, SIZE)
+    with edited_super(folder.index) as super_block:
+        assert super_block.features == 1
+        super_block.features = features
+    with folder.open() as store:
+        rebuilt(store)
+        assert folder.warm(store) == set(folder.sizes)
+
+
 @pytest.mark.parametrize("where", ["cache directory", "tier"])
 def test_a_file_system_that_cannot_be_shared_safely_is_refused(tmp_path: Path, where: str) -> None:
     cache, tier = tmp_path / "cache", tmp_path / "tier"

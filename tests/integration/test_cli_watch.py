@@ -36,7 +36,10 @@ def test_status_for_prometheus(attached: Cli) -> None:
         family.name: family
         for family in text_string_to_metric_families(attached("status", "--prometheus").text)
     }
-    assert families["forebay_admitted_bytes"].samples[0].value == 10
+    admitted = {
+        sample.labels["dataset"]: sample.value for sample in families["forebay_admitted_bytes"].samples
+    }
+    assert admitted == {"d": 10, "#0": 0}
     assert families["forebay_tier_quota_bytes"].samples[0].value == 64 * MIB
 
 

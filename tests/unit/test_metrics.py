@@ -20,7 +20,8 @@ def status(tmp_path: Path, memory_path: Path) -> Iterator[dict[str, Any]]:
     """The status of a store that has admitted, hit, missed, and is being held."""
     tiers = [Tier(str(memory_path / "m"), 16 * MIB, "MEM"), Tier(str(tmp_path / 's"\\'), 16 * MIB, "SSD")]
     with BlockStore(tmp_path / "cache", tiers) as store:
-        store.put(b"a", b"x" * 1000)
+        store.put(b"a", b"x" * 1000, dataset=7)
+        assert store.get(b"b", 7) is None
         assert store.get(b"b") is None
         view = store.get(b"a")
         assert view is not None
@@ -29,8 +30,11 @@ def status(tmp_path: Path, memory_path: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_every_counter_of_the_store_is_in_the_table(status: dict[str, Any]) -> None:
-    listed = [metric.source[1] for metric in METRICS if metric.source[0] == "counters"]
-    assert listed == list(status["counters"])
+    of_datasets = [metric.source[3] for metric in METRICS if metric.source[2:3] == ("counters",)]
+    assert of_datasets == list(status["datasets"][0]["counters"])
+    of_the_store = [metric.source[1] for metric in METRICS if metric.source[0] == "counters"]
+    assert {*of_datasets, *of_the_store} == status["counters"].keys()
+    assert len(of_datasets) + len(of_the_store) == len(status["counters"])
 
 
 def test_every_figure_of_a_tier_is_in_the_table(status: dict[str, Any]) -> None:
@@ -38,6 +42,11 @@ def test_every_figure_of_a_tier_is_in_the_table(status: dict[str, Any]) -> None:
     listed = {metric.source[2] for metric in METRICS if metric.source[0] == "tiers"}
     # The size of segments is a property of the tier, not a state.
     assert listed == figures - {"segment_bytes"}
+
+
+def test_every_figure_of_a_dataset_is_in_the_table(status: dict[str, Any]) -> None:
+    listed = {metric.source[2] for metric in METRICS if metric.source[0] == "datasets"}
+    assert listed == status["datasets"][7].keys()
 
 
 def test_the_text_says_what_the_status_says(status: dict[str, Any]) -> None:
@@ -51,9 +60,23 @@ def test_the_text_says_what_the_status_says(status: dict[str, Any]) -> None:
         for metric, labels, value in samples(status)
     }
     assert parsed == expected
-    assert parsed["forebay_hits_total", frozenset({("medium", "MEM")})] == 1
-    assert parsed["forebay_misses_total", frozenset({("cause", "cold")})] == 1
-    assert parsed["forebay_admitted_bytes_total", frozenset()] == 1000
+    assert parsed["forebay_hits_total", frozenset({("dataset", "#7"), ("medium", "MEM")})] == 1
+    assert parsed["forebay_misses_total", frozenset({("dataset", "#7"), ("cause", "cold")})] == 1
+    assert parsed["forebay_misses_total", frozenset({("dataset", "#0"), ("cause", "cold")})] == 1
+    assert parsed["forebay_admitted_bytes_total", frozenset({("dataset", "#7")})] == 1000
+    assert parsed["forebay_dataset_committed_bytes", frozenset({("dataset", "#7")})] == 1000
+
+
+def test_a_dataset_is_labelled_by_its_name_where_that_is_known(status: dict[str, Any]) -> None:
+    status["datasets"][7]["name"] = "images"
+    assert {labels["dataset"] for _, labels, _ in samples(status) if "dataset" in labels} == {"images", "#0"}
+
+
+def test_counters_are_the_sums_over_the_datasets(status: dict[str, Any]) -> None:
+    for metric in METRICS:
+        if metric.source[2:3] == ("counters",):
+            by_dataset = (one["counters"].get(metric.source[3], 0) for one in status["datasets"].values())
+            assert status["counters"][metric.source[3]] == sum(by_dataset)
 
 
 def test_names_are_one_family_each() -> None:

@@ -197,10 +197,12 @@ def test_status_is_json(stores: Stores) -> None:
     store.put(b"k", b"value")
     view = store.get(b"k")
     status = store.status()
-    assert json.loads(json.dumps(status)) == status
+    by_name = {str(number): dataset for number, dataset in status["datasets"].items()}
+    assert json.loads(json.dumps(status)) == {**status, "datasets": by_name}
     assert status.keys() == {
         "tiers",
         "counters",
+        "datasets",
         "blocks",
         "committed_bytes",
         "index",

@@ -123,7 +123,7 @@ def test_without_room_there_is_a_buffer_all_the_same(stores: Stores) -> None:
         assert bytes(buffer) == noise(200_000)
     assert reservation.admitted is False
     assert store.get(b"k") is None
-    assert changes() == {"not_admitted": 1, "not_admitted_bytes": 200_000, "misses_cold": 1}
+    assert changes() == {"not_admitted": 1, "not_admitted_bytes": 200_000, "misses_not_admitted": 1}
 
 
 def test_by_hand_it_is_committed_or_abandoned_once(store: BlockStore) -> None:

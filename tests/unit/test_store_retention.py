@@ -134,7 +134,7 @@ def test_epoch_keeps_what_it_has_and_admits_no_more_than_fits(store: BlockStore)
     assert changes() == {
         "hits_mem": 7 * len(here),
         "hit_bytes_mem": 7 * len(here) * BLOCK,
-        "misses_cold": 7 * (1000 - len(here)),
+        "misses_not_admitted": 7 * (1000 - len(here)),
         "not_admitted": 7 * (1000 - len(here)),
         "not_admitted_bytes": 7 * (1000 - len(here)) * BLOCK,
     }

@@ -14,6 +14,11 @@
 #include "forebay/hash.h"
 
 #define FB_TIERS_MAX 16
+#define FB_DATASETS_MAX 1024u
+/* The lower bits of an id name a dataset. What lies under ids that differ above them has a retention of its
+ * own, but one account and one quota. */
+#define FB_DATASET_BITS 28u
+#define FB_DATASET_NUMBER(id) ((id) & ((1u << FB_DATASET_BITS) - 1))
 #define FB_PATH_MAX 256
 #define FB_KEY_BYTES_MAX 4096
 #define FB_BLOCK_BYTES_MAX (64u << 20)
@@ -61,9 +66,9 @@ enum fb_counter {
     FB_C_IO_ERRORS,
     FB_C_REBUILT_SEGMENTS,
     FB_C_SEGMENTS_RETIRED,
-    /* Counted by whoever fetches, through fb_count_for. */
     FB_C_MISS_CHANGED,
     FB_C_MISS_NOT_ADMITTED,
+    /* Counted by whoever fetches, through fb_count_for. */
     FB_C_MISS_PEER_DOWN,
     FB_C_SOURCE_REQUESTS,
     FB_C_SOURCE_BYTES,
@@ -74,10 +79,7 @@ enum fb_counter {
     FB_C_READAHEAD_BYTES,
     FB_C_LOAD_BYTES,
     FB_C_COUNT,
-    /* Each of the hits and their bytes, the first FB_C_QUICK, has a second word behind the counters, for
-     * calls with `quick`: they come one at a time, and so count without a locked instruction. */
-    FB_C_QUICK = FB_C_MISS_COLD,
-    FB_C_WORDS = FB_C_COUNT + FB_C_QUICK
+    FB_C_QUICK = FB_C_MISS_COLD /* the first of them, hits and their bytes, are counted by quick calls too */
 };
 
 struct fb_tier_config {
@@ -131,15 +133,22 @@ int fb_open(const struct fb_config *config, fb_store **out, struct fb_error *err
  * the store open. The caller guarantees that no hit is held. Frees the store. May block. */
 void fb_close(fb_store *store);
 
-/* Look a key up. 0: *hit is filled. -ENOENT: a miss, and its cause is counted. Takes no lock; a
+/* Who looks a key up: a miss does not tell whose it is by itself. */
+struct fb_asker {
+    uint32_t dataset;
+    bool changed; /* the object has changed, which is why the key may not be there */
+    bool quiet;   /* a miss is not counted: whoever asks will ask again */
+};
+
+/* Look a key up. 0: *hit is filled. -ENOENT: a miss, counted once, by its cause. Takes no lock; a
  * hit in a MEM tier makes no system call. May block when the block lies on disk or is verified:
  * with `quick` set such a hit returns -EAGAIN instead, and the caller asks again without it. With
  * `quick`, called by one thread at a time (the interpreter lock does). */
-int fb_get(fb_store *store, const struct fb_key *key, bool quick, struct fb_hit *hit);
+int fb_get(fb_store *store, const struct fb_key *key, struct fb_asker asker, bool quick, struct fb_hit *hit);
 
 /* Copy up to length_bytes from `offset` of a block. Returns the bytes copied in *copied. May block. */
-int fb_read(fb_store *store, const struct fb_key *key, uint64_t offset, void *destination,
-            uint64_t length_bytes, uint64_t *copied);
+int fb_read(fb_store *store, const struct fb_key *key, struct fb_asker asker, uint64_t offset,
+            void *destination, uint64_t length_bytes, uint64_t *copied);
 /* Whether a get would hit. May block for a moment. */
 bool fb_contains(fb_store *store, const struct fb_key *key);
 
@@ -173,6 +182,7 @@ struct fb_fill {
     uint32_t unit;
     uint32_t generation;
     uint32_t owner;
+    uint32_t dataset;
     uint32_t expiry_s;
     bool pinned;
 };
@@ -219,8 +229,11 @@ int fb_unpin_many(fb_store *store, struct fb_batch *batch);
 int fb_expire_many(fb_store *store, struct fb_batch *batch);
 int fb_contains_many(fb_store *store, struct fb_batch *batch);
 
-/* Add to a counter from FB_C_MISS_CHANGED on. -EINVAL: another counter. Any thread; a locked instruction. */
-int fb_count_for(fb_store *store, uint32_t counter, uint64_t n);
+/* Note that a block is not offered to the store for its caller's own reasons, as if it had been refused. */
+void fb_refuse(fb_store *store, const struct fb_key *key, uint32_t dataset, uint64_t length_bytes);
+
+/* Add to a counter from FB_C_MISS_PEER_DOWN on, for a dataset (0: none). -EINVAL: another counter. */
+int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n);
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
 
@@ -282,9 +295,16 @@ struct fb_holder {
     uint64_t leases, held_bytes;
 };
 
+struct fb_dataset_status {
+    uint32_t id;
+    bool has_account; /* else its counters are among those of dataset 0 */
+    uint64_t committed_bytes, blocks, pinned_bytes;
+    uint64_t counters[FB_C_COUNT];
+};
+
 struct fb_status {
     struct fb_tier_status tiers[FB_TIERS_MAX];
-    uint32_t tier_count;
+    uint32_t tier_count, dataset_count;
     uint64_t counters[FB_C_COUNT];
     uint64_t blocks, index_bytes, index_pages, index_bytes_max, live_bytes;
     uint32_t row, rows_used, row_count;
@@ -294,8 +314,11 @@ struct fb_status {
     char live_path[FB_PATH_MAX + 64];
 };
 
-/* Fill *out; scans the index (about 15 ms a million blocks), so the figures are exact. May block. */
-int fb_status_read(fb_store *store, struct fb_status *out);
+/* Fill *out; scans the index (about 15 ms a million blocks), so the figures are exact. `datasets`, if given,
+ * has room for FB_STATUS_DATASETS_MAX: the first is dataset 0, which stands for all without an account. May
+ * block. */
+#define FB_STATUS_DATASETS_MAX (FB_DATASETS_MAX + 64)
+int fb_status_read(fb_store *store, struct fb_status *out, struct fb_dataset_status *datasets);
 /* Up to `capacity` processes that hold leases; returns their count. */
 uint32_t fb_holders(fb_store *store, struct fb_holder *out, uint32_t capacity);
 

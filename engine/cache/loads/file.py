@@ -385,7 +385,7 @@ class _LoadSink(Sink):
     def from_store(self, store: BlockStore, block: Block) -> bool:
         if self._whole is None or self._whole.has(block):
             return store.contains(block.key)
-        view = store.get(block.key) if store.contains(block.key) else None
+        view = store.get(block.key, block.dataset_id) if store.contains(block.key) else None
         if view is None:
             return False
         with view, memoryview(view) as data:

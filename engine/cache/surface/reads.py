@@ -32,7 +32,7 @@ class Reads(CacheBase):
         known = self._recent.get(path)
         key = known.key if known is not None and offset == 0 and length is None else None
         if key is not None:
-            view = self._store.get(key)
+            view = self._store.peek(key)
             if view is not None:
                 if self._recorder is not None:
                     self._note(path, 0, len(view))
@@ -42,7 +42,7 @@ class Reads(CacheBase):
         if known is None or known.is_dir or not attached.shows(known.entry):
             view = runtime.reader.read(attached, rest, offset, length)
         else:
-            view = runtime.reader.read_known(attached, known, offset, length, is_missed=key is not None)
+            view = runtime.reader.read_known(attached, known, offset, length)
         self._note(path, offset, len(view))
         return view
 
@@ -75,7 +75,7 @@ class Reads(CacheBase):
         known = self._recent.get(path)
         key = known.key if known is not None and offset == 0 and len(target) >= known.size else None
         if key is not None:
-            copied = self._store.readinto(key, target)
+            copied = self._store.readinto(key, target, quiet=True)
             if copied is not None:
                 if self._recorder is not None:
                     self._note(path, 0, copied)
@@ -85,7 +85,7 @@ class Reads(CacheBase):
         if known is None or known.is_dir or not attached.shows(known.entry):
             copied = runtime.reader.readinto(attached, rest, target, offset)
         else:
-            copied = runtime.reader.readinto_known(attached, known, target, offset, is_missed=key is not None)
+            copied = runtime.reader.readinto_known(attached, known, target, offset)
         self._note(path, offset, copied)
         return copied
 
