@@ -122,6 +122,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _dataset("committed_bytes", "committed_bytes", "Bytes of a dataset's cached blocks."),
     _dataset("blocks", "blocks", "A dataset's cached blocks."),
     _dataset("pinned_bytes", "pinned_bytes", "Bytes of a dataset's pinned blocks."),
+    _dataset("quota_bytes", "quota_bytes", "What a dataset may have cached, if it has a quota."),
     Metric(("blocks",), "forebay_blocks", "Cached blocks in all tiers."),
     Metric(("committed_bytes",), "forebay_committed_bytes", "Bytes of cached blocks in all tiers."),
     Metric(("index", "bytes"), "forebay_index_bytes", "Size of the index."),
@@ -155,10 +156,9 @@ def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str],
         if first == "datasets":
             for number, dataset in status[first].items():
                 labels = {"dataset": dataset.get("name") or f"#{number}", **metric.labels}
-                if rest[1] != "counters":
-                    yield metric, labels, float(dataset[rest[1]])
-                elif dataset["counters"]:
-                    yield metric, labels, float(dataset["counters"][rest[2]])
+                value = dataset["counters"].get(rest[2]) if rest[1] == "counters" else dataset[rest[1]]
+                if value is not None:
+                    yield metric, labels, float(value)
         elif rest and rest[0] == "*":
             for item in status[first]:
                 item_labels = {name: str(item[name]) for name in metric.item_labels}

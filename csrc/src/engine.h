@@ -101,6 +101,7 @@ struct fb_store {
     bool syncer_running;
     _Atomic uint32_t syncer_wake;
     _Atomic bool maintainer_stop;
+    int64_t count_again_ms; /* committed bytes of datasets, not before then */
     _Atomic int64_t pins_refused_ms[FB_TIERS_MAX];
     _Atomic int64_t cgroup_read_ms;
     _Atomic uint64_t cgroup_allowance; /* bytes that may be taken before the memory cgroups are read again */

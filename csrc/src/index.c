@@ -9,6 +9,7 @@
 
 #define LOCK_TIMEOUT_MS 1000u
 #define LOCK_TRIES 1000
+#define COUNT_TIMEOUT_MS 100u
 #define SWEEP_PASSES 8
 
 uint32_t fb_index_entry(const fb_store *s, uint64_t lo)
@@ -371,6 +372,56 @@ bool fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_vi
     }
     free(copy);
     return all;
+}
+
+/* 0, -EAGAIN (a split of another page is writing this one), -ETIMEDOUT. */
+static int visit_page_locked(fb_store *s, uint32_t page, fb_visitor visit, void *context)
+{
+    if (atomic_load(&fb_page_at(s, page)->span) == 0)
+        return 0;
+    int r = fb_lock(s, &s->metas[page].lock, COUNT_TIMEOUT_MS);
+    if (r == -ETIMEDOUT)
+        return r;
+    bool complete = is_in_directory(s, page);
+    if (r == -EOWNERDEAD && complete)
+        fb_page_repair(s, page);
+    struct fb_slot *slots = fb_page_at(s, page)->slots;
+    for (uint32_t i = 0; complete && i < FB_PAGE_SLOTS; i++) {
+        uint64_t place = fb_word_load(&slots[i].place);
+        if (FB_PLACE_STATE(place) == FB_SLOT_PRESENT)
+            visit(context, fb_word_load(&slots[i].lo), fb_word_load(&slots[i].check), place,
+                  fb_word_load(&slots[i].extent));
+    }
+    fb_index_unlock(s, page);
+    return complete ? 0 : -EAGAIN;
+}
+
+int fb_index_visit_locked(fb_store *s, fb_visitor visit, void *context)
+{
+    uint32_t pages = atomic_load(&s->shared->page_count), spare = atomic_load(&s->shared->spare_page);
+    for (uint32_t page = 0; page < pages; page++) {
+        int r = visit_page_locked(s, page, visit, context);
+        if (r != 0)
+            return r;
+    }
+    /* A split takes the spare page or appends one. */
+    bool unsplit =
+        pages == atomic_load(&s->shared->page_count) && spare == atomic_load(&s->shared->spare_page);
+    return unsplit ? 0 : -EAGAIN;
+}
+
+void fb_index_mend(fb_store *s)
+{
+    for (uint32_t page = 0; page < atomic_load(&s->shared->page_count); page++) {
+        uint32_t lock = atomic_load(&s->metas[page].lock);
+        if (lock == 0 || !fb_owner_is_dead(s, lock) || !is_in_directory(s, page))
+            continue;
+        int r = fb_lock(s, &s->metas[page].lock, 0);
+        if (r == -EOWNERDEAD)
+            fb_page_repair(s, page);
+        if (r != -ETIMEDOUT)
+            fb_index_unlock(s, page);
+    }
 }
 
 void fb_key_for(fb_store *s, const void *key, size_t length_bytes, struct fb_key *out)

@@ -83,5 +83,10 @@ void fb_page_repair(fb_store *s, uint32_t page);
  * its writer does not go on, or memory is out. */
 typedef void (*fb_visitor)(void *context, uint64_t lo, uint64_t check, uint64_t place, uint64_t extent);
 bool fb_index_visit(fb_store *s, uint32_t first_page, uint32_t page_count, fb_visitor visit, void *context);
+/* Visit every slot, each page under its lock. 0; -EAGAIN: pages were split meanwhile, and slots may have been
+ * passed; -ETIMEDOUT. */
+int fb_index_visit_locked(fb_store *s, fb_visitor visit, void *context);
+/* Repair the pages that dead processes left locked. */
+void fb_index_mend(fb_store *s);
 
 #endif

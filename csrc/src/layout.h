@@ -203,7 +203,11 @@ struct fb_dataset {
     fb_lockword lock;
     _Atomic uint32_t account;               /* FB_ACCOUNTS: none of its own; 0: not known yet */
     _Atomic uint32_t open[FB_TIERS_MAX][2]; /* segment + 1; small and main queue */
-    uint32_t reserved[9];
+    _Atomic uint32_t keeper;                /* slot + 1 of where quota and sum of its dataset are; 0: here */
+    /* Away from what each hit reads. */
+    _Atomic uint64_t quota_plus_1; /* 0: none */
+    _Atomic uint64_t committed;    /* changes, modulo 2^16, in bits 48..63, above bytes of all its slots */
+    uint64_t reserved_too[2];
 };
 _Static_assert(sizeof(struct fb_dataset) % 64 == 0, "whole cache lines");
 
@@ -258,8 +262,9 @@ struct fb_live_super {
     _Atomic uint32_t now_s; /* coarse store clock, by the maintainer */
     _Atomic uint32_t any_expiry;
     _Atomic uint32_t rebuilding;
-    _Atomic uint32_t spare_page; /* page + 1 of one left by a split that was cut short */
-    _Atomic uint32_t deletes;    /* counts deletions, for compaction */
+    _Atomic uint32_t spare_page;         /* page + 1 of one left by a split that was cut short */
+    _Atomic uint32_t deletes;            /* counts deletions, for compaction */
+    _Atomic uint32_t committed_doubtful; /* a dataset's sum of committed bytes may be too high */
     fb_lockword grow_lock;
     fb_lockword tier_lock; /* creating and removing segment files */
     fb_lockword dataset_lock;

@@ -10,6 +10,7 @@
 #include "health.h"
 #include "index.h"
 #include "platform.h"
+#include "quota.h"
 #include "rebuild.h"
 #include "retention.h"
 #include "rows.h"
@@ -191,8 +192,10 @@ static bool maintain_locked(fb_store *s, bool upkeep)
         more |= fb_tier_evict(s, tier);
     }
     promote_some(s);
-    if (upkeep)
+    if (upkeep) {
         expire_some(s);
+        fb_quota_mend(s);
+    }
     return more;
 }
 

@@ -17,6 +17,7 @@
 #include "maintain.h"
 #include "pin.h"
 #include "platform.h"
+#include "quota.h"
 #include "read.h"
 #include "rebuild.h"
 #include "rows.h"
@@ -133,6 +134,7 @@ static int keep_going(fb_store *s, enum fb_trust trust, struct fb_error *error)
         atomic_store(&s->shared->verify_generation, generation);
         if (generation == 1)
             fb_index_forget_verified(s);
+        fb_quota_count(s);
         fb_drop_lost_segments(s);
     }
     return r;

@@ -2,6 +2,7 @@
 
 #include "failpoint.h"
 #include "grow.h"
+#include "quota.h"
 
 static void begin_write(fb_store *s, uint32_t page)
 {
@@ -43,14 +44,20 @@ static uint32_t free_slot(fb_store *s, uint32_t page, uint64_t lo)
 void fb_page_set(fb_store *s, uint32_t page, uint32_t slot, uint64_t place, uint64_t extent)
 {
     struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
+    uint64_t old_place = fb_word_load(&target->place), old_extent = fb_word_load(&target->extent);
+    bool same = fb_quota_is_same(s, place, extent, old_place, old_extent);
+    if (!same)
+        fb_quota_charge(s, place, extent);
     begin_write(s, page);
-    if (fb_word_load(&target->extent) != extent) {
+    if (old_extent != extent) {
         fb_word_store(&target->place, FB_SLOT_MOVING);
         fb_word_store(&target->extent, extent);
     }
     FB_POINT("index.set");
     fb_word_store(&target->place, place);
     end_write(s, page);
+    if (!same)
+        fb_quota_release(s, old_place, old_extent);
 }
 
 /* Knuth's deletion for linear probing: pull back what probed past the hole. The sequence is odd. */
@@ -81,9 +88,13 @@ bool fb_page_remove(fb_store *s, uint32_t page, uint32_t slot)
         fb_page_set(s, page, slot, tombstone, 0);
         return false;
     }
+    struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
+    uint64_t place = fb_word_load(&target->place), extent = fb_word_load(&target->extent);
     begin_write(s, page);
     remove_slot(s, page, slot);
     end_write(s, page);
+    FB_POINT("index.removed");
+    fb_quota_release(s, place, extent);
     return true;
 }
 
@@ -91,6 +102,7 @@ void fb_page_add(fb_store *s, uint32_t page, const struct fb_key *key, uint64_t 
 {
     uint32_t slot = free_slot(s, page, key->lo);
     struct fb_slot *target = &fb_page_at(s, page)->slots[slot];
+    fb_quota_charge(s, place, extent);
     begin_write(s, page);
     fb_word_store(&target->lo, key->lo);
     fb_word_store(&target->check, key->check);
@@ -206,6 +218,7 @@ void fb_page_repair(fb_store *s, uint32_t page)
     struct fb_page_meta *meta = &s->metas[page];
     uint32_t fresh = atomic_load(&meta->split_to);
     fb_count(s, FB_C_PAGE_REPAIRS, 1);
+    fb_quota_doubt(s);
     begin_write(s, page);
     if (fresh != 0 && atomic_load(&meta->split_stage) == 2) {
         finish_split(s, page, fresh - 1);

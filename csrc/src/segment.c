@@ -121,7 +121,13 @@ static uint32_t slot_of_id(fb_store *s, uint32_t dataset_id, bool create)
 
 uint32_t fb_dataset_slot(fb_store *s, uint32_t dataset_id, bool create)
 {
+    uint32_t number = FB_DATASET_NUMBER(dataset_id);
+    uint32_t keeper = create && number != dataset_id ? slot_of_id(s, number, true) : 0;
+    if (keeper == FB_DATASETS_MAX)
+        return FB_DATASETS_MAX;
     uint32_t slot = slot_of_id(s, dataset_id, create);
+    if (create && number != dataset_id && slot != FB_DATASETS_MAX)
+        atomic_store(&s->datasets[slot].keeper, keeper + 1);
     if (create && slot != FB_DATASETS_MAX && atomic_load(&s->datasets[slot].account) == 0) {
         uint32_t account = fb_account_of_id(s, dataset_id, true);
         atomic_store(&s->datasets[slot].account, account != 0 ? account : FB_ACCOUNTS);

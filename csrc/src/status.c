@@ -59,7 +59,8 @@ static void list_datasets(fb_store *s, struct figures *figures)
         uint64_t id = account == 0 ? 1 : atomic_load(&s->shared->account_ids[account]);
         if (id == 0)
             break; /* they are given out in order */
-        datasets[count++] = (struct fb_dataset_status){.id = (uint32_t)(id - 1), .has_account = true};
+        datasets[count++] = (struct fb_dataset_status){
+            .id = (uint32_t)(id - 1), .has_account = true, .quota_bytes = UINT64_MAX};
         fb_account_sum(s, account, datasets[count - 1].counters);
     }
     for (uint32_t slot = 0; slot < FB_DATASETS_MAX; slot++) {
@@ -68,7 +69,9 @@ static void list_datasets(fb_store *s, struct figures *figures)
             continue;
         uint32_t number = FB_DATASET_NUMBER((uint32_t)(id - 1)), at = find_dataset(datasets, count, number);
         if (at == count)
-            datasets[count++] = (struct fb_dataset_status){.id = number};
+            datasets[count++] = (struct fb_dataset_status){.id = number, .quota_bytes = UINT64_MAX};
+        if (number + 1ull == id)
+            datasets[at].quota_bytes = atomic_load(&s->datasets[slot].quota_plus_1) - 1;
         figures->number_of_slot[slot] = (uint16_t)at;
     }
     figures->status->dataset_count = count;

@@ -6,6 +6,7 @@
 #include "index.h"
 #include "maintain.h"
 #include "pin.h"
+#include "quota.h"
 #include "read.h"
 #include "retention.h"
 #include "rows.h"
@@ -129,7 +130,8 @@ int fb_whole_begin(fb_store *s, const struct fb_key *key, const struct fb_terms 
     if (block_bytes < FB_CHUNK_BYTES || block_bytes > FB_BLOCK_BYTES_MAX || !power_of_two || size_bytes == 0)
         return -EINVAL;
     uint32_t segment, dataset = s->has_row ? fb_dataset_slot(s, terms->dataset, true) : FB_DATASETS_MAX;
-    if (dataset == FB_DATASETS_MAX || size_bytes >> FB_WHOLE_UNIT_SHIFT >= 1u << 22)
+    if (dataset == FB_DATASETS_MAX || size_bytes >> FB_WHOLE_UNIT_SHIFT >= 1u << 22 ||
+        !fb_quota_allows(s, &s->datasets[dataset], size_bytes))
         return -ENOSPC;
     fb_maintainer_start(s);
     if (begin_in_tiers(s, terms->medium, true, key, dataset, size_bytes, block_bytes, &segment) != 0 &&
@@ -168,7 +170,7 @@ static void raise_records(fb_store *s, uint32_t segment, uint32_t records)
 
 struct filling {
     const struct fb_whole *whole;
-    uint64_t place;
+    uint64_t place, length_bytes;
     bool there; /* written already: nothing is published, and nothing buried */
 };
 
@@ -176,7 +178,8 @@ static bool still_filling(fb_store *s, void *context, uint64_t old_place)
 {
     struct filling *filling = context;
     filling->there = FB_PLACE_LOCATION(old_place) == FB_PLACE_LOCATION(filling->place);
-    if (filling->there || !is_filling(s, filling->whole))
+    if (filling->there || !is_filling(s, filling->whole) ||
+        !fb_quota_allows(s, fb_dataset_of(s, filling->whole->segment), filling->length_bytes))
         return false;
     fb_hold_old(s, old_place);
     return true;
@@ -241,7 +244,7 @@ int fb_whole_write(fb_store *s, struct fb_whole *whole, uint64_t block, const st
     uint64_t old;
     uint32_t flags = whole->pinned ? FB_SLOT_PINNED : 0,
              verified = atomic_load(&s->shared->verify_generation);
-    struct filling filling = {whole, fb_space_place(&space, flags, verified), false};
+    struct filling filling = {whole, fb_space_place(&space, flags, verified), length_bytes, false};
     if (is_written(s, key, filling.place))
         return 0;
     if (is_anothers(s, whole, (uint32_t)block, key))
@@ -299,7 +302,7 @@ int fb_whole_complete(fb_store *s, struct fb_whole *whole)
         fb_whole_abandon(s, whole);
         return r;
     }
-    struct filling filling = {whole, 0, false};
+    struct filling filling = {whole, 0, 0, false};
     filling.place = FB_PLACE(FB_SLOT_PRESENT, FB_SLOT_WHOLE, atomic_load(&s->shared->verify_generation), 0, 0,
                              whole->segment);
     r = fb_index_put(s, &whole->key, filling.place, FB_EXTENT(0, 0), still_filling, &filling, &old);

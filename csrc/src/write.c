@@ -8,6 +8,7 @@
 #include "index.h"
 #include "maintain.h"
 #include "pin.h"
+#include "quota.h"
 #include "read.h"
 
 uint32_t fb_level_count(fb_store *s)
@@ -127,12 +128,14 @@ bool fb_space_is_open(fb_store *s, const struct fb_space *space)
            atomic_load(&s->segments[space->segment].generation) == space->generation;
 }
 
-static bool still_open(fb_store *s, void *context, uint64_t old_place)
+static bool may_publish(fb_store *s, void *context, uint64_t old_place)
 {
-    bool open = fb_space_is_open(s, context);
-    if (open)
+    const struct fb_space *space = context;
+    bool may = fb_space_is_open(s, space) &&
+               fb_quota_allows(s, fb_dataset_of(s, space->segment), space->length_bytes);
+    if (may)
         fb_hold_old(s, old_place);
-    return open;
+    return may;
 }
 
 int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s,
@@ -142,7 +145,7 @@ int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *spa
     uint64_t old;
     uint32_t verified = atomic_load(&s->shared->verify_generation);
     int r = fb_index_put(s, key, fb_space_place(space, flags, verified),
-                         FB_EXTENT(space->length_bytes, expiry_s), still_open, &wanted, &old);
+                         FB_EXTENT(space->length_bytes, expiry_s), may_publish, &wanted, &old);
     FB_POINT("put.published");
     if (r != 0) {
         fb_space_abandon(s, space);
@@ -163,6 +166,8 @@ static int admit(fb_store *s, const struct fb_terms *terms, const struct fb_key 
         return -ENOSPC;
     uint32_t dataset = fb_dataset_slot(s, terms->dataset, true);
     if (dataset == FB_DATASETS_MAX)
+        return -ENOSPC;
+    if (!fb_quota_allows(s, &s->datasets[dataset], length_bytes))
         return -ENOSPC;
     fb_maintainer_start(s);
     return place_new(s, dataset, terms->medium, key, length_bytes, out);

@@ -12,7 +12,8 @@ uint32_t fb_level_count(fb_store *s);
 /* Asked under the page's lock by whoever publishes. The cleaner sets RETIRING before it looks for a slot, and
  * takes that lock where it sees none: either RETIRING is seen here, or the cleaner finds the slot. */
 bool fb_space_is_open(fb_store *s, const struct fb_space *space);
-/* Make a committed record visible, unless its segment is being retired. 0 or -ENOSPC. */
+/* Make a committed record visible, unless its segment is being retired, or its dataset over its quota by now.
+ * 0 or -ENOSPC. */
 int fb_publish(fb_store *s, const struct fb_key *key, const struct fb_space *space, uint32_t expiry_s,
                uint32_t flags);
 

@@ -268,6 +268,15 @@ class BlockStore(_Scope):
         until all of them have closed the store. Raises: ConfigError (no such retention); PermissionError.
         """
 
+    def set_quota(self, dataset: int, quota: int | str | None) -> None:
+        """Admit nothing of a dataset beyond so many bytes; None: no quota.
+
+        quota: bytes, or text as in "10GiB". What is there already stays, reads go on, and what is refused is
+        counted as not admitted. Writers that publish at one moment may exceed it, by a block each.
+        Holds for all processes, until all of them have closed the store. Raises: ConfigError (no such size);
+        PermissionError (no row).
+        """
+
     def free_dataset(self, dataset: int) -> None:
         """Drop all blocks of a dataset, pinned ones too.
 

@@ -7,7 +7,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EROFS, ESTALE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 
 from forebay.store._arguments cimport check_length, fill_config, key_of, medium_of, names_of, ttl_of
 from forebay.store._raise cimport error_for, open_error, pin_limit
@@ -15,6 +15,7 @@ from forebay.store.c_store cimport *
 
 import os
 
+from forebay.config import parse_bytes
 from forebay.errors import Closed, ConfigError
 from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
@@ -425,6 +426,15 @@ cdef class BlockStore:
         code = fb_set_retention(self.c, dataset, RETENTIONS[retention])
         if code != 0:
             raise error_for(code, f"set_retention of dataset {dataset}")
+
+    def set_quota(self, uint32_t dataset, quota):
+        """Admit nothing of a dataset beyond so many bytes; None: no quota."""
+        cdef int code
+        cdef uint64_t quota_bytes = UINT64_MAX if quota is None else min(parse_bytes(quota, "quota"), UINT64_MAX - 1)
+        self.check_open()
+        code = fb_set_quota(self.c, dataset, quota_bytes)
+        if code != 0:
+            raise error_for(code, f"set_quota of dataset {dataset}")
 
     def free_dataset(self, uint32_t dataset):
         """Drop all blocks of a dataset, pinned ones too."""

@@ -115,6 +115,7 @@ cdef extern from "forebay/store.h" nogil:
         uint64_t committed_bytes
         uint64_t blocks
         uint64_t pinned_bytes
+        uint64_t quota_bytes
         uint64_t counters[FB_C_COUNT]
 
     struct fb_status:
@@ -198,6 +199,7 @@ cdef extern from "forebay/store.h" nogil:
     int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n)
     int fb_expire(fb_store *store, const fb_key *key, double ttl_s)
     int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention)
+    int fb_set_quota(fb_store *store, uint32_t dataset, uint64_t quota_bytes)
     int fb_free_dataset(fb_store *store, uint32_t dataset)
     int fb_whole_begin(fb_store *store, const fb_key *file_key, const fb_terms *terms, uint64_t size_bytes,
                        uint32_t block_bytes, fb_whole *out)

@@ -59,6 +59,8 @@ COUNTERS: Final = (
 )
 
 
+_NO_QUOTA: Final = (1 << 64) - 1
+
 # What is of the store as a whole and of no dataset.
 _OF_THE_STORE: Final = frozenset(
     (
@@ -101,6 +103,7 @@ def _render_dataset(fields: Mapping[str, Any]) -> dict[str, Any]:
         "committed_bytes": fields["committed_bytes"],
         "blocks": fields["blocks"],
         "pinned_bytes": fields["pinned_bytes"],
+        "quota_bytes": None if fields["quota_bytes"] == _NO_QUOTA else fields["quota_bytes"],
         "counters": {name: counted[name] for name in DATASET_COUNTERS if name in counted},
     }
 

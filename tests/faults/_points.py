@@ -189,6 +189,7 @@ REACHED_BY: Final[dict[str, tuple[Callable[[], Workload], ...]]] = {
     "grow.allocated": (_splitting,),
     "index.add": (_admitting,),
     "index.locked": (_admitting,),
+    "index.removed": (_deleting,),
     "index.set": (_replacing,),
     "index.shift": (_deleting,),
     "open.judged": (_opening,),

@@ -235,6 +235,8 @@ void fb_refuse(fb_store *store, const struct fb_key *key, uint32_t dataset, uint
 /* Add to a counter from FB_C_MISS_PEER_DOWN on, for a dataset (0: none). -EINVAL: another counter. */
 int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n);
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
+/* Over its quota nothing of a dataset is admitted; UINT64_MAX: none. Lasts as retention does. */
+int fb_set_quota(fb_store *store, uint32_t dataset, uint64_t quota_bytes);
 int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
 
 /* Whole-file segments: blocks are written at the file's own offsets; each can be read as soon as it
@@ -299,6 +301,7 @@ struct fb_dataset_status {
     uint32_t id;
     bool has_account; /* else its counters are among those of dataset 0 */
     uint64_t committed_bytes, blocks, pinned_bytes;
+    uint64_t quota_bytes; /* UINT64_MAX: none */
     uint64_t counters[FB_C_COUNT];
 };
 
