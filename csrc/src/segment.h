@@ -39,6 +39,11 @@ int fb_space_reserve(fb_store *s, uint32_t dataset, uint32_t tier, enum fb_queue
 int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc);
 /* The data is there: write its checksums only (it was filled in place). */
 int fb_space_checksum(fb_store *s, const struct fb_space *space, const void *data, uint32_t *crc);
+/* Data that comes in pieces, in order, into a segment that takes no other: write one behind done_bytes,
+ * and into sums the checksums of its chunks as far as they go; then all checksums. */
+int fb_space_append(fb_store *s, const struct fb_space *space, uint64_t done_bytes, const void *data,
+                    uint64_t length_bytes, uint32_t *sums);
+int fb_space_end_append(fb_store *s, const struct fb_space *space, const uint32_t *sums, uint32_t *crc);
 int fb_space_commit(fb_store *s, const struct fb_space *space, const struct fb_key *key, uint32_t crc,
                     uint32_t expiry_s, uint32_t state);
 void fb_space_abandon(fb_store *s, const struct fb_space *space);

@@ -153,10 +153,9 @@ int fb_space_checksum(fb_store *s, const struct fb_space *space, const void *dat
 static int write_vector(fb_store *s, const struct fb_space *space, const void *data, uint32_t *sums,
                         uint32_t *crc)
 {
-    struct fb_geometry g = fb_geometry_of(s, space->segment);
     uint32_t chunks = fb_chunk_count(space->length_bytes);
     fb_crc32c_chunks(data, space->length_bytes, FB_CHUNK_BYTES, sums);
-    if (g.whole || chunks <= 1) {
+    if (chunks <= 1) {
         int r = fb_segment_write(s, space->segment, data, space->length_bytes, space->offset);
         return r != 0 ? r : write_sums(s, space, sums, crc);
     }
@@ -193,6 +192,40 @@ int fb_space_write(fb_store *s, const struct fb_space *space, const void *data, 
     if (r == 0)
         count_written(s, space->segment, space->length_bytes);
     else
+        fb_tier_fault(s, s->segment_tier[space->segment], -r);
+    return r;
+}
+
+/* While the piece is in the caches: its checksums, and then its one copy. */
+static void extend_sums(uint32_t *sums, uint64_t done_bytes, const uint8_t *data, uint64_t length_bytes)
+{
+    while (length_bytes > 0) {
+        uint64_t within = done_bytes % FB_CHUNK_BYTES, left = FB_CHUNK_BYTES - within;
+        uint64_t part = left < length_bytes ? left : length_bytes;
+        uint32_t *sum = &sums[done_bytes / FB_CHUNK_BYTES];
+        *sum = fb_crc32c(within == 0 ? 0 : *sum, data, part);
+        data += part;
+        done_bytes += part;
+        length_bytes -= part;
+    }
+}
+
+int fb_space_append(fb_store *s, const struct fb_space *space, uint64_t done_bytes, const void *data,
+                    uint64_t length_bytes, uint32_t *sums)
+{
+    extend_sums(sums, done_bytes, data, length_bytes);
+    int r = put_bytes(s, space, data, length_bytes, space->offset + done_bytes);
+    if (r == 0)
+        count_written(s, space->segment, length_bytes);
+    else
+        fb_tier_fault(s, s->segment_tier[space->segment], -r);
+    return r;
+}
+
+int fb_space_end_append(fb_store *s, const struct fb_space *space, const uint32_t *sums, uint32_t *crc)
+{
+    int r = write_sums(s, space, sums, crc);
+    if (r != 0)
         fb_tier_fault(s, s->segment_tier[space->segment], -r);
     return r;
 }

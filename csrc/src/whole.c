@@ -223,50 +223,101 @@ static void give_claim_back(fb_store *s, struct fb_whole *whole)
         fb_pin_settle(s, s->segment_tier[whole->segment], left, false);
 }
 
-int fb_whole_write(fb_store *s, struct fb_whole *whole, uint64_t block, const struct fb_key *key,
-                   const void *data, uint64_t length_bytes)
+static struct fb_space space_of(const struct fb_whole *whole, const struct fb_whole_block *block)
 {
-    if (block > whole->size_bytes / whole->block_bytes || block * whole->block_bytes >= whole->size_bytes)
-        return -EINVAL;
-    uint64_t offset = block * whole->block_bytes;
-    uint64_t left = whole->size_bytes - offset;
-    if (length_bytes != (left < whole->block_bytes ? left : whole->block_bytes))
-        return -EINVAL;
-    if (!is_filling(s, whole))
-        return -ENOSPC;
-    struct fb_space space = {.segment = whole->segment,
-                             .record = (uint32_t)block,
+    uint64_t offset = block->number * whole->block_bytes;
+    return (struct fb_space){.segment = whole->segment,
+                             .record = (uint32_t)block->number,
                              .unit = (uint32_t)(offset >> FB_WHOLE_UNIT_SHIFT),
                              .generation = whole->generation,
                              .offset = offset,
-                             .length_bytes = length_bytes};
+                             .length_bytes = block->length_bytes};
+}
+
+int fb_whole_block_begin(fb_store *s, const struct fb_whole *whole, uint64_t number, const struct fb_key *key,
+                         struct fb_whole_block *out)
+{
+    if (number > whole->size_bytes / whole->block_bytes || number * whole->block_bytes >= whole->size_bytes)
+        return -EINVAL;
+    if (!is_filling(s, whole))
+        return -ENOSPC;
+    uint64_t left = whole->size_bytes - number * whole->block_bytes;
+    out->number = number;
+    out->length_bytes = left < whole->block_bytes ? left : whole->block_bytes;
+    out->done_bytes = 0;
+    out->key = *key;
+    struct fb_space space = space_of(whole, out);
+    if (is_written(s, key, fb_space_place(&space, 0, 0)))
+        return -EALREADY;
+    return is_anothers(s, whole, (uint32_t)number, key) ? -EINVAL : 0;
+}
+
+static int count_block(fb_store *s, const struct fb_whole *whole, const struct fb_whole_block *block, int r)
+{
+    uint32_t account = fb_account_of(fb_dataset_of(s, whole->segment));
+    return fb_count_put(s, account, &block->key, r, block->length_bytes);
+}
+
+int fb_whole_block_append(fb_store *s, const struct fb_whole *whole, struct fb_whole_block *block,
+                          const void *data, uint64_t length_bytes)
+{
+    if (length_bytes > block->length_bytes - block->done_bytes)
+        return -EINVAL;
+    if (!is_filling(s, whole))
+        return -ENOSPC;
+    struct fb_space space = space_of(whole, block);
+    if (fb_space_append(s, &space, block->done_bytes, data, length_bytes, block->sums) != 0)
+        return count_block(s, whole, block, -ENOSPC);
+    block->done_bytes += length_bytes;
+    return 0;
+}
+
+static int publish_block(fb_store *s, struct fb_whole *whole, const struct fb_whole_block *block)
+{
+    struct fb_space space = space_of(whole, block);
     uint32_t crc;
     uint64_t old;
     uint32_t flags = whole->pinned ? FB_SLOT_PINNED : 0,
              verified = atomic_load(&s->shared->verify_generation);
-    struct filling filling = {whole, fb_space_place(&space, flags, verified), length_bytes, false};
-    if (is_written(s, key, filling.place))
-        return 0;
-    if (is_anothers(s, whole, (uint32_t)block, key))
-        return -EINVAL;
-    int r = fb_space_write(s, &space, data, &crc);
+    struct filling filling = {whole, fb_space_place(&space, flags, verified), block->length_bytes, false};
+    int r = fb_space_end_append(s, &space, block->sums, &crc);
     FB_POINT("whole.written");
     if (r == 0)
-        r = fb_space_commit(s, &space, key, crc, 0, whole->pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
-    raise_records(s, whole->segment, (uint32_t)block + 1);
+        r = fb_space_commit(s, &space, &block->key, crc, 0,
+                            whole->pinned ? FB_RECORD_PINNED : FB_RECORD_COMMITTED);
+    raise_records(s, whole->segment, (uint32_t)block->number + 1);
     if (r == 0)
-        r = fb_index_put(s, key, filling.place, FB_EXTENT(length_bytes, 0), still_filling, &filling, &old);
+        r = fb_index_put(s, &block->key, filling.place, FB_EXTENT(block->length_bytes, 0), still_filling,
+                         &filling, &old);
     if (r == 0) {
-        fb_bury(s, key, old);
+        fb_bury(s, &block->key, old);
         if (whole->pinned)
-            use_claim(s, whole, length_bytes);
+            use_claim(s, whole, block->length_bytes);
         else
-            fb_keep_pin(s, key, old);
-    } else if (filling.there) {
-        r = 0;
+            fb_keep_pin(s, &block->key, old);
     }
-    uint32_t account = fb_account_of(fb_dataset_of(s, whole->segment));
-    return fb_count_put(s, account, key, r, length_bytes);
+    return filling.there ? 0 : r;
+}
+
+int fb_whole_block_commit(fb_store *s, struct fb_whole *whole, const struct fb_whole_block *block)
+{
+    if (block->done_bytes != block->length_bytes)
+        return -EINVAL;
+    if (!is_filling(s, whole))
+        return -ENOSPC;
+    return count_block(s, whole, block, publish_block(s, whole, block));
+}
+
+int fb_whole_write(fb_store *s, struct fb_whole *whole, uint64_t number, const struct fb_key *key,
+                   const void *data, uint64_t length_bytes)
+{
+    struct fb_whole_block block;
+    int r = fb_whole_block_begin(s, whole, number, key, &block);
+    if (r == -EALREADY)
+        return 0;
+    if (r == 0)
+        r = fb_whole_block_append(s, whole, &block, data, length_bytes);
+    return r == 0 ? fb_whole_block_commit(s, whole, &block) : r;
 }
 
 struct tally {

@@ -10,6 +10,7 @@ from forebay.store.c_store cimport (
     fb_key,
     fb_store,
     fb_whole,
+    fb_whole_block,
 )
 
 
@@ -62,6 +63,10 @@ cdef class FileReservation:
     cdef bint open
     cdef readonly bint admitted
     cdef readonly object complete
+    cdef int append(self, fb_whole_block *block, Py_buffer *piece) noexcept
+    cdef int commit(self, fb_whole_block *block) noexcept
+    cdef void write_ended(self) noexcept
+    cdef int end(self, bint keep) noexcept
 
 
 cdef class Claim:

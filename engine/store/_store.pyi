@@ -388,7 +388,7 @@ class FileReservation(_Scope):
 
     A context manager: a clean exit publishes the whole, an exception gives it up with all its blocks. Where
     the file was not admitted it does nothing. Made by `BlockStore.reserve_file`. Threads: any, for blocks
-    that differ; it is ended when none writes any more.
+    that differ; it is published when none writes any more, and may be given up at any time.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
@@ -397,11 +397,19 @@ class FileReservation(_Scope):
     complete: Final[bool | None]
     """Whether the whole was published; None until the reservation has ended."""
 
-    def write(self, block: int, key: bytes, data: Buffer) -> bool:
+    def write(self, number: int, key: bytes, data: Buffer) -> bool:
         """Write a block of the file, which can be read from then on; return whether it was admitted.
 
-        block counts from 0 in any order; key is the block's own; data is all of that block.
+        number counts from 0 in any order; key is the block's own; data is all of that block.
         Raises: ValueError (no such block, not its length, ended); BufferError.
+        """
+
+    def write_pieces(self, number: int, key: bytes, pieces: Iterable[Buffer]) -> bool:
+        """Write a block that comes in pieces, in order; return whether it was admitted.
+
+        Each piece is written as it comes, and the block is there when all have. Pieces are not asked for any
+        more once one was not admitted, and not at all where the block is there already. Raises: as `write`;
+        what asking for a piece raises: the block is not written then, and may be written again.
         """
 
     def finish(self, keep: bool = True) -> bool:

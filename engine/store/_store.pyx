@@ -689,10 +689,16 @@ cdef class FileReservation:
     def __init__(self):
         raise TypeError("file reservations are made by BlockStore.reserve_file")
 
-    def write(self, uint64_t block, bytes key not None, data):
+    def write(self, uint64_t number, bytes key not None, data):
         """Write a block of the file, which can be read from then on; return whether it was admitted."""
+        return self.write_pieces(number, key, (data,))
+
+    def write_pieces(self, uint64_t number, bytes key not None, pieces):
+        """Write a block that comes in pieces, in order; return whether it was admitted."""
+        cdef fb_whole_block block
         cdef fb_key k
-        cdef Py_buffer source
+        cdef Py_buffer piece
+        cdef uint64_t came = 0
         cdef int code
         if not self.open:
             raise ValueError("the reservation has ended")
@@ -700,19 +706,52 @@ cdef class FileReservation:
         if not self.admitted:
             return False
         self.writers += 1
-        try:
-            PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
-            with nogil:
-                code = fb_whole_write(self.store.c, &self.whole, block, &k, source.buf, source.len)
-            PyBuffer_Release(&source)
-        finally:
-            self.writers -= 1
+        with nogil:
+            code = fb_whole_block_begin(self.store.c, &self.whole, number, &k, &block)
+        self.write_ended()
+        if code == -EALREADY:
+            return True
+        for data in pieces if code == 0 else ():
+            PyObject_GetBuffer(data, &piece, PyBUF_SIMPLE)
+            came += piece.len
+            code = self.append(&block, &piece)
+            PyBuffer_Release(&piece)
+            if code != 0:
+                break
+        if code == 0:
+            code = self.commit(&block)
         if code == -EINVAL:
             raise ValueError(
-                f"block {block} does not have {source.len} bytes in a file of {self.whole.size_bytes}, "
+                f"block {number} does not have {came} bytes in a file of {self.whole.size_bytes}, "
                 "or it was written under another key"
             )
         return code == 0
+
+    # What was given up between two pieces takes no more.
+    cdef int append(self, fb_whole_block *block, Py_buffer *piece) noexcept:
+        cdef int code
+        if not self.open:
+            return -ENOSPC
+        self.writers += 1
+        with nogil:
+            code = fb_whole_block_append(self.store.c, &self.whole, block, piece.buf, piece.len)
+        self.write_ended()
+        return code
+
+    cdef int commit(self, fb_whole_block *block) noexcept:
+        cdef int code
+        if not self.open:
+            return -ENOSPC
+        self.writers += 1
+        with nogil:
+            code = fb_whole_block_commit(self.store.c, &self.whole, block)
+        self.write_ended()
+        return code
+
+    cdef void write_ended(self) noexcept:
+        self.writers -= 1
+        if not self.open and self.writers == 0:
+            self.end(False)
 
     def __enter__(self):
         if not self.open:
@@ -727,9 +766,20 @@ cdef class FileReservation:
         cdef int code = -ENOSPC
         if not self.open:
             return self.complete
-        if self.writers != 0:
+        if keep and self.writers != 0:
             raise ValueError("another thread is still writing a block of the file")
         self.open = False
+        self.complete = False
+        # Who is in the middle of a write still needs the segment, and gives it up.
+        if self.writers == 0:
+            code = self.end(keep)
+        self.complete = code == 0
+        if keep and code == -ENODATA:
+            raise ValueError("the file was ended before all its blocks were written; it is given up")
+        return self.complete
+
+    cdef int end(self, bint keep) noexcept:
+        cdef int code = -ENOSPC
         self.store.call_of_view_begins()
         if self.admitted:
             with nogil:
@@ -737,14 +787,12 @@ cdef class FileReservation:
                     code = fb_whole_complete(self.store.c, &self.whole)
                 else:
                     fb_whole_abandon(self.store.c, &self.whole)
-        self.complete = code == 0
         self.store.call_ended()
-        if keep and code == -ENODATA:
-            raise ValueError("the file was ended before all its blocks were written; it is given up")
-        return self.complete
+        return code
 
     def __dealloc__(self):
-        if self.open:
+        # A thread that writes after a fork is the parent's.
+        if self.open or self.writers != 0:
             self.open = False
             if self.admitted:
                 fb_whole_abandon(self.store.c, &self.whole)

@@ -71,6 +71,9 @@ cdef extern from "forebay/store.h" nogil:
         uint32_t block_bytes
         uint64_t size_bytes
 
+    struct fb_whole_block:
+        uint64_t length_bytes
+
     struct fb_flight_ticket:
         uint32_t entry
 
@@ -205,6 +208,11 @@ cdef extern from "forebay/store.h" nogil:
                        uint32_t block_bytes, fb_whole *out)
     int fb_whole_write(fb_store *store, fb_whole *whole, uint64_t block, const fb_key *block_key,
                        const void *data, uint64_t length_bytes)
+    int fb_whole_block_begin(fb_store *store, const fb_whole *whole, uint64_t number, const fb_key *block_key,
+                             fb_whole_block *out)
+    int fb_whole_block_append(fb_store *store, const fb_whole *whole, fb_whole_block *block, const void *data,
+                              uint64_t length_bytes)
+    int fb_whole_block_commit(fb_store *store, fb_whole *whole, const fb_whole_block *block)
     int fb_whole_complete(fb_store *store, fb_whole *whole)
     void fb_whole_abandon(fb_store *store, fb_whole *whole)
     int fb_whole_get(fb_store *store, const fb_key *file_key, fb_hit *hit)

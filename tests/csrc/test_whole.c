@@ -99,6 +99,53 @@ TEST(a_file_written_in_any_order_is_one_view)
     end();
 }
 
+TEST(a_block_that_comes_in_pieces_is_that_block)
+{
+    begin();
+    struct fb_whole whole = start(a);
+    uint8_t data[BLOCK];
+    for (uint64_t block = 0; block < block_count(); block++) {
+        struct fb_key key = key_of_number(block);
+        struct fb_whole_block filling;
+        block_bytes(block, 0, data, length_of(block));
+        CHECK_EQ(fb_whole_block_begin(a, &whole, block, &key, &filling), 0);
+        CHECK_EQ(filling.length_bytes, length_of(block));
+        for (uint64_t done = 0, piece = block * 30000 + 1; done < length_of(block); done += piece) {
+            piece = piece < length_of(block) - done ? piece : length_of(block) - done;
+            CHECK_EQ(fb_whole_block_commit(a, &whole, &filling), -EINVAL);
+            CHECK_EQ(fb_whole_block_append(a, &whole, &filling, data + done, piece), 0);
+            CHECK(!fb_contains(b, &key));
+        }
+        CHECK_EQ(fb_whole_block_append(a, &whole, &filling, data, 1), -EINVAL);
+        CHECK_EQ(fb_whole_block_commit(a, &whole, &filling), 0);
+        CHECK(block_hit(b, block, 0, length_of(block)));
+        CHECK_EQ(fb_whole_block_begin(a, &whole, block, &key, &filling), -EALREADY);
+    }
+    CHECK_EQ(fb_whole_complete(a, &whole), 0);
+    CHECK(whole_hit(b));
+    store_is_sound(a);
+    end();
+}
+
+TEST(a_file_that_was_given_up_takes_no_piece)
+{
+    begin();
+    struct fb_whole whole = start(a);
+    struct fb_key key = key_of_number(0);
+    struct fb_whole_block filling;
+    uint8_t data[BLOCK];
+    block_bytes(0, 0, data, BLOCK);
+    CHECK_EQ(fb_whole_block_begin(a, &whole, 0, &key, &filling), 0);
+    CHECK_EQ(fb_whole_block_append(a, &whole, &filling, data, BLOCK), 0);
+    fb_whole_abandon(a, &whole);
+    CHECK_EQ(fb_whole_block_append(a, &whole, &filling, data, 0), -ENOSPC);
+    CHECK_EQ(fb_whole_block_commit(a, &whole, &filling), -ENOSPC);
+    CHECK_EQ(fb_whole_block_begin(a, &whole, 1, &key, &filling), -ENOSPC);
+    CHECK_EQ(store_blocks(a), 0);
+    store_is_sound(a);
+    end();
+}
+
 TEST(blocks_are_read_while_the_file_fills)
 {
     begin();

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +31,13 @@ def fill(store: BlockStore, name: bytes = b"f", data: bytes = FILE, dataset: int
     with store.reserve_file(name, len(data), dataset=dataset, block_bytes=BLOCK) as file:
         for number, block in enumerate(blocks(data)):
             assert file.write(number, name + b"/%d" % number, block)
+    return file
+
+
+def fill_but_the_last(store: BlockStore) -> FileReservation:
+    file = store.reserve_file(b"f", SIZE, block_bytes=BLOCK)
+    for number in range(12):
+        assert file.write(number, key(number), blocks()[number])
     return file
 
 
@@ -90,9 +99,7 @@ def test_a_view_of_a_block_is_a_part_of_the_file(store: BlockStore) -> None:
 
 
 def test_an_incomplete_file_is_refused_at_the_end_and_given_up(store: BlockStore) -> None:
-    file = store.reserve_file(b"f", SIZE, block_bytes=BLOCK)
-    for number in range(12):
-        file.write(number, key(number), blocks()[number])
+    file = fill_but_the_last(store)
     with pytest.raises(ValueError, match="before all its blocks were written"):
         file.finish()
     assert not file.complete
@@ -163,6 +170,93 @@ def test_a_block_has_its_own_length_and_place(store: BlockStore) -> None:
         with pytest.raises(OverflowError):
             file.write(-1, key(0), bytes(BLOCK))
         file.finish(keep=False)
+
+
+@pytest.mark.parametrize("length", [1, 1_000, 64 * KIB, 100_000, BLOCK])
+def test_a_block_may_come_in_pieces_of_any_length(store: BlockStore, length: int) -> None:
+    data = FILE if length >= 1_000 else FILE[-12_345:] * 100
+    with store.reserve_file(b"f", len(data), block_bytes=BLOCK) as file:
+        for number, block in enumerate(blocks(data)):
+            parts = (block[start : start + length] for start in range(0, len(block), length))
+            assert file.write_pieces(number, key(number), parts)
+            assert store.get(key(number)) == block
+    assert store.get_file(b"f") == data
+    assert store.check().ok
+
+
+def test_of_a_block_that_is_in_no_piece_is_asked_for(store: BlockStore) -> None:
+    file = fill_but_the_last(store)
+    assert file.write_pieces(0, key(0), (pytest.fail("asked for") for _ in range(1)))
+    assert file.write_pieces(12, key(12), [blocks()[12]])
+    assert file.finish()
+    assert store.get_file(b"f") == FILE
+
+
+def test_pieces_that_break_off_leave_the_block_to_be_written_again(store: BlockStore) -> None:
+    def breaking_off() -> Iterator[bytes]:
+        yield bytes(100)
+        raise ConnectionResetError
+
+    with store.reserve_file(b"f", SIZE, block_bytes=BLOCK) as file:
+        for number, block in enumerate(blocks()):
+            with pytest.raises(ConnectionResetError):
+                file.write_pieces(number, key(number), breaking_off())
+            with pytest.raises(TypeError):
+                file.write_pieces(number, key(number), [b"1", "2"])  # type: ignore[list-item]
+            assert store.get(key(number)) is None
+            assert file.write_pieces(number, key(number), [block[:5], b"", block[5:]])
+    assert store.get_file(b"f") == FILE
+    assert store.check().ok
+
+
+@pytest.mark.parametrize("pieces", [[], [bytes(BLOCK - 1)], [bytes(BLOCK), b"1"]])
+def test_pieces_that_are_not_the_block_are_refused(store: BlockStore, pieces: list[bytes]) -> None:
+    came = sum(map(len, pieces))
+    with store.reserve_file(b"f", SIZE, block_bytes=BLOCK) as file:
+        with pytest.raises(ValueError, match=f"block 1 does not have {came} bytes"):
+            file.write_pieces(1, key(1), pieces)
+        assert store.get(key(1)) is None
+        file.finish(keep=False)
+
+
+def test_a_file_given_up_between_two_pieces_takes_no_more(stores: Stores, store: BlockStore) -> None:
+    file = fill_but_the_last(store)
+
+    def pieces() -> Iterator[bytes]:
+        yield blocks()[12][:1_000]
+        assert not file.finish(keep=False)
+        yield blocks()[12][1_000:]
+        pytest.fail("asked for more")
+
+    assert not file.write_pieces(12, key(12), pieces())
+    assert not file.complete
+    assert store.status()["blocks"] == 0
+    maintain(store, lambda: store.status()["tiers"][0]["segments_whole"] == 0)
+    assert whole_files(stores) == []
+
+
+def test_a_file_may_be_given_up_under_those_who_write_it(stores: Stores, store: BlockStore) -> None:
+    for _ in range(20):
+        file = store.reserve_file(b"f", SIZE, block_bytes=BLOCK)
+        begun = threading.Barrier(5)
+
+        def write(number: int, file: FileReservation = file, begun: threading.Barrier = begun) -> bool:
+            begun.wait()
+            return file.write_pieces(number, key(number), [blocks()[number]])
+
+        with ThreadPoolExecutor(4) as pool:
+            written = [pool.submit(write, number) for number in range(4)]
+            begun.wait()
+            file.finish(keep=False)
+            for future in written:
+                # It was in before, did not go in, or came when the file was given up already.
+                assert future.exception() is None or "ended" in str(future.exception())
+        assert store.status()["blocks"] == 0
+        with pytest.raises(ValueError, match="ended"):
+            file.write(0, key(0), blocks()[0])
+    maintain(store, lambda: store.status()["tiers"][0]["segments_whole"] == 0)
+    assert whole_files(stores) == []
+    assert store.check().ok
 
 
 def test_it_ends_once(store: BlockStore) -> None:

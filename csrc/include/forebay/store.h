@@ -255,6 +255,19 @@ int fb_whole_begin(fb_store *store, const struct fb_key *file_key, const struct 
                    uint64_t size_bytes, uint32_t block_bytes, struct fb_whole *out);
 int fb_whole_write(fb_store *store, struct fb_whole *whole, uint64_t block, const struct fb_key *block_key,
                    const void *data, uint64_t length_bytes);
+/* A block of it that comes in pieces of any length, in order: begin (-EALREADY: the block is in already),
+ * append, and commit when all of it was appended, which publishes it. Given up by doing nothing more; nobody
+ * else may write the same block meanwhile. -EINVAL: not of this file, more or less than the block. */
+struct fb_whole_block {
+    uint64_t number, length_bytes, done_bytes;
+    struct fb_key key;
+    uint32_t sums[FB_BLOCK_BYTES_MAX / FB_CHUNK_BYTES];
+};
+int fb_whole_block_begin(fb_store *store, const struct fb_whole *whole, uint64_t number,
+                         const struct fb_key *block_key, struct fb_whole_block *out);
+int fb_whole_block_append(fb_store *store, const struct fb_whole *whole, struct fb_whole_block *block,
+                          const void *data, uint64_t length_bytes);
+int fb_whole_block_commit(fb_store *store, struct fb_whole *whole, const struct fb_whole_block *block);
 int fb_whole_complete(fb_store *store, struct fb_whole *whole);
 void fb_whole_abandon(fb_store *store, struct fb_whole *whole);
 int fb_whole_get(fb_store *store, const struct fb_key *file_key, struct fb_hit *hit);
