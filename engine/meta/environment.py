@@ -65,16 +65,23 @@ class _Gate:
     def __init__(self) -> None:
         self._renew_lock()
         self.handles: dict[str, _Handle] = {}
-        self._active: Final[set[object]] = set()
+        # Uses under way, and of which handle each is.
+        self._active: Final[dict[object, _Handle]] = {}
         self._forks = 0
+        self._closing = 0
 
     def enter(self, handle: _Handle, user: object) -> tuple[lmdb.Environment, Guard]:
-        """Begin to use a handle, after any fork that is about to happen; user stands for this one use."""
+        """Begin to use a handle, after any fork that is about to happen; user stands for this one use.
+
+        Raises: Closed.
+        """
         with self.lock:
             while self._forks:
                 self._changed.wait()
+            if handle.users == 0:
+                raise Closed(f"{handle.path} is closed")
             opened = handle.opened or handle.open()
-            self._active.add(user)
+            self._active[user] = handle
             return opened
 
     def leave(self, user: object) -> None:
@@ -88,9 +95,18 @@ class _Gate:
 
     def _leave(self, user: object) -> None:
         with self.lock:
-            self._active.discard(user)
-            if self._forks:
+            self._active.pop(user, None)
+            if self._forks or self._closing:
                 self._changed.notify_all()
+
+    def wait_for_users(self, handle: _Handle) -> None:
+        """Wait until nobody is at a use of the handle; the caller holds the lock, and is at none itself."""
+        self._closing += 1
+        try:
+            while handle in self._active.values():
+                self._changed.wait()
+        finally:
+            self._closing -= 1
 
     def before_fork(self) -> None:
         with self.lock:
@@ -108,7 +124,7 @@ class _Gate:
     def after_fork_in_child(self) -> None:
         # Threads that waited at the lock are not in the child, though it may have been handed to one of them.
         self._renew_lock()
-        self._forks = 0
+        self._forks = self._closing = 0
 
     def _renew_lock(self) -> None:
         self.lock = threading.Lock()
@@ -245,7 +261,7 @@ class Environment:
     def close(self) -> None:
         """Leave the file, closing it after its last user; may be called twice.
 
-        No transaction may be open.
+        The thread has no transaction open; those of other threads are waited for.
         """
         with _gate.lock:
             handle, self._handle = self._handle, None
@@ -253,6 +269,9 @@ class Environment:
                 return
             handle.users -= 1
             if handle.users == 0:
+                _gate.wait_for_users(handle)
+            # Somebody may have opened the file again meanwhile, and closed it as well.
+            if handle.users == 0 and _gate.handles.get(self.path) is handle:
                 del _gate.handles[self.path]
                 handle.close()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from forebay.errors import StoreBusy
+from forebay.errors import Closed, StoreBusy
 from forebay.meta import environment
 from forebay.meta.environment import Environment
 from tests.faults._child import Child, ChildError, run, wait_until
@@ -252,6 +252,24 @@ def test_a_fork_waits_for_the_transaction_of_another_thread(folder: Path, writes
         thread.join()
         assert order == ["forked", "ended"]
         assert read(env) == LAST + 1
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["reading", "writing"])
+def test_closing_waits_for_the_transaction_of_another_thread(folder: Path, writes: bool) -> None:
+    with opened(folder) as env:
+        thread = threading.Thread(target=env.close)
+        with env.writing() if writes else env.reading() as transaction:
+            begun_before = env.reading()
+            thread.start()
+            wait_until(lambda: environment._gate._closing, "the close begins")
+            assert read_all(transaction) == LAST
+            assert thread.is_alive()
+        thread.join()
+        for attempt in (env.reading, begun_before.__enter__):
+            with pytest.raises(Closed):
+                attempt()
+    with opened(folder) as again:
+        assert read(again) == LAST
 
 
 def test_a_child_holds_no_lock_of_its_killed_parent(folder: Path) -> None:
