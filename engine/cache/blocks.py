@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +13,16 @@ from forebay.cache.datasets import Attached
 from forebay.cache.paths import block_key
 from forebay.config import MIB
 from forebay.meta import Entry
+from forebay.ufs import PIECE_BYTES
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore, Claim, View
 
-# Adjacent missing blocks are one request up to this size; a longer run is cut into parts.
+# Adjacent missing blocks are one request up to this size; a longer run is cut into parts. Where those are
+# very many they are as large as a request may be: each costs processor time, whatever it brings.
 JOIN_BYTES_MAX: Final = 16 * MIB
 PART_BYTES: Final = 8 * MIB
+_PARTS_MANY: Final = 64
 # Every block that is fetched has a place in the host's table of flights, which is not to fill up.
 _JOIN_BLOCKS_MAX: Final = 64
 
@@ -61,8 +64,8 @@ class Sink(ABC):
     Threads: any, for blocks that differ.
     """
 
-    # Whether somebody waits for the bytes; otherwise a block that another fetches is left to it.
-    is_needed = True
+    # Whether it keeps what is fetched itself, as it comes: `take_pieces` in place of the store and `take`.
+    takes_pieces = False
 
     # How much the read asks for that the blocks are for; None: whatever asks, all of it is to be cached.
     asked_bytes: int | None = None
@@ -78,6 +81,13 @@ class Sink(ABC):
     def room(self, offset: int, length: int) -> memoryview | None:
         """Return the place for these bytes of the object, if all of them are wanted: no `take` then."""
         return None
+
+    def take_pieces(self, block: Block, pieces: Iterable[memoryview]) -> bool:
+        """Take the block's bytes as they come; False: neither this block nor others are wanted any more.
+
+        What asking for a piece raises is passed on.
+        """
+        raise AssertionError("it takes blocks")
 
 
 class Gather(Sink):
@@ -160,8 +170,6 @@ class Keep(Sink):
 class Prefetch(Sink):
     """Nothing but what the store did not admit, when declined is given: somebody will ask for it soon."""
 
-    is_needed = False
-
     def __init__(self, declined: dict[int, View] | None = None, asked_bytes: int | None = None) -> None:
         """Keep views of what was not admitted in declined, by number."""
         self.asked_bytes = asked_bytes
@@ -179,15 +187,11 @@ class Prefetch(Sink):
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Missing blocks of one object, side by side, and the state of bringing them.
-
-    admit puts a block somewhere else than into the store as a block of its own. error is what ended it.
-    """
+    """Missing blocks of one object, side by side, and the state of bringing them; error is what ended it."""
 
     attached: Attached
     blocks: deque[Block]
     sink: Sink
-    admit: Callable[[Block, memoryview], bool] | None = None
     error: Exception | None = None
     # Another's flight of the first block, to be awaited before the run goes on.
     awaited: Claim | None = None
@@ -201,13 +205,13 @@ class Run:
         """The bytes still to come."""
         return self.blocks[-1].end - self.blocks[0].offset if self.blocks else 0
 
+    @property
+    def buffer_bytes(self) -> int:
+        """How many of them stand in memory at a time, at most."""
+        return min(self.size_bytes, PIECE_BYTES) if self.sink.takes_pieces else self.size_bytes
 
-def runs_of(
-    attached: Attached,
-    missing: Iterable[Block],
-    sink: Sink,
-    admit: Callable[[Block, memoryview], bool] | None = None,
-) -> list[Run]:
+
+def runs_of(attached: Attached, missing: Iterable[Block], sink: Sink) -> list[Run]:
     """Join missing blocks of one object, in order, to runs of one request each."""
     adjacent: list[list[Block]] = []
     for block in missing:
@@ -215,14 +219,19 @@ def runs_of(
             adjacent[-1].append(block)
         else:
             adjacent.append([block])
-    return [Run(attached, deque(part), sink, admit) for blocks in adjacent for part in _cut(blocks)]
+    return [Run(attached, deque(part), sink) for blocks in adjacent for part in _cut(blocks)]
+
+
+def part_bytes(size_bytes: int) -> int:
+    """Return how large the parts are that so many bytes side by side are cut into."""
+    return JOIN_BYTES_MAX if size_bytes >= _PARTS_MANY * PART_BYTES else PART_BYTES
 
 
 def _cut(blocks: list[Block]) -> Iterator[list[Block]]:
     """Cut adjacent blocks into requests: one, or parts that are fetched side by side."""
     block_bytes = blocks[0].length
     is_one = blocks[-1].end - blocks[0].offset <= JOIN_BYTES_MAX
-    count = (JOIN_BYTES_MAX if is_one else PART_BYTES) // block_bytes
+    count = (JOIN_BYTES_MAX if is_one else part_bytes(blocks[-1].end - blocks[0].offset)) // block_bytes
     count = max(min(count, _JOIN_BLOCKS_MAX), 1)
     for start in range(0, len(blocks), count):
         yield blocks[start : start + count]

@@ -13,7 +13,7 @@ from typing import Final
 
 from forebay.cache.policies.policy import checked
 from forebay.cache.policies.rules import NO_RULES, Rules
-from forebay.errors import ConfigError, NotAttached, NotFound, Stale, no_longer_there, not_found
+from forebay.errors import Closed, ConfigError, NotAttached, NotFound, Stale, no_longer_there, not_found
 from forebay.meta import (
     Catalog,
     Contents,
@@ -41,14 +41,17 @@ class Source:
         self._schemes: Final = schemes
         self._lock: Final = threading.Lock()
         self._storage: UnderStorage | None = None
+        self._closed = False
         self._throttled_told = 0
 
     @property
     def storage(self) -> UnderStorage:
-        """The under storage, made at the first use: whoever only hits never makes one."""
+        """The under storage, made at the first use: whoever only hits never makes one. Raises: Closed."""
         storage = self._storage
         if storage is None:
             with self._lock:
+                if self._closed:
+                    raise Closed(f"{self._record.uri}: the cache was closed meanwhile")
                 if self._storage is None:
                     self._storage = open_storage(self._record.uri, self._record.options, self._schemes)
                 storage = self._storage
@@ -63,9 +66,10 @@ class Source:
         return new
 
     def close(self) -> None:
-        """Close the under storage if there is one."""
+        """Close the under storage if there is one; who still uses it finds it closed."""
         with self._lock:
-            storage, self._storage = self._storage, None
+            self._closed = True
+            storage = self._storage
         if storage is not None:
             storage.close()
 
@@ -176,6 +180,7 @@ class Datasets:
         self._on_new: Final = on_new
         self._lock: Final = threading.Lock()
         self._state = _State(Contents(), {}, {}, {})
+        self._closed = False
 
     def find(self, label: str) -> Attached:
         """Return the dataset of that name, or for ``name@version`` that version of it.
@@ -216,10 +221,11 @@ class Datasets:
         return [record for _, record in sorted(self._catalog.datasets().items())]
 
     def close(self) -> None:
-        """Close every under storage that was opened."""
+        """Close every under storage that was opened, and open none any more; may be called twice."""
         with self._lock:
-            state, self._state = self._state, _State(Contents(), {}, {}, {})
-        for source in state.sources.values():
+            self._closed = True
+            sources = list(self._state.sources.values())
+        for source in sources:
             source.close()
 
     def _make(self, label: str, state: _State) -> Attached:
@@ -249,6 +255,8 @@ class Datasets:
                     sources[name] = before.sources[name]
                 else:
                     sources[name] = Source(record, self._schemes)
+                    if self._closed:
+                        sources[name].close()
             kept = {
                 label: attached
                 for label, attached in before.attached.items()

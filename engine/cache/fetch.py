@@ -6,7 +6,8 @@ The life of a miss:
 2. ``store.claim`` makes one process of the host the leader. It looks again: another may just have ended.
 3. The leader asks the remote, then the under storage, for the version that the key stands for. Blocks that
    lie side by side, all led by it, are one request.
-4. It offers the bytes to the store, and gives them to its own reader, admitted or not.
+4. Block by block as they come it offers the bytes to the store, and gives them to its own reader, admitted or
+   not. Those of a file that is to lie in one piece go there at once, in small pieces.
 5. Followers wait in steps of 100 ms, holding no permit, and look again. Who still finds nothing after two
    leaders (the first may have died), or after one that makes no progress, fetches alone and offers the store
    nothing.
@@ -111,7 +112,8 @@ class Fetcher:
         """
         waiting = list(runs)
         while waiting:
-            self.pool.run_all(kind, [(run.size_bytes, partial(self._advance, run, kind)) for run in waiting])
+            tasks = [(run.size_bytes, partial(self._advance, run, kind), run.buffer_bytes) for run in waiting]
+            self.pool.run_all(kind, tasks)
             waiting = [run for run in waiting if run.error is None and run.awaited is not None]
             for run in waiting:
                 self._await(run)
@@ -146,7 +148,8 @@ class Fetcher:
     ) -> FirstTouch:
         """Find out what an unknown object is by reading some of it: one request instead of two.
 
-        That is the blocks of the range, but not more than one part. Raises: as UnderStorage.read_range.
+        That is the blocks of the range, but not more than one part; and of an object that goes on where more
+        is wanted only the first block: the rest is faster side by side. Raises: as UnderStorage.read_range.
         """
         number = offset // self.block_bytes
         behind = max(offset + min(length, PART_BYTES), offset + 1)
@@ -253,17 +256,40 @@ class Fetcher:
     def _fetch_from_source(self, run: Run, led: _Led, kind: Kind) -> None:
         first, last = led[0][0], led[-1][0]
         record, entry, length = run.attached.record, first.entry, last.end - first.offset
-        claims = [claim for _, claim in led if claim is not None]
+        progress = self._progress([claim for _, claim in led if claim is not None], kind)
         with (
             self._asking(run.attached, kind),
             run.attached.storage.read_range(entry.path, first.offset, length, entry.version) as body,
         ):
             _check_length(body, f"{record.uri}/{entry.path}", length)
-            room = run.sink.room(first.offset, length)
-            data = self._drain(run.attached, body, room, claims, kind)
-        for block, claim in led:
-            part = data[block.offset - first.offset : block.end - first.offset]
-            self._hand_over(run, block, part, claim, is_placed=room is not None)
+            for block, claim in led:
+                if not self._receive(run, body, block, claim, progress):
+                    run.blocks.clear()
+                    return
+                self._count_bytes(run.attached, block.length, kind)
+
+    def _receive(
+        self, run: Run, body: RangeBody, block: Block, claim: Claim | None, progress: Callable[[], None]
+    ) -> bool:
+        """Read the body's next block and pass it on; False: the sink wants no more."""
+        if run.sink.takes_pieces:
+            pieces = body.pieces(block.length, progress)
+            if not run.sink.take_pieces(block, pieces):
+                return False
+            for _ in pieces:
+                # What was in already is not taken again; the next block lies behind it.
+                continue
+            if claim is not None:
+                claim.done()
+            return True
+        room = run.sink.room(block.offset, block.length)
+        if room is None:
+            data = body.take(block.length, progress)
+        else:
+            body.readinto(room, progress)
+            data = room
+        self._hand_over(run, block, data, claim, is_placed=room is not None)
+        return True
 
     def _fetch_from_peer(self, run: Run, block: Block, claim: Claim | None) -> bool:
         record, entry = run.attached.record, block.entry
@@ -280,18 +306,15 @@ class Fetcher:
         self, run: Run, block: Block, data: memoryview, claim: Claim | None, *, is_placed: bool = False
     ) -> None:
         """Give the block to the store, unless the fetch was one alone, and to the reader in any case."""
-        admitted = claim is not None and self._admit(run, block, data)
+        admitted = (
+            claim is not None
+            and not (run.sink.takes_pieces or self.store.read_only)
+            and self.offer(run.attached, block, data, run.sink.asked_bytes)
+        )
         if not is_placed:
             run.sink.take(block, data, admitted)
         if claim is not None:
             claim.done()
-
-    def _admit(self, run: Run, block: Block, data: memoryview) -> bool:
-        if self.store.read_only:
-            return False
-        if run.admit is not None and run.admit(block, data):
-            return True
-        return self.offer(run.attached, block, data, run.sink.asked_bytes)
 
     def offer(
         self, attached: Attached, block: Block, data: memoryview, asked_bytes: int | None = None
@@ -322,9 +345,14 @@ class Fetcher:
             _check_length(body, f"{attached.record.uri}/{path}", max(min(length, entry.size - offset), 0))
             numbers = range(number, number + -(-body.length // self.block_bytes))
             blocks = [block_of(attached, entry, each, self.block_bytes) for each in numbers]
+            wants_more = asked_bytes is not None and asked_bytes > PART_BYTES
+            if wants_more and entry.size > offset + body.length:
+                del blocks[1:]
             # Without reading the body if all is cached already; what is not is counted as missed.
             if None in self.store.get_many([block.key for block in blocks], attached.record.id):
-                data = self._drain(attached, body, None, [claim] if claim is not None else [], kind)
+                progress = self._progress([claim] if claim is not None else [], kind)
+                data = body.take(blocks[-1].end - offset, progress)
+                self._count_bytes(attached, len(data), kind)
                 asked_bytes = None if asked_bytes is None else min(asked_bytes, entry.size)
                 for block in blocks if claim is not None and not self.store.read_only else ():
                     part = data[block.offset - offset : block.end - offset]
@@ -352,30 +380,20 @@ class Fetcher:
         if kind is Kind.DEMAND:
             self._demand.mark()
 
-    def _drain(
-        self,
-        attached: Attached,
-        body: RangeBody,
-        room: memoryview | None,
-        claims: Sequence[Claim],
-        kind: Kind,
-    ) -> memoryview:
-        """Read all of a body, into room if there is one, and return the bytes."""
+    def _progress(self, claims: Sequence[Claim], kind: Kind) -> Callable[[], None]:
+        """Return what is called whenever bytes have come for these flights."""
 
         def progress() -> None:
             self._mark(kind)
             for claim in claims:
                 claim.progress()
 
-        if room is None:
-            buffer = body.take(progress)
-        else:
-            body.readinto(room, progress)
-            buffer = room
-        self.store.count("source_bytes", body.length, attached.record.id)
+        return progress
+
+    def _count_bytes(self, attached: Attached, count_bytes: int, kind: Kind) -> None:
+        self.store.count("source_bytes", count_bytes, attached.record.id)
         if kind in _BYTE_COUNTERS:
-            self.store.count(_BYTE_COUNTERS[kind], body.length, attached.record.id)
-        return buffer
+            self.store.count(_BYTE_COUNTERS[kind], count_bytes, attached.record.id)
 
 
 def _check_length(body: RangeBody, uri: str, length: int) -> None:

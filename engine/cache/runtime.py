@@ -75,9 +75,7 @@ class Runtime:
             self.datasets: Final = Datasets(
                 metadata.catalog, metadata.manifests, parts.schemes, partial(_tell_store, parts)
             )
-            opened.callback(self.datasets.close)
             self.pool: Final = FetchPool(parts.limits)
-            opened.callback(self.pool.close)
             entries = metadata.entries
             make_listed = partial(Listed, metadata.versions, metadata.manifests)
             self.reclaimer: Final = Reclaimer(store, entries, self.pool, make_listed)
@@ -101,7 +99,12 @@ class Runtime:
             self.jobs: Final = Jobs(metadata.catalog, Path(parts.folder, "jobs"), group)
             self.traces: Final = Traces(Path(parts.folder, "traces"), store.block_bytes, group)
             self.loads: Final = self._make_loads()
+            # In the reverse order, so that nothing begins anew and nobody waits for a server: loads are told,
+            # requests end or are left behind, and with them what loads wait for.
             opened.callback(self.loads.close)
+            opened.callback(self.pool.close)
+            opened.callback(self.datasets.close)
+            opened.callback(self.loads.stop)
             self.schedules: Final = self._make_schedules()
             if not read_only:
                 self._mend()
@@ -149,7 +152,7 @@ class Runtime:
         return Schedules(records, self.jobs, self.loads, folder, self.parts.shared_group)
 
     def close(self) -> None:
-        """Wait for what runs, and close everything; loads are interrupted."""
+        """Close everything: loads are interrupted, requests under way are waited for a moment."""
         self._opened.close()
 
 

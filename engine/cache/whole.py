@@ -1,7 +1,7 @@
 """Whole-file segments: large files that are wanted whole lie in one piece, so that a read is one view.
 
-A file is brought whole by one process of the host, part by part; its blocks can be read as they come. Where
-the store has no place for it in one piece (too small, too large, no room) its blocks are cached one by one.
+A file is brought whole by one process of the host, in parts side by side. Where the store has no place for
+it in one piece (too small, too large, no room) its blocks are cached one by one.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache.blocks import Block, Sink, blocks_of, runs_of
+from forebay.cache.blocks import blocks_of, runs_of
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher
+from forebay.cache.filling import Filling
 from forebay.cache.paths import whole_key
 from forebay.cache.pool import Kind
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
-    from forebay.store import BlockStore, FileReservation, View
+    from forebay.store import View
 
 # A sequential reader that has come so far is taken to want the rest as well.
 _SHARE_READ: Final = 4
@@ -59,39 +60,28 @@ class WholeFiles:
         """
         if not self._may_fit(entry):
             return False
-        key = self._key(attached, entry)
         if self._missing_bytes(attached, entry) == 0:
             return True
-        claim = self._store.claim(key)
-        if not claim.leader and claim.wait(0):
-            # The one who was at it has ended, or is dead.
-            claim = self._store.claim(key)
-        if not claim.leader:
+        filling = Filling.begin(
+            self._store,
+            self._fetcher.admission,
+            attached,
+            entry,
+            asked_bytes=None if kind is Kind.LOAD else entry.size,
+            counts_misses=kind is Kind.DEMAND,
+        )
+        if filling is None:
             return False
-        try:
-            asked_bytes = None if kind is Kind.LOAD else entry.size
-            reservation = self._fetcher.admission.reserve_file(
-                attached, entry.path, key, entry.size, asked_bytes=asked_bytes
-            )
-            if reservation is None:
-                return False
-            with reservation:
-                if reservation.admitted:
-                    self._fill(attached, entry, reservation, kind)
-            return bool(reservation.complete)
-        finally:
-            claim.done()
-
-    def _fill(self, attached: Attached, entry: Entry, reservation: FileReservation, kind: Kind) -> None:
-        sink = _Filling(reservation, counts_misses=kind is Kind.DEMAND)
         blocks = blocks_of(attached, entry, 0, entry.size, self._fetcher.block_bytes)
-        runs = runs_of(attached, blocks, sink, sink.write)
-        self._fetcher.bring(runs, kind)
+        runs = runs_of(attached, blocks, filling)
+        try:
+            self._fetcher.bring(runs, kind)
+        finally:
+            is_whole = filling.finish()
         for run in runs:
             if run.error is not None:
                 raise run.error
-        if sink.has_failed:
-            reservation.finish(keep=False)
+        return is_whole
 
     def is_wanted_whole(self, attached: Attached, entry: Entry, offset: int, end: int) -> bool:
         """Note a read of a part; true once, when parts in order have passed a quarter of the file."""
@@ -139,33 +129,3 @@ class WholeFiles:
 
     def _key(self, attached: Attached, entry: Entry) -> bytes:
         return whole_key(attached.record.id, entry.path, entry.version, self._fetcher.block_bytes)
-
-
-class _Filling(Sink):
-    """One file on its way into its segment. Threads: any."""
-
-    def __init__(self, reservation: FileReservation, *, counts_misses: bool) -> None:
-        self._reservation = reservation
-        self._counts_misses = counts_misses
-        self.has_failed = False
-
-    def from_store(self, store: BlockStore, block: Block) -> bool:
-        """Copy a block that was cached by itself."""
-        is_asked = self._counts_misses or store.contains(block.key)
-        view = store.get(block.key, block.dataset_id) if is_asked else None
-        if view is None:
-            return False
-        with view, memoryview(view) as data:
-            self.write(block, data)
-        return True
-
-    def take(self, block: Block, data: memoryview, admitted: bool) -> None:
-        """Write a block that was fetched beside another who may still be at it."""
-        if not admitted:
-            self.write(block, data)
-
-    def write(self, block: Block, data: memoryview) -> bool:
-        """Write a block; writing it again is nothing. The first that does not go in ends the filling."""
-        if not self.has_failed and not self._reservation.write(block.number, block.key, data):
-            self.has_failed = True
-        return not self.has_failed

@@ -127,14 +127,20 @@ class _Body(RangeBody):
         self.info = info
         self.offset = offset
         self.length = len(data)
+        self._done = 0
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
-        # Whatever goes wrong does so half-way.
-        half = self.length // 2
-        buffer[:half] = self._data[:half]
-        progress()
-        self._storage.act("readinto")
-        buffer[half:] = self._data[half:]
+        # Whatever goes wrong does so half-way through the range.
+        until_half = self.length // 2 - self._done
+        if 0 <= until_half < len(buffer):
+            self._copy(buffer[:until_half], progress)
+            self._storage.act("readinto")
+            buffer = buffer[until_half:]
+        self._copy(buffer, progress)
+
+    def _copy(self, buffer: memoryview, progress: Callable[[], None]) -> None:
+        buffer[:] = self._data[self._done : self._done + len(buffer)]
+        self._done += len(buffer)
         progress()
 
     def close(self) -> None:

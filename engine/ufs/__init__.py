@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from forebay.config import nearest
 from forebay.errors import ConfigError
-from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RangeBody, UnderStorage
 
 __all__ = [
+    "PIECE_BYTES",
     "SCHEMES",
     "ObjectInfo",
     "RangeBody",

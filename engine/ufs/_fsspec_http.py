@@ -26,6 +26,7 @@ from forebay.ufs._http_head import RANGE_NOT_SATISFIABLE, Head, head_of, is_stro
 from forebay.ufs._http_index import names_on_index
 from forebay.ufs._http_range import ServedRange, WrongRange, served_range
 from forebay.ufs._loop import loop_of_process, run_in_loop
+from forebay.ufs._stop import Stop
 from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage
 
 _T = TypeVar("_T")
@@ -62,6 +63,7 @@ class HttpStorage(UnderStorage):
         # What is encoded already stays as it is.
         self._base: Final = urllib.parse.quote(target.uri, safe=":/%@!$&'()*+,;=~[]")
         self._lock: Final = threading.Lock()
+        self.stop: Final = Stop()
         self._made: Any = None
 
     def stat(self, path: str) -> ObjectInfo:
@@ -142,7 +144,8 @@ class HttpStorage(UnderStorage):
         loop_of_process().call_soon_threadsafe(response.release)
 
     def close(self) -> None:
-        """Close the session."""
+        """Close the session, whose requests end with it."""
+        self.stop.set()
         with self._lock:
             made, self._made = self._made, None
         # At the very end of the interpreter the loop's thread does not run any more.
@@ -174,6 +177,7 @@ class HttpStorage(UnderStorage):
 
     def _system(self) -> Any:
         with self._lock:
+            self.stop.check(self._target.uri)
             if self._made is None:
                 self._made = self._target.file_system(
                     **self._target.keywords,
@@ -201,6 +205,7 @@ class HttpStorage(UnderStorage):
                 async with asyncio.timeout(self.deadline_s(body_bytes)):
                     return await request()
             except Exception as error:
+                self.stop.check(self.uri_of(path))
                 if attempt == self.attempts or not is_transient(error):
                     raise _Failed(path, error) from error
             await asyncio.sleep(delay_s(attempt))

@@ -32,31 +32,36 @@ class HttpBody(RangeBody):
         self.offset = offset
         self.info, self.length, self._response = storage.get(path, offset, length, version)
         self._done = 0
+        # One budget for all that is read of it.
+        self._attempt = 1
+        self._deadline_s = time.monotonic() + storage.attempts * storage.deadline_s(self.length)
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
         """Read, resuming after a broken or silent connection as often as the storage's attempts allow."""
-        attempts = self._storage.attempts
-        deadline_s = time.monotonic() + attempts * self._storage.deadline_s(len(buffer))
-        for attempt in range(1, attempts + 1):
+        end, uri = self._done + len(buffer), self._storage.uri_of(self._path)
+        while self._done < end:
             try:
-                self._drain(buffer, progress, deadline_s)
-                return
+                self._drain(buffer[self._done - end :], progress)
             except Exception as error:  # noqa: BLE001  (aiohttp's many kinds; it goes on as ours)
                 self.close()
-                is_late = time.monotonic() >= deadline_s
-                if attempt == attempts or is_late or not is_transient(error):
-                    raise_translated(error, self._storage.uri_of(self._path))
-            time.sleep(delay_s(attempt))
-            self._resume(len(buffer) - self._done)
+                self._storage.stop.check(uri)
+                is_late = time.monotonic() >= self._deadline_s
+                if self._attempt == self._storage.attempts or is_late or not is_transient(error):
+                    raise_translated(error, uri)
+                self._storage.stop.pause(delay_s(self._attempt), uri)
+                self._attempt += 1
+                self._resume()
 
-    def _drain(self, buffer: memoryview, progress: Callable[[], None], deadline_s: float) -> None:
-        while self._done < len(buffer):
-            part = buffer[self._done : self._done + _STEP_BYTES]
-            self._done += run_in_loop(_fill(self._response, part, deadline_s - time.monotonic()))
+    def _drain(self, buffer: memoryview, progress: Callable[[], None]) -> None:
+        while buffer:
+            timeout_s = self._deadline_s - time.monotonic()
+            count = run_in_loop(_fill(self._response, buffer[:_STEP_BYTES], timeout_s))
+            buffer = buffer[count:]
+            self._done += count
             progress()
 
-    def _resume(self, left: int) -> None:
-        offset = self.offset + self._done
+    def _resume(self) -> None:
+        offset, left = self.offset + self._done, self.length - self._done
         _, length, self._response = self._storage.get(self._path, offset, left, self.info.version)
         if length != left:
             cause = f"asked for the last {left} bytes of a range, got {length}"

@@ -6,7 +6,7 @@ same version.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from forebay.errors import stale, under_storage_error
@@ -28,6 +28,7 @@ class S3Body(RangeBody):
         self._tries: Final = storage.tries(self._uri, wanted.length)
         self._by_boto = False
         self._answer = self._open(wanted)
+        # Of self.length; it counts through all resumptions.
         self._done = 0
         self.offset = wanted.offset
         self._wanted = wanted
@@ -37,37 +38,46 @@ class S3Body(RangeBody):
             self.info, self.length = self._answer.info, self._answer.length
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
-        """Read, going on after a broken or silent connection as long as the budget lasts."""
-        while self._done < len(buffer):
+        """Copy piece by piece."""
+        for piece in self.pieces(len(buffer), progress):
+            buffer[: len(piece)] = piece
+            buffer = buffer[len(piece) :]
+
+    def take(self, length: int, progress: Callable[[], None] = lambda: None) -> memoryview:
+        """Return the client's own buffer where all comes in one piece."""
+        if not length:
+            return memoryview(b"")
+        first = self._next(length, progress)
+        if len(first) == length:
+            return first
+        buffer = memoryview(bytearray(length))
+        buffer[: len(first)] = first
+        self.readinto(buffer[len(first) :], progress)
+        return buffer
+
+    def pieces(self, length: int, progress: Callable[[], None] = lambda: None) -> Iterator[memoryview]:
+        """Yield the client's own buffers."""
+        while length > 0:
+            piece = self._next(length, progress)
+            length -= len(piece)
+            yield piece
+
+    def _next(self, size_max: int, progress: Callable[[], None]) -> memoryview:
+        """Read a piece, going on after a broken or silent connection as long as the budget lasts."""
+        while True:
+            assert self._answer is not None, "bytes are read from an answer that has some"
             try:
-                self._drain(buffer, progress)
+                piece = self._answer.read(size_max)
+                if not piece:
+                    raise broken(f"the body ended {self.length - self._done} bytes early")
             except Failed as failed:
                 self._recover(failed)
-                self._resume(len(buffer) - self._done)
-
-    def take(self, progress: Callable[[], None] = lambda: None) -> memoryview:
-        """Return the client's own buffer where all came in one piece."""
-        piece: memoryview | None = None
-        try:
-            piece = None if self._answer is None else self._answer.in_one_piece()
-        except Failed as failed:
-            self._recover(failed)
-            self._resume(self.length)
-        if piece is None:
-            return super().take(progress)
-        self._done = self.length
-        progress()
-        return piece
-
-    def _drain(self, buffer: memoryview, progress: Callable[[], None]) -> None:
-        assert self._answer is not None, "bytes are read from an answer that has some"
-        while self._done < len(buffer):
-            count = self._answer.read_into(buffer[self._done :])
-            if not count:
-                raise broken(f"the body ended {len(buffer) - self._done} bytes early")
-            self._done += count
+                self._resume()
+                continue
+            self._done += len(piece)
             progress()
-            self._tries.check_deadline()
+            self._tries.check()
+            return piece
 
     def _recover(self, failed: Failed) -> None:
         """Prepare for another attempt, or raise if there is to be none."""
@@ -75,8 +85,8 @@ class S3Body(RangeBody):
         self._by_boto = True
         self._tries.after(failed)
 
-    def _resume(self, left: int) -> None:
-        first = self._wanted
+    def _resume(self) -> None:
+        first, left = self._wanted, self.length - self._done
         wanted = Wanted(first.path, first.key, self.offset + self._done, left, self.info.version)
         self._answer = self._open(wanted)
         length = 0 if self._answer is None else self._answer.length

@@ -19,10 +19,9 @@ from forebay.ufs._s3_endpoint import Endpoint
 from forebay.ufs._s3_errors import BOTO_FAILURES, Failed, of_boto
 from forebay.ufs._s3_get import Wanted, describe
 from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
-from forebay.ufs.base import ObjectInfo
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo
 
 _CONNECTIONS: Final = 64
-_READ_BYTES: Final = 256 << 10
 
 
 class BotoClient:
@@ -89,14 +88,10 @@ class BotoAnswer:
         self.length: Final = length
         self._stream: Any = stream
 
-    def in_one_piece(self) -> memoryview | None:
-        """Return None: the body is a stream."""
-        return None
-
-    def read_into(self, target: memoryview) -> int:
-        """Read from the socket straight into the target."""
+    def read(self, size_max: int) -> memoryview:
+        """Read from the socket; botocore's ``readinto`` would read into a buffer of its own and copy that."""
         try:
-            return int(self._stream.readinto(target[:_READ_BYTES]))
+            return memoryview(self._stream.read(min(size_max, PIECE_BYTES)))
         except BOTO_FAILURES as error:
             raise Failed(of_boto(error)) from error
 

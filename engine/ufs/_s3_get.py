@@ -55,12 +55,11 @@ class Answer(Protocol):
         """How many bytes come."""
         ...
 
-    def in_one_piece(self) -> memoryview | None:
-        """Return all of the body if the client has it in one buffer and nothing of it was read; else None."""
-        ...
+    def read(self, size_max: int) -> memoryview:
+        """Return the next bytes in the client's own buffer, which stays as it is; none at the end.
 
-    def read_into(self, target: memoryview) -> int:
-        """Read what there is, as much as fits at most; return how many bytes, 0 at the end."""
+        They are as few or many as the client has at hand, and size_max at most.
+        """
         ...
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from forebay.ufs._s3_endpoint import Endpoint
 from forebay.ufs._s3_errors import BOTO_FAILURES, Failed, Failure, Kind, broken, of_answer
 from forebay.ufs._s3_get import Wanted, describe
 from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
-from forebay.ufs.base import ObjectInfo
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # A body is read in one piece up to this length, above it in steps, for the sake of whoever watches progress.
 _ONE_PIECE_BYTES: Final = 1 << 20
-_STEP_BYTES: Final = 256 << 10
 # The silence of a socket is bounded by the attachment's time-out; this only ends what trickles.
 _REQUEST_TIMEOUT_S: Final = 600.0
 # boto3 renews credentials a quarter of an hour before they expire, so what it gives holds for this long.
@@ -145,8 +144,8 @@ class ObstoreAnswer:
         self._pieces: Iterator[bytes] | None = None
         self._piece = memoryview(b"")
 
-    def read_into(self, target: memoryview) -> int:
-        """Copy from the piece at hand, waiting for the next if it is used up."""
+    def read(self, size_max: int) -> memoryview:
+        """Return what there is of the piece at hand, waiting for the next if it is used up."""
         from obstore.exceptions import BaseError
 
         try:
@@ -154,23 +153,8 @@ class ObstoreAnswer:
                 self._piece = self._next_piece()
         except (BaseError, OSError) as error:
             raise Failed(failure_of(error)) from error
-        count = min(len(target), len(self._piece))
-        target[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
-
-    def in_one_piece(self) -> memoryview | None:
-        """Return all of the body if it comes in one piece, None if it is to be read step by step."""
-        from obstore.exceptions import BaseError
-
-        if self._result is None or self._claimed != self.length or not 0 < self.length <= _ONE_PIECE_BYTES:
-            return None
-        try:
-            self._piece = self._next_piece()
-        except (BaseError, OSError) as error:
-            raise Failed(failure_of(error)) from error
-        # A shorter one stays where it is, for the steps to find out.
-        return self._piece if len(self._piece) == self.length else None
+        piece, self._piece = self._piece[:size_max], self._piece[size_max:]
+        return piece
 
     def _next_piece(self) -> memoryview:
         """Wait for the next piece, empty at the end, and hold it to the length that the answer claimed."""
@@ -179,7 +163,7 @@ class ObstoreAnswer:
             # Not for a body of any length that a server may claim: it allocates all of it at once.
             if self._claimed <= _ONE_PIECE_BYTES:
                 return self._checked(memoryview(result.bytes()))
-            self._pieces = iter(result.stream(min_chunk_size=max(1, min(_STEP_BYTES, self.length))))
+            self._pieces = iter(result.stream(min_chunk_size=max(1, min(PIECE_BYTES, self.length))))
         piece = self._checked(memoryview(self._next_of_stream()))
         if not self._claimed and self._next_of_stream():
             raise broken("the body is longer than its range")

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from forebay.errors import timed_out
 from forebay.ufs._s3_errors import Failed, Failure, Kind
+from forebay.ufs._stop import Stop
 from forebay.ufs._throttle import Throttle
 
 _T = TypeVar("_T")
@@ -50,36 +51,46 @@ class Tries:
         policy: Policy,
         throttle: Throttle,
         note: Callable[[Failure], None],
+        stop: Stop,
         uri: str,
         length_bytes: int = 0,
     ) -> None:
-        """Begin; note is told each failure, and the time for length_bytes is part of the deadline."""
+        """Begin; note is told each failure, and the time for length_bytes is part of the deadline.
+
+        Once stop is set nothing is tried any more.
+        """
         self._policy: Final = policy
         self._throttle: Final = throttle
         self._note: Final = note
+        self._stop: Final = stop
         self._uri: Final = uri
         self._deadline_s = time.monotonic() + policy.deadline_s(length_bytes)
         self._failed = 0
         self._throttled = 0
 
     def admit(self) -> None:
-        """Wait for the server's turn, which takes nothing from the budget."""
-        if waited_s := self._throttle.admit():
+        """Wait for the server's turn, which takes nothing from the budget. Raises: Closed."""
+        if waited_s := self._throttle.admit(self._stop):
             self._deadline_s += waited_s
+        self._stop.check(self._uri)
 
-    def check_deadline(self) -> None:
-        """Raise TimeoutError when the operation has gone on for too long."""
+    def check(self) -> None:
+        """Raise TimeoutError when the operation has gone on for too long, Closed when it is to stop."""
+        self._stop.check(self._uri)
         if time.monotonic() > self._deadline_s:
             raise timed_out(self._uri, "timed out: the answer comes too slowly")
 
     def after(self, failed: Failed) -> None:
-        """Pause before the next attempt, or raise what the failure means if there is to be none."""
+        """Pause before the next attempt, or raise what the failure means if there is to be none.
+
+        Raises: Closed.
+        """
         failure = failed.failure
         self._note(failure)
         pause_s = self._pause_s(failure) if failure.passing else None
         if pause_s is None or time.monotonic() + pause_s > self._deadline_s:
             raise failure.exception(self._uri) from (failed.__cause__ or failed)
-        time.sleep(pause_s)
+        self._stop.pause(pause_s, self._uri)
 
     def run(self, request: Callable[[], _T]) -> _T:
         """Return what the request returns at last. Raises: what its failure means."""

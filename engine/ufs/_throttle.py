@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from forebay.ufs._stop import Stop
+
 # Requests that were under way when the rate was cut are refused too, and say nothing new.
 _REACTION_S: Final = 0.5
 _DECREASE: Final = 0.5
@@ -36,12 +38,9 @@ _MEASURED_S_MIN: Final = 0.1
 class Throttle:
     """The rate at which one server is asked by this process. Threads: any."""
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        """Begin without a limit; clock and sleep are for tests without waiting."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without a limit; clock is for tests without waiting."""
         self._clock: Final = clock
-        self._sleep: Final = sleep
         self._lock: Final = threading.Lock()
         self._recent: Final[deque[float]] = deque(maxlen=_MEASURED_REQUESTS)
         self._fixed: float | None = None
@@ -61,10 +60,10 @@ class Throttle:
             self._fixed = min(requests_per_s, self._fixed or requests_per_s)
             self._limited = True
 
-    def admit(self) -> float:
-        """Wait until one more request may be sent; return how many seconds that took."""
+    def admit(self, stop: Stop) -> float:
+        """Wait until one more request may be sent, or stop is set; return how many seconds that took."""
         self._recent.append(self._clock())
-        return self._wait() if self._limited else 0.0
+        return self._wait(stop) if self._limited else 0.0
 
     def slow_down(self) -> None:
         """Take note that the server has refused a request for load."""
@@ -103,14 +102,13 @@ class Throttle:
         recent = [sent for sent in tuple(self._recent) if now - sent < _MEASURED_S]
         return len(recent) / max(now - recent[0], _MEASURED_S_MIN) if len(recent) > 1 else 1.0
 
-    def _wait(self) -> float:
+    def _wait(self, stop: Stop) -> float:
         started = self._clock()
         with self._lock:
             self._queued += 1
         try:
             turn, _ = self._take()
-            while turn > 0:
-                self._sleep(min(turn, _STEP_S))
+            while turn > 0 and not stop.wait(min(turn, _STEP_S)):
                 # Whoever has waited for its turn does not wait for the whole queue again.
                 _, turn = self._take()
         finally:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from forebay.config import nearest
 from forebay.errors import ConfigError, NotFound
 from forebay.ufs._walk import visit_in_parallel
+
+# What is passed on at a time still lies in a core's caches when it is copied and its checksum is made.
+PIECE_BYTES: Final = 256 << 10
 
 
 class ObjectInfo(NamedTuple):
@@ -30,10 +33,14 @@ class ObjectInfo(NamedTuple):
 
 
 class RangeBody(ABC):
-    """The bytes of a range, about to be read once; a context manager that closes itself.
+    """The bytes of a range, about to be read once and in order; a context manager that closes itself.
 
-    info describes the whole object that they belong to; they are length bytes from offset on. For one
-    thread.
+    info describes the whole object that they belong to; they are length bytes from offset on. ``readinto``,
+    ``take`` and ``pieces`` each go on where the one before ended, and the caller asks for no more than there
+    are. What they give is of info's version. progress is called whenever bytes have come. All resume after a
+    broken connection, and may block for several time-outs. For one thread.
+    Raises, all three: Stale (the object changed meanwhile); UnderStorageError, TimeoutError (after all
+    attempts). Nothing more is to be read then.
     """
 
     info: ObjectInfo
@@ -42,23 +49,24 @@ class RangeBody(ABC):
 
     @abstractmethod
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
-        """Fill the buffer, whose length is self.length, with the bytes of info's version.
+        """Fill the buffer with the next bytes; after an exception its content means nothing."""
 
-        The caller calls this once at most; progress is called whenever bytes have come. Resumes after a
-        broken connection; may block for several time-outs.
-        Raises: Stale (the object changed meanwhile); UnderStorageError, TimeoutError (after all attempts).
-        The buffer's content means nothing then.
+    def take(self, length: int, progress: Callable[[], None] = lambda: None) -> memoryview:
+        """Return the next bytes in a buffer that nobody changes afterwards.
+
+        A storage whose client makes a buffer of its own gives that one, without a copy.
         """
-
-    def take(self, progress: Callable[[], None] = lambda: None) -> memoryview:
-        """Return the bytes in a buffer that is the caller's from then on; in place of ``readinto``.
-
-        A storage whose client makes a buffer of its own gives that one, without a copy. Raises: as
-        ``readinto``.
-        """
-        buffer = memoryview(bytearray(self.length))
+        buffer = memoryview(bytearray(length))
         self.readinto(buffer, progress)
         return buffer
+
+    def pieces(self, length: int, progress: Callable[[], None] = lambda: None) -> Iterator[memoryview]:
+        """Yield the next bytes as they come, each piece good until the next is asked for."""
+        buffer = memoryview(bytearray(min(length, PIECE_BYTES)))
+        for done in range(0, length, PIECE_BYTES):
+            piece = buffer[: length - done]
+            self.readinto(piece, progress)
+            yield piece
 
     @abstractmethod
     def close(self) -> None:
@@ -141,7 +149,11 @@ class UnderStorage(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close connections; may be called twice. Bodies in use stay usable or fail cleanly."""
+        """Close connections; may be called twice. Nothing is to be begun afterwards.
+
+        What other threads are at raises Closed: between two attempts, and whenever bytes have come. It may
+        end as usual where it is that far.
+        """
 
 
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")

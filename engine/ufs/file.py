@@ -165,6 +165,7 @@ class _FileBody(RangeBody):
         self.info = _info(path, os.fstat(descriptor))
         self.offset = offset
         self.length = max(min(length, self.info.size - offset), 0)
+        self._next_offset = offset
 
     def check(self, version: str | None) -> None:
         """Refuse what is no regular file or has another version."""
@@ -181,9 +182,10 @@ class _FileBody(RangeBody):
         done = 0
         try:
             while done < len(buffer) and (
-                count := os.preadv(self._descriptor, [buffer[done:]], self.offset + done)
+                count := os.preadv(self._descriptor, [buffer[done:]], self._next_offset)
             ):
                 done += count
+                self._next_offset += count
                 progress()
             after = _info(self._path, os.fstat(self._descriptor))
         except OSError as error:
@@ -192,7 +194,7 @@ class _FileBody(RangeBody):
             raise stale(self._name, self.info.version, after.version)
         if done < len(buffer):
             raise under_storage_error(
-                self._name, f"ended after {self.offset + done} of {self.info.size} bytes"
+                self._name, f"ended after {self._next_offset} of {self.info.size} bytes"
             )
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -25,6 +24,7 @@ from forebay.ufs._fsspec_http import HttpStorage
 from forebay.ufs._fsspec_info import described, is_tracked
 from forebay.ufs._fsspec_options import Target, is_known, target_of
 from forebay.ufs._loop import loop_of_process
+from forebay.ufs._stop import Stop
 from forebay.ufs._walk import visit_in_parallel
 from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage
 
@@ -52,6 +52,7 @@ class FsspecStorage(UnderStorage):
         """Use a checked URI; connects to nothing."""
         self._target: Final = target
         self._systems: Final = _FileSystems(target)
+        self._stop: Final = Stop()
         self._has_ukey: Final = target.file_system.ukey is not AbstractFileSystem.ukey
 
     def stat(self, path: str) -> ObjectInfo:
@@ -139,7 +140,8 @@ class FsspecStorage(UnderStorage):
         self._require(info.path, info.version, self.stat(info.path))
 
     def close(self) -> None:
-        """Let go of the file systems."""
+        """Let go of the file systems, and have nothing tried again."""
+        self._stop.set()
         self._systems.close()
 
     def uri_of(self, path: str) -> str:
@@ -186,13 +188,15 @@ class FsspecStorage(UnderStorage):
         return True
 
     def _attempt(self, path: str, operation: str, *arguments: Any) -> Any:
+        uri = self.uri_of(path)
         for attempt in range(1, self._target.attempts + 1):
+            self._stop.check(uri)
             try:
                 return self._systems.call(operation, *arguments)
             except Exception as error:  # noqa: BLE001  (a file system raises what it likes; it goes on as ours)
                 if attempt == self._target.attempts or not is_transient(error):
-                    raise_translated(error, self.uri_of(path))
-            time.sleep(delay_s(attempt))
+                    raise_translated(error, uri)
+            self._stop.pause(delay_s(attempt), uri)
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -257,15 +261,40 @@ class _FileSystems:
 
 
 class _FsspecBody(RangeBody):
-    """A range that is fetched in steps, of an object whose version is looked at afterwards."""
+    """A range that is fetched in steps, of an object whose version is looked at afterwards.
+
+    So all of it is fetched before any of it is given.
+    """
 
     def __init__(self, storage: FsspecStorage, info: ObjectInfo, offset: int, length: int) -> None:
         self._storage = storage
         self.info = info
         self.offset = offset
         self.length = length
+        self._left: memoryview | None = None
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
+        """Fill the buffer, without a copy of its own if that is all of the range."""
+        if self._left is None and len(buffer) == self.length:
+            self._fetch(buffer, progress)
+            self._left = buffer[:0]
+        else:
+            buffer[:] = self.take(len(buffer), progress)
+
+    def take(self, length: int, progress: Callable[[], None] = lambda: None) -> memoryview:
+        """Return the next bytes of what was fetched."""
+        if self._left is None:
+            fetched = memoryview(bytearray(self.length))
+            self._fetch(fetched, progress)
+            self._left = fetched
+        taken, self._left = self._left[:length], self._left[length:]
+        return taken
+
+    def pieces(self, length: int, progress: Callable[[], None] = lambda: None) -> Iterator[memoryview]:
+        """Yield all of it at once, for it is there."""
+        yield self.take(length, progress)
+
+    def _fetch(self, buffer: memoryview, progress: Callable[[], None]) -> None:
         """Fetch step by step, then look whether the object is still the same."""
         for done in range(0, len(buffer), _STEP_BYTES):
             part = buffer[done : done + _STEP_BYTES]

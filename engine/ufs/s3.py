@@ -28,6 +28,7 @@ from forebay.ufs._s3_names import is_marker, is_name
 from forebay.ufs._s3_obstore import ObstoreClient
 from forebay.ufs._s3_tries import Policy, Tries
 from forebay.ufs._s3_walk import walk_keys
+from forebay.ufs._stop import Stop
 from forebay.ufs.base import (
     ObjectInfo,
     RangeBody,
@@ -87,6 +88,7 @@ class S3Storage(UnderStorage):
         if "requests_per_s" in options:
             self._endpoint.throttle.limit(_positive(options["requests_per_s"], "requests_per_s"))
         self._lock: Final = threading.Lock()
+        self._stop: Final = Stop()
         self._counts: Final[Counter[str]] = Counter()
         self._made: BotoClient | None = None
         self._made_fast: ObstoreClient | None = None
@@ -169,7 +171,8 @@ class S3Storage(UnderStorage):
         return self._endpoint.throttle.rate
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections, and have no request tried again."""
+        self._stop.set()
         made = self._forget_clients()
         if made is not None:
             made.close()
@@ -208,7 +211,7 @@ class S3Storage(UnderStorage):
 
     def tries(self, uri: str, length: int = 0) -> Tries:
         """Return a new budget for an operation on uri that brings length bytes."""
-        return Tries(self._policy, self._endpoint.throttle, self._note, uri, length)
+        return Tries(self._policy, self._endpoint.throttle, self._note, self._stop, uri, length)
 
     def behind_the_end(self, wanted: Wanted) -> ObjectInfo:
         """Describe an object of which a range was refused: it begins at or behind the object's end."""

@@ -147,6 +147,20 @@ class Suite:
         with place.storage.read_range("small", offset, 10) as body:
             assert (body.length, body.info.size) == (0, size)
 
+    def test_a_range_is_read_in_parts_by_any_of_the_three_ways(self, place: Place) -> None:
+        place.put("a", BIG)
+        signs: list[int] = []
+        with place.storage.read_range("a", 5, len(BIG)) as body:
+            buffer = bytearray(300_000)
+            body.readinto(memoryview(buffer), lambda: signs.append(1))
+            taken = body.take(1_000_001, lambda: signs.append(2))
+            pieces = [bytes(piece) for piece in body.pieces(700_000, lambda: signs.append(3))]
+            rest = body.take(body.length - 300_000 - 1_000_001 - 700_000)
+            assert bytes(body.take(0)) == b""
+            assert b"".join([buffer, taken, *pieces, rest]) == BIG[5:]
+        assert set(signs) >= {1}
+        assert signs == sorted(signs)
+
     def test_a_version_is_held_to(self, place: Place) -> None:
         place.put("a", b"old bytes")
         version = place.storage.stat("a").version

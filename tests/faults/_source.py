@@ -17,6 +17,8 @@ from tests._s3 import BUCKET, FakeS3, Handler
 from tests.faults._child import DEADLINE_S, Child
 
 BLOCK: Final = 64 * KIB
+# After which the cache's clients give up a server that is silent.
+TIMEOUT_S: Final = 20
 
 
 def content(key: str, size: int = 1_000) -> bytes:
@@ -55,7 +57,9 @@ class Site:
         options = {"block_bytes": BLOCK, **options}
         cache = Cache(self.cache_dir, [Tier(str(self.tier_dir), 64 * MIB, "MEM")], **options)
         if not cache.datasets():
-            cache.attach("d", f"s3://{BUCKET}", endpoint_url=self.server.url, max_age=None, timeout_s=20)
+            cache.attach(
+                "d", f"s3://{BUCKET}", endpoint_url=self.server.url, max_age=None, timeout_s=TIMEOUT_S
+            )
         return cache
 
     def gets(self, key: str = "") -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +18,11 @@ import pytest
 from forebay.cache import Cache
 from forebay.cache.blocks import PART_BYTES
 from forebay.config import MIB, Tier
+from forebay.errors import Closed
 from forebay.testing.faulty import FaultyStorage
 from tests._s3 import FakeS3, give_keys
 from tests.faults._child import DEADLINE_S, wait_until
-from tests.faults._source import BLOCK, Reader, Site, content
+from tests.faults._source import BLOCK, TIMEOUT_S, Reader, Site, content
 
 STALL_S: Final = 0.5
 # Over what a test waits for on purpose: steps of 100 ms, and a machine that others use as well.
@@ -79,9 +82,62 @@ def test_an_interrupt_ends_a_read_at_once_and_the_cache_goes_on(
         assert child.read("d/other") == site.server.objects["other"]
         assert child.read(f"d/{key}") == site.server.objects[key]
         assert time.monotonic() - begun_s < 2 * SLACK_S
-        # What was given up is still awaited by whoever closes the cache.
-        gate.opened.set()
+        # Nor is closing by what nobody waits for any more: the server is still silent.
+        begun_s = time.monotonic()
         child.end()
+        assert time.monotonic() - begun_s < TIMEOUT_S / 2
+
+
+PROGRAM: Final = """
+import forebay, sys
+with forebay.open(sys.argv[1], block_bytes=int(sys.argv[2])) as cache:
+    for path in sys.argv[3:]:
+        cache.read(path).release()
+"""
+
+
+@pytest.mark.parametrize("paths", [["d/blocks"], ["d/one", "d/small"]])
+def test_an_interrupted_program_ends_while_the_server_is_silent(site: Site, paths: list[str]) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(site.cache_dir), str(BLOCK), *paths]
+    with site.gate(paths[-1].removeprefix("d/")) as gate:
+        program = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            assert gate.reached.wait(DEADLINE_S)
+            begun_s = time.monotonic()
+            program.send_signal(signal.SIGINT)
+            _, words = program.communicate(timeout=DEADLINE_S)
+            assert time.monotonic() - begun_s < TIMEOUT_S / 2
+        finally:
+            program.kill()
+    assert words.rstrip().endswith(b"KeyboardInterrupt"), words
+    assert program.returncode == -signal.SIGINT
+    with site.open() as cache:
+        assert cache.check().ok
+        assert bytes(cache.read(paths[-1])) == site.server.objects[paths[-1].removeprefix("d/")]
+
+
+def test_closing_tells_readers_of_other_threads_that_wait_for_a_silent_source(
+    tmp_path: Path, memory_path: Path
+) -> None:
+    reached, opened = threading.Semaphore(0), threading.Event()
+
+    def stall() -> None:
+        reached.release()
+        opened.wait(DEADLINE_S)
+
+    storage = FaultyStorage({"a": bytes(3 * PART_BYTES)})
+    tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
+    with Cache(tmp_path / "cache", tiers, schemes=storage.schemes()) as cache, ThreadPoolExecutor(1) as pool:
+        cache.attach("d", "faulty://x", max_age=None)
+        cache.listdir("d")
+        storage.script("readinto", *[stall] * 3)
+        read = pool.submit(cache.read, "d/a")
+        for _ in range(3):
+            assert reached.acquire(timeout=DEADLINE_S)
+        cache.close()
+        with pytest.raises(Closed):
+            read.result(DEADLINE_S)
+        opened.set()
 
 
 def test_an_interrupt_while_another_fetches(site: Site) -> None:

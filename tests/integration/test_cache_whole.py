@@ -80,6 +80,15 @@ def test_blocks_that_are_cached_are_not_moved_into_a_whole(open_cache: OpenCache
     assert storage.calls["readinto"] > 5
 
 
+def test_a_whole_of_which_a_block_is_freed_meanwhile_is_given_up(open_cache: OpenCache) -> None:
+    data = os.urandom(WHOLE)
+    cache, storage = faulty(open_cache, a=data)
+    # Half-way through, when the first blocks are in.
+    storage.script("readinto", lambda: cache.free("d/a"))
+    assert cache.read("d/a") == data
+    assert cache.check().ok
+
+
 def test_a_part_that_fails_gives_the_whole_up(open_cache: OpenCache) -> None:
     data = os.urandom(WHOLE)
     cache, storage = faulty(open_cache, a=data)

@@ -216,9 +216,7 @@ class _Short(RangeBody):
         self.info, self.offset, self.length = body.info, body.offset, body.length - 1
 
     def readinto(self, buffer: memoryview, progress: Callable[[], None] = lambda: None) -> None:
-        whole = memoryview(bytearray(self._body.length))
-        self._body.readinto(whole, progress)
-        buffer[:] = whole[: self.length]
+        self._body.readinto(buffer, progress)
 
     def close(self) -> None:
         self._body.close()

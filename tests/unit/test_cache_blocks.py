@@ -30,6 +30,9 @@ def runs(size: int, block_bytes: int, *hits: int) -> list[Run]:
         (5 * MIB, MIB, (0, 4), [3 * MIB]),
         (64 * MIB, 64 * MIB, (), [64 * MIB]),
         (128 * MIB, 64 * MIB, (), [64 * MIB, 64 * MIB]),
+        # Of very many there are half as many.
+        (511 * MIB, 4 * MIB, (), [8 * MIB] * 63 + [7 * MIB]),
+        (513 * MIB, 4 * MIB, (), [16 * MIB] * 32 + [MIB]),
         # So many blocks have places in the table of flights at once, and no more.
         (10 * MIB, 64 * KIB, (), [4 * MIB, 4 * MIB, 2 * MIB]),
     ],

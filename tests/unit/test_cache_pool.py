@@ -12,7 +12,10 @@ from functools import partial
 
 import pytest
 
+from forebay.cache import pool as pool_module
+from forebay.cache.blocks import PART_BYTES
 from forebay.cache.pool import FetchLimits, FetchPool, Kind
+from forebay.cache.streams import STREAMS_MIN
 from forebay.config import MIB
 from forebay.errors import Closed, ConfigError
 
@@ -177,6 +180,67 @@ def test_a_closed_pool_runs_nothing(pools: ExitStack) -> None:
     assert pool.submit(Kind.LOAD, 1, lambda: None).cancelled()
     with pytest.raises(Closed):
         pool.run_all(Kind.DEMAND, [(1, lambda: None)] * 2)
+
+
+def test_what_does_not_end_is_left_behind_by_who_closes(
+    pools: ExitStack, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_PATIENCE_S", 0.01)
+    pool = make(pools, in_flight_max=1)
+    running = pool.submit(Kind.DEMAND, 1, gate.task)
+    gate.wait_for(1)
+    waiting: list[BaseException] = []
+
+    def wait_for_a_permit() -> None:
+        try:
+            with pool.permit(Kind.DEMAND, 1):
+                pytest.fail("there is none")
+        except Closed as error:
+            waiting.append(error)
+
+    waiter = threading.Thread(target=wait_for_a_permit)
+    waiter.start()
+    while not pool._waiting:
+        assert waiter.is_alive()
+    pool.close()
+    with pytest.raises(Closed):
+        running.result(WAIT_S)
+    waiter.join(WAIT_S)
+    assert len(waiting) == 1
+    gate.go.set()
+
+
+def test_what_ends_within_a_moment_is_waited_for(pools: ExitStack, gate: Gate) -> None:
+    pool = make(pools)
+    running = pool.submit(Kind.DEMAND, 1, gate.task)
+    gate.wait_for(1)
+    gate.go.set()
+    pool.close()
+    assert running.result(0) is None
+
+
+def test_parts_of_large_objects_are_few_and_leave_the_way_free(pools: ExitStack, gate: Gate) -> None:
+    pool = make(pools)
+    parts = [pool.submit(Kind.DEMAND, PART_BYTES, gate.task, 1) for _ in range(3 * STREAMS_MIN)]
+    gate.wait_for(STREAMS_MIN)
+    assert pool.submit(Kind.DEMAND, PART_BYTES - 1, lambda: "smaller").result(WAIT_S) == "smaller"
+    assert not gate.started.acquire(blocking=False)
+    assert pool.status()["memory_bytes"] == STREAMS_MIN
+    gate.go.set()
+    for part in parts:
+        part.result(WAIT_S)
+
+
+def test_parts_for_readers_do_not_wait_for_those_of_loads(pools: ExitStack, gate: Gate) -> None:
+    pool = make(pools)
+    loads = [pool.submit(Kind.LOAD, PART_BYTES, gate.task) for _ in range(2 * STREAMS_MIN)]
+    gate.wait_for(STREAMS_MIN)
+    readers = [pool.submit(Kind.DEMAND, PART_BYTES, gate.task) for _ in range(STREAMS_MIN)]
+    gate.wait_for(STREAMS_MIN)
+    assert not gate.started.acquire(blocking=False)
+    gate.go.set()
+    for future in loads + readers:
+        future.result(WAIT_S)
 
 
 def test_memory_set_aside_has_the_same_budget(pools: ExitStack) -> None:

@@ -174,7 +174,7 @@ def test_large_files_go_in_parts(pool: FetchPool) -> None:
         def missing(self, entry: Entry, offset: int, end: int) -> list[tuple[int, int]]:
             return [(offset, end)]
 
-        def bring(self, missing: list[tuple[int, int]], *, permitted: bool, whole: None) -> bool:
+        def bring(self, missing: list[tuple[int, int]], *, permitted: bool, filling: None) -> bool:
             brought[missing[0]] += 1
             if brought[missing[0]] == 1:
                 raise NotNow(0.0)

@@ -7,21 +7,24 @@ import time
 
 import pytest
 
+from forebay.ufs._stop import Stop
 from forebay.ufs._throttle import Throttle
 
 
-class Time:
-    """A clock that only sleeping moves."""
+class Time(Stop):
+    """A clock that only waiting moves."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now_s = 1_000.0
 
     def read(self) -> float:
         return self.now_s
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         assert seconds > 0
         self.now_s += seconds
+        return False
 
 
 @pytest.fixture
@@ -31,18 +34,18 @@ def clock() -> Time:
 
 @pytest.fixture
 def throttle(clock: Time) -> Throttle:
-    return Throttle(clock.read, clock.sleep)
+    return Throttle(clock.read)
 
 
 def ask(throttle: Throttle, clock: Time, count: int, every_s: float) -> None:
     for _ in range(count):
-        throttle.admit()
+        throttle.admit(clock)
         clock.now_s += every_s
 
 
 def test_without_refusals_nothing_waits(throttle: Throttle, clock: Time) -> None:
     for _ in range(10_000):
-        assert throttle.admit() == 0.0
+        assert throttle.admit(clock) == 0.0
     assert clock.now_s == 1_000.0
     assert throttle.rate is None
 
@@ -94,7 +97,7 @@ def test_it_recovers_by_equal_steps_and_the_limit_is_lifted(throttle: Throttle, 
 def test_requests_pass_at_the_rate(throttle: Throttle, clock: Time) -> None:
     throttle.limit(100)
     start_s = clock.now_s
-    waited_s = sum(throttle.admit() for _ in range(500))
+    waited_s = sum(throttle.admit(clock) for _ in range(500))
     assert clock.now_s - start_s == pytest.approx(5.0, rel=0.03)
     assert waited_s == pytest.approx(clock.now_s - start_s)
 
@@ -119,10 +122,10 @@ def test_idle_time_is_not_saved_up(throttle: Throttle, clock: Time) -> None:
 
 
 def test_threads_share_one_rate() -> None:
-    throttle = Throttle()
+    throttle, stop = Throttle(), Stop()
     throttle.limit(200)
     start_s = time.monotonic()
-    threads = [threading.Thread(target=lambda: [throttle.admit() for _ in range(10)]) for _ in range(10)]
+    threads = [threading.Thread(target=lambda: [throttle.admit(stop) for _ in range(10)]) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.errors import NotFound, UnderStorageError
+from forebay.errors import Closed, NotFound, UnderStorageError
 from forebay.ufs import _s3_tries
 from forebay.ufs._s3_errors import Failed, Failure, Kind
 from forebay.ufs._s3_tries import Policy, Tries
+from forebay.ufs._stop import Stop
 from forebay.ufs._throttle import Throttle
 
 URI = "s3://bucket/key"
@@ -33,7 +34,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tries(policy: Policy, noted: list[Failure] | None = None) -> Tries:
-    return Tries(policy, Throttle(), (noted if noted is not None else []).append, URI)
+    return Tries(policy, Throttle(), (noted if noted is not None else []).append, Stop(), URI)
 
 
 @pytest.mark.parametrize("kind", [Kind.BROKEN, Kind.TIMED_OUT])
@@ -77,12 +78,33 @@ def test_nothing_is_tried_after_the_deadline(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UnderStorageError, match="failure 1"):
         late.run(request)
     with pytest.raises(TimeoutError, match="too slowly"):
-        late.check_deadline()
+        late.check()
 
 
 def test_the_deadline_leaves_time_for_the_bytes() -> None:
     assert Policy(2, 10.0).deadline_s(0) == 30.0
     assert Policy(2, 10.0).deadline_s(64 << 20) == 30.0 + 1024.0
+
+
+def test_nothing_is_tried_once_the_storage_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_s3_tries, "_PAUSE_S", 1e6)
+    monkeypatch.setattr(_s3_tries, "_PAUSE_MAX_S", 1e6)
+    stop, throttle, attempts = Stop(), Throttle(), []
+    going_on = Tries(Policy(100, 1e9), throttle, lambda failure: None, stop, URI)
+
+    def close_and_fail() -> None:
+        attempts.append(1)
+        stop.set()
+        raise Failed(Failure(Kind.BROKEN, "broken"))
+
+    # Neither the pause is waited for, nor the turn at the server.
+    with pytest.raises(Closed, match=URI):
+        going_on.run(close_and_fail)
+    throttle.limit(1e-6)
+    for look in (going_on.admit, going_on.check):
+        with pytest.raises(Closed, match=URI):
+            look()
+    assert len(attempts) == 1
 
 
 def test_the_cause_is_chained() -> None:

@@ -12,7 +12,7 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from forebay.errors import NotFound, Stale, UnderStorageError
+from forebay.errors import Closed, NotFound, Stale, UnderStorageError
 from forebay.ufs import UnderStorage, open_storage
 from forebay.ufs._fsspec_errors import delay_s, is_transient, raise_translated, scrubbed
 from forebay.ufs._fsspec_info import described, time_ns
@@ -254,8 +254,9 @@ def test_file_systems_are_made_anew_and_lent_to_one_thread_at_a_time(
     assert (system.calls.count("info"), len(system.made)) == (6, 2)
     storage.close()
     storage.close()
-    storage.stat("a")
-    assert len(system.made) == 3
+    with pytest.raises(Closed, match="closed meanwhile"):
+        storage.stat("a")
+    assert len(system.made) == 2
 
 
 def test_a_file_system_that_broke_off_is_not_used_again(

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from forebay.cache.blocks import PART_BYTES, Block, Sink, blocks_of, runs_of
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher, FirstTouch
+from forebay.cache.filling import Filling
 from forebay.cache.loads.jobs import LoadRequest
 from forebay.cache.loads.progress import Meter, Outcome
 from forebay.cache.loads.throttle import Turn
-from forebay.cache.loads.whole import WholeTarget
 from forebay.cache.lookup import Lookup, as_entry
 from forebay.cache.pool import Kind
 from forebay.errors import NotFound, Stale
@@ -251,29 +251,27 @@ class FileLoader:
         """Yield the blocks of a part of a file."""
         return blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes)
 
-    def bring(self, missing: list[Block], *, permitted: bool, whole: WholeTarget | None = None) -> bool:
+    def bring(self, missing: list[Block], *, permitted: bool, filling: Filling | None = None) -> bool:
         """Fetch missing blocks of one file that are not too many for one part; return whether all are cached.
 
-        permitted: the caller holds a permit of the pool for them. whole: where they go, those that are cached
-        by themselves as well. What another fetches is waited for. Raises: LoadStopped; NotNow; as
+        permitted: the caller holds a permit of the pool for them. filling: where they go, those that are
+        cached by themselves as well. What another fetches is waited for. Raises: LoadStopped; NotNow; as
         UnderStorage.read_range; TimeoutError (another who fetches it gets no further).
         """
-        if whole is None and not self._full.may_fetch():
+        if filling is None and not self._full.may_fetch():
             return False
-        sink = _LoadSink(self, whole)
+        sink = _LoadSink(self) if filling is None else filling
         waited_s = 0.0
         while missing:
-            for run in runs_of(self._attached, missing, sink, whole.write if whole is not None else None):
+            for run in runs_of(self._attached, missing, sink):
                 self.check_stopped()
                 with self._turn.of(run.size_bytes), self._permit(run.size_bytes, permitted):
                     self._fetcher.prefetch(run, Kind.LOAD)
-                if sink.refused:
+                if sink.has_failed:
                     self._full.refused()
                     return False
             missing = [
-                block
-                for block in missing
-                if block.number not in sink.admitted and not sink.from_store(self._store, block)
+                block for block in missing if not (sink.has(block) or sink.from_store(self._store, block))
             ]
             if missing and waited_s > _OTHERS_WAIT_MAX_S:
                 raise TimeoutError(errno.ETIMEDOUT, "another process that fetches it gets no further")
@@ -296,7 +294,7 @@ class FileLoader:
                 return True
         return False
 
-    def begin_whole(self, entry: Entry) -> WholeTarget | None:
+    def begin_whole(self, entry: Entry) -> Filling | None:
         """Return a place for a file in one piece, if there is one and most of the file is yet to come."""
         if self._store.read_only or self._full.is_full:
             return None
@@ -304,7 +302,10 @@ class FileLoader:
         for block in self.blocks(entry, 0, entry.size):
             missing_bytes += 0 if self._has(block) else block.length
             if 2 * missing_bytes >= entry.size:
-                return WholeTarget.begin(self._store, self._fetcher.admission, self._attached, entry)
+                admission = self._fetcher.admission
+                return Filling.begin(
+                    self._store, admission, self._attached, entry, on_fetched=self._meter.fetched
+                )
         return None
 
     def fetched(self, count_bytes: int) -> None:
@@ -374,29 +375,24 @@ class FileLoader:
 class _LoadSink(Sink):
     """Keeps nothing but what became of the blocks. For one thread at a time."""
 
-    is_needed = False
-
-    def __init__(self, loader: FileLoader, whole: WholeTarget | None) -> None:
+    def __init__(self, loader: FileLoader) -> None:
         self._loader = loader
-        self._whole = whole
-        self.admitted: set[int] = set()
-        self.refused = False
+        self._admitted: set[int] = set()
+        self.has_failed = False
+
+    def has(self, block: Block) -> bool:
+        """Say whether a block was admitted."""
+        return block.number in self._admitted
 
     def from_store(self, store: BlockStore, block: Block) -> bool:
-        if self._whole is None or self._whole.has(block):
-            return store.contains(block.key)
-        view = store.get(block.key, block.dataset_id) if store.contains(block.key) else None
-        if view is None:
-            return False
-        with view, memoryview(view) as data:
-            return self._whole.write(block, data) or True
+        return store.contains(block.key)
 
     def take(self, block: Block, data: memoryview, admitted: bool) -> None:
         self._loader.fetched(len(data))
-        if admitted or (not self.refused and self._loader.put_again(block, data)):
-            self.admitted.add(block.number)
+        if admitted or (not self.has_failed and self._loader.put_again(block, data)):
+            self._admitted.add(block.number)
         else:
-            self.refused = True
+            self.has_failed = True
 
 
 def _is_good(verifier: BlockStore, block: Block) -> bool:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from forebay.cache.blocks import PART_BYTES
+from forebay.cache.blocks import part_bytes
 from forebay.cache.loads.file import FileLoader, LoadItem
 from forebay.cache.loads.progress import Outcome
 
@@ -22,7 +22,7 @@ class LargeFile:
         self._entry: Final = item.entry
         self._dry_run: Final = dry_run
         self._lock: Final = threading.Lock()
-        self._whole: Final = None if dry_run else loader.begin_whole(item.entry)
+        self._filling: Final = None if dry_run else loader.begin_whole(item.entry)
         self._left = 1
         self._fetched = False
         self._refused = False
@@ -30,12 +30,13 @@ class LargeFile:
 
     def parts(self) -> Iterator[tuple[int, int]]:
         """Yield the parts, as offset and end; the caller brings each, and calls ``close`` once besides."""
-        for offset in range(0, self._entry.size, PART_BYTES):
+        size_bytes = part_bytes(self._entry.size)
+        for offset in range(0, self._entry.size, size_bytes):
             if self._is_lost:
                 return
             with self._lock:
                 self._left += 1
-            yield offset, min(offset + PART_BYTES, self._entry.size)
+            yield offset, min(offset + size_bytes, self._entry.size)
 
     @property
     def _is_lost(self) -> bool:
@@ -59,14 +60,14 @@ class LargeFile:
             self._fetched = True
         if self._dry_run:
             return
-        wanted = list(self._loader.blocks(self._entry, *part)) if self._whole is not None else missing
-        if wanted and not self._loader.bring(wanted, permitted=True, whole=self._whole):
+        wanted = list(self._loader.blocks(self._entry, *part)) if self._filling is not None else missing
+        if wanted and not self._loader.bring(wanted, permitted=True, filling=self._filling):
             self._refused = True
 
     def abandon(self) -> None:
         """Give up what is in its place so far, after the run was stopped; no part is at work any more."""
-        if self._whole is not None:
-            self._whole.finish()
+        if self._filling is not None:
+            self._filling.finish()
 
     @property
     def is_settled(self) -> bool:
@@ -79,7 +80,7 @@ class LargeFile:
             self._left -= 1
             if self._left:
                 return None
-        if self._whole is not None and not self._whole.finish():
+        if self._filling is not None and not self._filling.finish():
             # What was written into its place has gone with it.
             self._refused = True
         if self._error is not None:

@@ -319,15 +319,21 @@ class Loads:
         finally:
             lock.release()
 
-    def close(self) -> None:
-        """Interrupt what runs here and wait until it has stopped; it can be resumed."""
+    def stop(self) -> None:
+        """Interrupt what runs here; it can be resumed."""
         with self._lock:
             self._closed = True
-            runs = [run for run in self._runs.values() if run.end is None]
-        for run in runs:
+        for run in self._running():
             run.stop("interrupted")
-        for run in runs:
+
+    def close(self) -> None:
+        """Wait until what was stopped has ended."""
+        for run in self._running():
             run.wait(None)
+
+    def _running(self) -> list[LoadRun]:
+        with self._lock:
+            return [run for run in self._runs.values() if run.end is None]
 
     def _begin(
         self, record: JobRecord, folder: JobFolder, cancelled: Mapping[str, Any] | None = None
