@@ -286,7 +286,7 @@ class Window:
         for block in blocks_of(attached, entry, 0, entry.size, self._fetcher.block_bytes):
             if block.number in kept:
                 sink.take(block, memoryview(kept[block.number]), admitted=False)
-            elif not sink.hit(self._fetcher.store, block):
+            elif not sink.hit(self._fetcher.store, block, changed=False):
                 missing.append(block)
         self._fetcher.fetch(attached, missing, sink)
         return private_view(buffer)

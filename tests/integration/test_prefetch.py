@@ -188,6 +188,16 @@ def test_what_finds_no_room_in_the_store_is_fetched_once_all_the_same(
         assert budget_is_back(cache)
 
 
+def test_an_object_of_which_a_part_found_room_is_put_together(
+    open_site: Callable[..., Cache], objects: dict[str, bytes]
+) -> None:
+    cache = open_site()
+    cache._store.set_quota(cache.datasets()[0].id, 2 * BLOCK)
+    ((path, view),) = cache.prefetch(["d/blocks"])
+    assert (path, bytes(view)) == ("d/blocks", objects["blocks"])
+    assert 0 < counters(cache)["admitted"] < len(objects["blocks"]) / BLOCK
+
+
 def test_an_error_comes_where_its_path_stands_and_is_of_that_path_alone(
     open_site: Callable[..., Cache], objects: dict[str, bytes]
 ) -> None:
