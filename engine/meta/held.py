@@ -21,6 +21,11 @@ class HeldLock:
         self._descriptor = descriptor
         _held.add(self)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file, -1 once it is given back."""
+        return self._descriptor
+
     def release(self) -> None:
         """Give the lock back; may be called twice."""
         descriptor, self._descriptor = self._descriptor, -1

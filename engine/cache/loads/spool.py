@@ -18,26 +18,18 @@ of the machine may lose a listing, which is made anew.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import struct
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
+from forebay.cache.folder import PrivateFolder
+from forebay.cache.locks import is_locked, try_lock
 from forebay.meta import HeldLock
-
-_FOLDER_MODE: Final = 0o700
-_SHARED_FOLDER_MODE: Final = 0o2770
-_FILE_MODE: Final = 0o600
-_SHARED_FILE_MODE: Final = 0o660
-
-# struct flock of Linux on 64-bit machines: type, whence, start, length, pid (0 for locks of open files).
-_FLOCK: Final = struct.Struct("hhqqi4x")
-_WHOLE_FILE: Final = (os.SEEK_SET, 0, 0, 0)
 
 _NAMELESS_FOLDER_S: Final = 86_400.0
 
@@ -48,21 +40,14 @@ class JobFolder:
     def __init__(self, path: Path, shared_group: int | None = None) -> None:
         """Name a folder; nothing is made or read."""
         self.path: Final = path
-        self._shared_group: Final = shared_group
-        self._file_mode: Final = _FILE_MODE if shared_group is None else _SHARED_FILE_MODE
+        self._files: Final = PrivateFolder(path, shared_group)
+        self._above: Final = PrivateFolder(path.parent, shared_group)
 
     def make(self) -> None:
-        """Make the folder and those above it. Raises: OSError (also where it is there already)."""
-        for folder in (self.path.parent, self.path):
-            try:
-                folder.mkdir(mode=_FOLDER_MODE)
-            except FileExistsError:
-                if folder == self.path:
-                    raise
-                continue
-            if self._shared_group is not None:
-                os.chown(folder, -1, self._shared_group)
-                folder.chmod(_SHARED_FOLDER_MODE)
+        """Make the folder and the one above it. Raises: OSError (also where it is there already)."""
+        with suppress(FileExistsError):
+            self._above.make()
+        self._files.make()
 
     def remove(self) -> None:
         """Remove the folder and all in it; what is gone already is no error."""
@@ -70,12 +55,12 @@ class JobFolder:
 
     def try_lock(self) -> HeldLock | None:
         """Take the right to run the job; None: somebody has it. Raises: OSError (the folder is gone)."""
-        return try_lock(self._open("runner", os.O_RDWR | os.O_CREAT))
+        return try_lock(self._files.open("runner", os.O_RDWR | os.O_CREAT))
 
     def is_running(self) -> bool:
         """Say whether a live process runs the job."""
         try:
-            descriptor = self._open("runner", os.O_RDWR)
+            descriptor = self._files.open("runner", os.O_RDWR)
         except FileNotFoundError:
             return False
         return is_locked(descriptor)
@@ -83,7 +68,7 @@ class JobFolder:
     def append(self, name: str) -> IO[str]:
         """Open a list to write on, behind its last whole line."""
         path = self.path / name
-        descriptor = self._open(name, os.O_RDWR | os.O_CREAT)
+        descriptor = self._files.open(name, os.O_RDWR | os.O_CREAT)
         try:
             os.ftruncate(descriptor, _whole_lines_bytes(descriptor))
         finally:
@@ -92,7 +77,7 @@ class JobFolder:
 
     def create(self, name: str) -> IO[str]:
         """Open a list to write from its beginning; what it held is gone."""
-        return open(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii")
+        return open(self._files.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii")
 
     def read(self, name: str) -> IO[bytes] | None:
         """Open a list to read, None if there is none."""
@@ -147,43 +132,6 @@ class JobFolder:
             self.drop(taken)
         else:
             os.replace(self.path / taken, self.path / name)
-
-    def _open(self, name: str, flags: int) -> int:
-        descriptor = os.open(self.path / name, flags | os.O_CLOEXEC, self._file_mode)
-        if self._shared_group is not None and flags & os.O_CREAT:
-            self._share(descriptor, self._shared_group)
-        return descriptor
-
-    def _share(self, descriptor: int, group: int) -> None:
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            os.fchown(descriptor, -1, group)
-            os.fchmod(descriptor, self._file_mode)
-
-
-def try_lock(descriptor: int, *, shared: bool = False) -> HeldLock | None:
-    """Lock an open file, which is the lock's from now on; None: another has it, and the file is closed.
-
-    Raises: OSError.
-    """
-    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, *_WHOLE_FILE))
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return HeldLock(descriptor)
-
-
-def is_locked(descriptor: int) -> bool:
-    """Say whether somebody has an open file locked, and close it."""
-    try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
-    finally:
-        os.close(descriptor)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def remove_nameless(parent: Path, named: Collection[str]) -> None:

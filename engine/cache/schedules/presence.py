@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from forebay.cache.loads.spool import is_locked, try_lock
+from forebay.cache.locks import is_locked, try_lock
 
 FILE_NAME: Final = "watchers"
 
