@@ -40,7 +40,9 @@ def find_rclone() -> str:
 class S3Server:
     """A running S3 server over a folder; a context manager.
 
-    address is HOST:PORT, and port 0 takes a free one. Keys are for this server alone and no secret.
+    address is HOST:PORT, and port 0 takes a free one. Keys are for this server alone and no secret. live: it
+    sees at once what others do in the folder, and is not to be written to itself, for several changes at a
+    time may then make it stand still for good. It ends with this process, however that comes to its end.
     Threads: any.
     Raises: FileNotFoundError (no rclone), RuntimeError (it did not start, with what it said).
     """
@@ -75,6 +77,7 @@ class S3Server:
         self._process: Final = subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
         )
+        self._warden: Final = _end_with_us(self._process.pid)
         try:
             self.address: Final = self._wait_until_ready()
         except BaseException:
@@ -102,6 +105,9 @@ class S3Server:
 
     def close(self) -> None:
         """End the server and wait for it."""
+        # First of all: the server's id may be another's once it has been waited for.
+        self._warden.kill()
+        self._warden.communicate()
         self._process.terminate()
         try:
             self._process.wait(_EXIT_TIMEOUT_S)
@@ -130,6 +136,12 @@ class S3Server:
     def __exit__(self, *exception: object) -> None:
         """End the server."""
         self.close()
+
+
+def _end_with_us(pid: int) -> subprocess.Popen[bytes]:
+    """Have that process killed when nobody is left to write to what is returned."""
+    command = ["/bin/sh", "-c", 'read -r _; kill -9 "$0"', str(pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def _answers(address: str) -> bool:
