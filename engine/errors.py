@@ -81,6 +81,11 @@ def timed_out(path: str, cause: str) -> TimeoutError:
     return TimeoutError(_errno.ETIMEDOUT, cause, path)
 
 
+def already_there(path: str, cause: str = "there is such an object already") -> FileExistsError:
+    """Make a FileExistsError for the path, of which the under storage itself said that it is taken."""
+    return FileExistsError(_errno.EEXIST, cause, path)
+
+
 def stale(path: str, expected: str, found: str) -> Stale:
     """Make a Stale that names both versions."""
     return Stale(_errno.ESTALE, f"the object changed: expected version {expected!r}, found {found!r}", path)

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import ThreadedWSGIServer
 
 from tests._s3 import BUCKET
 
 _ACCOUNT = "123456789012"
+
+
+class Connections:
+    """How many connections the servers of this process are serving."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock: Final = threading.Lock()
+        original = ThreadedWSGIServer.process_request_thread
+
+        def counted(server: ThreadedWSGIServer, request: Any, address: Any) -> None:
+            self._add(1)
+            try:
+                original(server, request, address)
+            finally:
+                self._add(-1)
+
+        ThreadedWSGIServer.process_request_thread = counted  # type: ignore[assignment,method-assign]
+
+    def _add(self, number: int) -> None:
+        with self._lock:
+            self.count += number
+
+
+# Of whoever was killed, none is left when its requests have done what they do.
+connections: Final = Connections()
 
 
 @contextmanager

@@ -125,6 +125,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self.answer_change()
+
+    def do_POST(self) -> None:
+        self.answer_change()
+
+    def do_DELETE(self) -> None:
+        self.answer_change()
+
+    def answer_change(self) -> None:
+        """Refuse: what can be changed is in _s3_writes.py."""
+        self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed")
+
     def log_message(self, *arguments: object) -> None:
         """Keep quiet."""
 
@@ -158,12 +171,16 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._answer_listing(dict(parse_qsl(parts.query, keep_blank_values=True)))
 
+    def object_headers(self, key: str, data: bytes) -> dict[str, str]:
+        """Return the headers that tell of an object."""
+        return {"ETag": f'"{etag_of(data)}"', "Last_Modified": self.date_time_string(MODIFIED_S)}
+
     def _answer_object(self, key: str) -> None:
         data = self.server.objects.get(key)
         if data is None:
             self.refuse(404, "NoSuchKey")
             return
-        headers = {"ETag": f'"{etag_of(data)}"', "Last_Modified": self.date_time_string(MODIFIED_S)}
+        headers = self.object_headers(key, data)
         if self.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
             self.refuse(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
             return

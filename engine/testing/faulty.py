@@ -9,10 +9,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from forebay.errors import not_found, stale
+from forebay.errors import already_there, not_found, stale, under_storage_error
 from forebay.ufs import ObjectInfo, RangeBody, StorageFactory, UnderStorage
+from forebay.ufs.payload import Payload
+from forebay.ufs.writer import Facts, StorageWriter, WriteJob, Written
 
-Operation = Literal["stat", "list", "read_range", "readinto"]
+Operation = Literal["stat", "list", "read_range", "readinto", "put", "delete", "rename"]
 # An exception to raise, something to do first (wait, change an object), or nothing out of the ordinary.
 Outcome = Exception | Callable[[], object] | None
 
@@ -24,22 +26,31 @@ class FaultyStorage(UnderStorage):
         """Begin with these objects, by path, and nothing going wrong."""
         self._lock: Final = threading.Lock()
         self._objects: dict[str, tuple[bytes, str]] = {}
+        self.undone: Final[list[Facts]] = []
         self._scripts: dict[Operation, deque[Outcome]] = defaultdict(deque)
         self._puts = 0
         self.calls: Final[Counter[Operation]] = Counter()
         for path, data in (objects or {}).items():
             self.put(path, data)
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes) -> ObjectInfo:
         """Write an object under a new version."""
         with self._lock:
             self._puts += 1
             self._objects[path] = (bytes(data), f"v{self._puts}")
+            return ObjectInfo(path, len(data), 0, f"v{self._puts}")
 
-    def remove(self, path: str) -> None:
-        """Remove an object."""
+    def remove(self, path: str) -> bytes:
+        """Remove an object, and return its bytes."""
         with self._lock:
-            del self._objects[path]
+            return self._objects.pop(path)[0]
+
+    def has(self, path: str, *, below: bool = False) -> bool:
+        """Say whether there is such an object, or one below the path; counts as no call."""
+        with self._lock:
+            return (
+                any(name.startswith(f"{path}/") for name in self._objects) if below else path in self._objects
+            )
 
     def replace(self, objects: Mapping[str, tuple[bytes, str]]) -> None:
         """Let these be all objects, each with its version."""
@@ -116,8 +127,59 @@ class FaultyStorage(UnderStorage):
         info = ObjectInfo(path, len(data), 0, present)
         return _Body(self, info, offset, data[offset : offset + length])
 
+    def writer(self) -> StorageWriter:
+        """Return what writes to the dictionary."""
+        return FaultyWriter(self)
+
     def close(self) -> None:
         """Do nothing, so that a test may look on."""
+
+
+class FaultyWriter(StorageWriter):
+    """Writes to the dictionary, and goes wrong by the storage's script, before anything is changed."""
+
+    def __init__(self, storage: FaultyStorage) -> None:
+        """Change this storage."""
+        self._storage: Final = storage
+
+    def put(self, path: str, payload: Payload, job: WriteJob, *, exclusive: bool = False) -> Written:
+        """Write an object."""
+        data = payload.read(0, payload.size)
+        payload.check()
+        self._storage.act("put")
+        if exclusive and self._storage.has(path):
+            raise already_there(path)
+        return Written(self._storage.put(path, data), True)
+
+    def exclusive_bytes_max(self, path: str, job: WriteJob) -> int:
+        """Return a large number."""
+        return 1 << 40
+
+    def delete(self, path: str) -> None:
+        """Remove an object."""
+        self._storage.act("delete")
+        if not self._storage.has(path):
+            if not self._storage.has(path, below=True):
+                raise not_found(path)
+            raise under_storage_error(path, "is a directory that is not empty", errno.ENOTEMPTY)
+        self._storage.remove(path)
+
+    def rename(self, path: str, target: str, job: WriteJob) -> ObjectInfo:
+        """Rename an object, under a new version."""
+        self._storage.act("rename")
+        if not self._storage.has(path):
+            if not self._storage.has(path, below=True):
+                raise not_found(path)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return self._storage.put(target, self._storage.remove(path))
+
+    def mkdir(self, path: str) -> None:
+        """Refuse: there is nothing but objects."""
+        raise under_storage_error(path, "there are no directories", errno.EOPNOTSUPP)
+
+    def undo(self, facts: Facts) -> None:
+        """Note that it was called."""
+        self._storage.undone.append(facts)
 
 
 class _Body(RangeBody):

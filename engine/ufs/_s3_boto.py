@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import boto3
 import botocore
@@ -22,6 +23,7 @@ from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
 from forebay.ufs.base import PIECE_BYTES, ObjectInfo
 
 _CONNECTIONS: Final = 64
+_AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class BotoClient:
@@ -44,6 +46,11 @@ class BotoClient:
             "s3", endpoint_url=options.get("endpoint_url"), config=_config(options, timeout_s)
         )
         _s3_pages.install(self.client)
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether it is AWS itself that is asked: what AWS documents need not be tried."""
+        return (urlsplit(self.client.meta.endpoint_url).hostname or "").endswith(_AWS_DOMAINS)
 
     def call(self, operation: str, **query: Any) -> dict[str, Any]:
         """Send one request. Raises: Failed."""

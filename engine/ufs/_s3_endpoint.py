@@ -1,4 +1,4 @@
-"""What a process has learnt of each server: how fast it may be asked, and how it answers ranges.
+"""What a process has learnt of each server: how fast it may be asked, and how it answers.
 
 One object for each server, shared by all datasets on it, and by nobody over a fork.
 """
@@ -20,6 +20,10 @@ class Endpoint:
         self.throttle: Final = Throttle()
         # Whether a range is answered with 206, as obstore demands it. None: no answer has told yet.
         self.answers_206: bool | None = None
+        # Whether the ETag in the answer to a PUT is the one that the object then has.
+        self.tells_etags = False
+        # Bucket -> how large an object may be that it creates exclusively.
+        self.exclusive_bytes_max: Final[dict[str, int]] = {}
 
     def learn_ranges(self, status: int) -> None:
         """Take note of the status of an answer to a Range; once it was another than 206 it stays so."""

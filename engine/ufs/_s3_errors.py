@@ -27,6 +27,9 @@ class Kind(enum.Enum):
     FORBIDDEN = enum.auto()
     EXPIRED = enum.auto()
     CHANGED = enum.auto()
+    # Another request for the same object was under way; a precondition could not be judged.
+    CONFLICT = enum.auto()
+    NO_UPLOAD = enum.auto()
     BEHIND_THE_END = enum.auto()
     TIMED_OUT = enum.auto()
     THROTTLED = enum.auto()
@@ -36,7 +39,7 @@ class Kind(enum.Enum):
     ODD = enum.auto()
 
 
-_PASSING: Final = frozenset({Kind.TIMED_OUT, Kind.THROTTLED, Kind.BROKEN})
+_PASSING: Final = frozenset({Kind.CONFLICT, Kind.TIMED_OUT, Kind.THROTTLED, Kind.BROKEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,11 @@ _NO_CREDENTIALS: Final = (
 # The request was never sent, or will be as wrong the next time.
 _NOT_PASSING: Final = (boto.ParamValidationError, boto.InvalidEndpointConfigurationError, boto.NoRegionError)
 
+_CODES: Final = {
+    "NoSuchBucket": Kind.NO_BUCKET,
+    "NoSuchUpload": Kind.NO_UPLOAD,
+    "ConditionalRequestConflict": Kind.CONFLICT,
+}
 # Expired credentials come as 400, which alone would say nothing of permissions.
 _EXPIRED_CODES: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
@@ -131,8 +139,8 @@ def of_answer(status: int, code: str, words: str) -> Failure:
 
 
 def _kind_of_answer(status: int, code: str) -> Kind:
-    if code == "NoSuchBucket":
-        return Kind.NO_BUCKET
+    if code in _CODES:
+        return _CODES[code]
     if code in _EXPIRED_CODES:
         return Kind.EXPIRED
     if status in (401, 403) or code in _FORBIDDEN_CODES:

@@ -5,9 +5,10 @@ Both give the same description of an object for the same answer, above all the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from forebay.clock import NS_PER_S
 from forebay.ufs.base import ObjectInfo
@@ -70,6 +71,11 @@ class Answer(Protocol):
 def version_of(etag: str | None, modified_s: int, size: int) -> str:
     """Return the version of an object, the same for its ETag in a listing and in an answer's headers."""
     return (etag or "").replace('"', "") or f"{_NO_ETAG}{modified_s}-{size}"
+
+
+def info_of(path: str, head: Mapping[str, Any]) -> ObjectInfo:
+    """Describe an object by boto3's answer to a HEAD."""
+    return describe(path, int(head["ContentLength"]), head.get("ETag"), head.get("LastModified"))
 
 
 def describe(path: str, size: int, etag: str | None, modified: datetime | None) -> ObjectInfo:

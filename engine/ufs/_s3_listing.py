@@ -58,9 +58,9 @@ class Listing:
             prefix = page.prefixes[0]
         return []
 
-    def has_any(self) -> bool:
-        """Say whether there is any key."""
-        return bool(self._page(MaxKeys=1).keys)
+    def first_keys(self, count: int) -> list[str]:
+        """Return the first keys, so many at most."""
+        return [key for key, *_ in self._page(MaxKeys=count).keys]
 
     def pages(self, start_after: str = "") -> Iterator[Page]:
         """Yield the pages from the first key behind start_after on.

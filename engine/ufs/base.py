@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from forebay.config import nearest
 from forebay.errors import ConfigError, NotFound
 from forebay.ufs._walk import visit_in_parallel
+
+if TYPE_CHECKING:
+    from forebay.ufs.writer import StorageWriter
 
 # What is passed on at a time still lies in a core's caches when it is copied and its checksum is made.
 PIECE_BYTES: Final = 256 << 10
@@ -135,6 +138,10 @@ class UnderStorage(ABC):
         of the present one. What the storage sends is the range that was asked for, or refused. Raises,
         besides the above: Stale (the object has another version); IsADirectoryError.
         """
+
+    def writer(self) -> StorageWriter | None:
+        """Return what changes this storage; None: it can only be read."""
+        return None
 
     def prepare(self) -> None:  # noqa: B027  (most have nothing to do)
         """Make what the first request needs and takes long to make; asks nobody. May be called often."""

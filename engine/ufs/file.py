@@ -2,7 +2,7 @@
 
 The version of a file is what its file system knows of it: modification and change time, inode and size.
 Symbolic links are followed, wherever they lead; a walk does not enter a directory that it is in already. What
-is neither a regular file nor a directory is not shown and not read.
+is neither a regular file nor a directory is not shown and not read, and what is being written is not shown.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from forebay.errors import ConfigError, NotFound, from_os_error, stale, under_storage_error
+from forebay.ufs._file_writer import FileStorageWriter, is_hidden
 from forebay.ufs._walk import visit_in_parallel
 from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage, check_options, refuse_embedded_credentials
 
@@ -47,13 +48,13 @@ class FileStorage(UnderStorage):
             raise ConfigError(
                 f"{uri}: write {_SCHEME} and an absolute folder, for example file:///data/images"
             )
-        self._root: Final = os.path.normpath(urllib.parse.unquote(location, errors="surrogateescape"))
-        if "\0" in self._root:
+        self.root: Final = os.path.normpath(urllib.parse.unquote(location, errors="surrogateescape"))
+        if "\0" in self.root:
             raise ConfigError(f"{uri}: a folder's name holds no NUL")
 
     def stat(self, path: str) -> ObjectInfo:
         """Describe a regular file or a directory."""
-        place = self._place(path)
+        place = self.place_of(path)
         try:
             status = os.stat(place)
         except OSError as error:
@@ -82,7 +83,7 @@ class FileStorage(UnderStorage):
                 if branch[0] == path:
                     raise
 
-        place = self._place(path)
+        place = self.place_of(path)
         try:
             status = os.stat(place)
         except OSError as error:
@@ -107,12 +108,12 @@ class FileStorage(UnderStorage):
 
     def _scan(self, path: str) -> Iterator[tuple[str, os.stat_result]]:
         """Yield path and status of the regular files and directories directly in a directory."""
-        place = self._place(path)
+        place = self.place_of(path)
         parent = f"{path}/" if path else ""
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    status = _status(entry)
+                    status = None if is_hidden(entry.name) else _status(entry)
                     if status and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                         yield parent + entry.name, status
         except OSError as error:
@@ -120,7 +121,7 @@ class FileStorage(UnderStorage):
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """Open the file; a FIFO or device is refused, not waited for."""
-        place = self._place(path)
+        place = self.place_of(path)
         name = _SCHEME + place
         try:
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -134,24 +135,29 @@ class FileStorage(UnderStorage):
             raise
         return body
 
+    def writer(self) -> FileStorageWriter:
+        """Return what writes beside and renames."""
+        return FileStorageWriter(self)
+
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _place(self, path: str) -> str:
+    def describe(self, path: str, status: os.stat_result) -> ObjectInfo:
+        """Describe what has this status."""
+        return _info(path, status)
+
+    def place_of(self, path: str) -> str:
+        """Return where the file system has what lies at the path."""
         parts = path.split("/") if path else []
         # The caller has seen to this; the check is here because what it guards is the whole file system.
         assert not {"", ".", ".."} & set(parts), path
-        return os.path.join(self._root, *parts)
+        return os.path.join(self.root, *parts)
 
     def _translate(self, error: OSError, place: str) -> OSError:
         """Translate, telling an absent file from an absent root, which is more likely a missing mount."""
         translated = from_os_error(error, _SCHEME + place)
-        if (
-            isinstance(translated, FileNotFoundError)
-            and place != self._root
-            and not os.path.isdir(self._root)
-        ):
-            return under_storage_error(_SCHEME + place, f"the attached folder {self._root} is not there")
+        if isinstance(translated, FileNotFoundError) and place != self.root and not os.path.isdir(self.root):
+            return under_storage_error(_SCHEME + place, f"the attached folder {self.root} is not there")
         return translated
 
 

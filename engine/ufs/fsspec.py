@@ -23,6 +23,7 @@ from forebay.ufs._fsspec_errors import delay_s, is_transient, raise_translated
 from forebay.ufs._fsspec_http import HttpStorage
 from forebay.ufs._fsspec_info import described, is_tracked
 from forebay.ufs._fsspec_options import Target, is_known, target_of
+from forebay.ufs._fsspec_writer import FsspecStorageWriter, is_writable
 from forebay.ufs._loop import loop_of_process
 from forebay.ufs._stop import Stop
 from forebay.ufs._walk import visit_in_parallel
@@ -33,6 +34,8 @@ __all__ = ["FsspecStorage", "is_known", "open_fsspec"]
 _PAGE_ENTRIES: Final = 1_000
 # What one cat_file brings at most: it stands in memory beside the reader's buffer, and has one deadline.
 _STEP_BYTES: Final = 4 << 20
+# A write slower than this for all its length has failed.
+_BYTES_A_SECOND_MIN: Final = 64 << 10
 # A file system that is not asynchronous mostly has one connection, for one thread at a time.
 _INSTANCES_MAX: Final = 8
 # Errors that a sound connection brings.
@@ -139,6 +142,20 @@ class FsspecStorage(UnderStorage):
         """Look whether the object is still of that version. Raises: Stale, or as stat."""
         self._require(info.path, info.version, self.stat(info.path))
 
+    def writer(self) -> FsspecStorageWriter | None:
+        """Return what writes, for file systems that show whole objects."""
+        scheme = self._target.scheme
+        return FsspecStorageWriter(self, scheme) if is_writable(scheme) else None
+
+    def send(self, path: str, data: bytes) -> None:
+        """Write an object by one call, which has time for its bytes."""
+        timeout_s = self._target.timeout_s + len(data) / _BYTES_A_SECOND_MIN
+        self._call(path, "pipe_file", self._full(path), data, timeout_s=timeout_s)
+
+    def change(self, path: str, operation: str, target: str | None = None) -> None:
+        """Call an operation on an object or directory, with a second path if there is one."""
+        self._call(path, operation, self._full(path), *([] if target is None else [self._full(target)]))
+
     def close(self) -> None:
         """Let go of the file systems, and have nothing tried again."""
         self._stop.set()
@@ -170,10 +187,10 @@ class FsspecStorage(UnderStorage):
         if version is not None and info.version != version:
             raise stale(self.uri_of(path), version, info.version)
 
-    def _call(self, path: str, operation: str, *arguments: Any) -> Any:
+    def _call(self, path: str, operation: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Ask as often as the options allow; an absent root is told from an absent object."""
         try:
-            return self._attempt(path, operation, *arguments)
+            return self._attempt(path, operation, *arguments, timeout_s=timeout_s)
         except NotFound:
             if path and not self._root_is_there():
                 cause = "the attached folder or bucket is not there"
@@ -187,12 +204,12 @@ class FsspecStorage(UnderStorage):
             return False
         return True
 
-    def _attempt(self, path: str, operation: str, *arguments: Any) -> Any:
+    def _attempt(self, path: str, operation: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         uri = self.uri_of(path)
         for attempt in range(1, self._target.attempts + 1):
             self._stop.check(uri)
             try:
-                return self._systems.call(operation, *arguments)
+                return self._systems.call(operation, *arguments, timeout_s=timeout_s)
             except Exception as error:  # noqa: BLE001  (a file system raises what it likes; it goes on as ours)
                 if attempt == self._target.attempts or not is_transient(error):
                     raise_translated(error, uri)
@@ -210,12 +227,12 @@ class _FileSystems:
         self._idle: list[Any] = []
         self._lent_count = 0
 
-    def call(self, operation: str, *arguments: Any) -> Any:
-        """Call one operation; an asynchronous one has the options' deadline."""
+    def call(self, operation: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Call one operation; an asynchronous one has the options' deadline, if not one of its own."""
         if self._target.file_system.async_impl and operation != "ukey":
             system = self._for_all()
             method = getattr(system, f"_{operation}")
-            return sync(system.loop, method, *arguments, timeout=self._target.timeout_s)
+            return sync(system.loop, method, *arguments, timeout=timeout_s or self._target.timeout_s)
         with self._borrowed() as system:
             return getattr(system, operation)(*arguments)
 

@@ -22,12 +22,13 @@ from forebay.ufs._s3_body import S3Body
 from forebay.ufs._s3_boto import BotoClient
 from forebay.ufs._s3_endpoint import endpoint_of
 from forebay.ufs._s3_errors import Failed, Failure, Kind
-from forebay.ufs._s3_get import Wanted, describe
+from forebay.ufs._s3_get import Wanted, info_of
 from forebay.ufs._s3_listing import Listing
 from forebay.ufs._s3_names import is_marker, is_name
 from forebay.ufs._s3_obstore import ObstoreClient
 from forebay.ufs._s3_tries import Policy, Tries
 from forebay.ufs._s3_walk import walk_keys
+from forebay.ufs._s3_writer import S3StorageWriter
 from forebay.ufs._stop import Stop
 from forebay.ufs.base import (
     ObjectInfo,
@@ -70,8 +71,8 @@ class S3Storage(UnderStorage):
         check_options("s3", options, OPTIONS)
         refuse_embedded_credentials(uri, "s3 URI")
         _check_endpoint(str(options.get("endpoint_url", "http://")))
-        self._bucket, _, prefix = uri.partition("://")[2].partition("/")
-        if not self._bucket:
+        self.bucket, _, prefix = uri.partition("://")[2].partition("/")
+        if not self.bucket:
             raise ConfigError(f"{uri}: no bucket; write s3://bucket or s3://bucket/prefix")
         prefix = prefix.strip("/")
         self._prefix: Final = f"{prefix}/" if prefix else ""
@@ -82,11 +83,11 @@ class S3Storage(UnderStorage):
         )
         self._use_obstore: Final = _client(options.get("client", "auto")) == "auto"
         # On AWS every bucket has a host name, and a rate, of its own.
-        self._endpoint: Final = endpoint_of(
-            str(options.get("endpoint_url", f"s3://{self._bucket}")).rstrip("/")
+        self.endpoint: Final = endpoint_of(
+            str(options.get("endpoint_url", f"s3://{self.bucket}")).rstrip("/")
         )
         if "requests_per_s" in options:
-            self._endpoint.throttle.limit(_positive(options["requests_per_s"], "requests_per_s"))
+            self.endpoint.throttle.limit(_positive(options["requests_per_s"], "requests_per_s"))
         self._lock: Final = threading.Lock()
         self._stop: Final = Stop()
         self._counts: Final[Counter[str]] = Counter()
@@ -96,21 +97,22 @@ class S3Storage(UnderStorage):
 
     def stat(self, path: str) -> ObjectInfo:
         """Ask for the object's head, and if there is none whether anything lies under the name."""
-        uri = self.uri_of(path)
-        absent = not_found(uri, "the bucket has nothing under this prefix")
+        absent = not_found(self.uri_of(path), "the bucket has nothing under this prefix")
         if path:
-            key = self._key(path)
             try:
-                head = self.tries(uri).run(lambda: self._head(key))
+                return info_of(path, self.head(path))
             except NotFound as error:
                 absent = error
-            else:
-                return describe(path, int(head["ContentLength"]), head.get("ETag"), head.get("LastModified"))
         # A HEAD has no body to say that the very bucket is missing; a listing has.
-        prefix = self._directory_prefix(path)
-        if not self._listing(path, prefix).has_any() and prefix:
+        prefix = self.directory_prefix(path)
+        if not self.listing(path, prefix).first_keys(1) and prefix:
             raise absent
         return ObjectInfo(path, 0, 0, "", is_dir=True)
+
+    def head(self, path: str) -> dict[str, Any]:
+        """Return the head of an object, as boto3 has it. Raises: as ``stat``, for a directory NotFound."""
+        key = self.key_of(path)
+        return self.tries(self.uri_of(path)).run(lambda: self._head(key))
 
     def _head(self, key: str) -> dict[str, Any]:
         try:
@@ -123,10 +125,10 @@ class S3Storage(UnderStorage):
 
     def list(self, path: str) -> Iterator[Sequence[ObjectInfo]]:
         """List one level, a request a page."""
-        prefix = self._directory_prefix(path)
+        prefix = self.directory_prefix(path)
         parent = f"{path}/" if path else ""
         exists = not prefix
-        for page in self._listing(path, prefix, "/").pages():
+        for page in self.listing(path, prefix, "/").pages():
             exists = exists or bool(page.keys or page.prefixes)
             names = (name[len(prefix) :].removesuffix("/") for name in page.prefixes)
             shown = [ObjectInfo(parent + name, 0, 0, "", is_dir=True) for name in names if is_name(name)]
@@ -147,7 +149,7 @@ class S3Storage(UnderStorage):
         """List all keys below by several requests at a time, each for a part of them."""
         slots = threading.Semaphore(prefix_workers)
         return walk_keys(
-            self._listing(path, self._directory_prefix(path), slot=slots),
+            self.listing(path, self.directory_prefix(path), slot=slots),
             f"{path}/" if path else "",
             prefix_workers,
             lambda count: self._count("hidden_keys", count),
@@ -155,7 +157,11 @@ class S3Storage(UnderStorage):
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """GET the range, with If-Match if a version is given."""
-        return S3Body(self, Wanted(path, self._key(path), offset, length, version))
+        return S3Body(self, Wanted(path, self.key_of(path), offset, length, version))
+
+    def writer(self) -> S3StorageWriter:
+        """Return what writes by boto3."""
+        return S3StorageWriter(self)
 
     def counts(self) -> dict[str, int]:
         """Return all three; hidden keys are counted one by one by a walk, and by their first part by a list.
@@ -168,7 +174,7 @@ class S3Storage(UnderStorage):
     @property
     def requests_per_s(self) -> float | None:
         """The rate to which the server holds this process at the moment; None: none."""
-        return self._endpoint.throttle.rate
+        return self.endpoint.throttle.rate
 
     def close(self) -> None:
         """Close idle connections, and have no request tried again."""
@@ -189,9 +195,7 @@ class S3Storage(UnderStorage):
             # Making one is not safe from several threads, using one is.
             with self._lock:
                 if self._made is None:
-                    self._made = BotoClient(
-                        self._bucket, self._options, self._policy.timeout_s, self._endpoint
-                    )
+                    self._made = BotoClient(self.bucket, self._options, self._policy.timeout_s, self.endpoint)
                 made = self._made
         return made
 
@@ -204,14 +208,14 @@ class S3Storage(UnderStorage):
         with self._lock:
             if self._made_fast is None and self._fast_wanted:
                 self._made_fast = _s3_obstore.make_client(
-                    boto, self._options, self._policy.timeout_s, self._endpoint
+                    boto, self._options, self._policy.timeout_s, self.endpoint
                 )
                 self._fast_wanted = self._made_fast is not None
             return self._made_fast
 
     def tries(self, uri: str, length: int = 0) -> Tries:
         """Return a new budget for an operation on uri that brings length bytes."""
-        return Tries(self._policy, self._endpoint.throttle, self._note, self._stop, uri, length)
+        return Tries(self._policy, self.endpoint.throttle, self._note, self._stop, uri, length)
 
     def behind_the_end(self, wanted: Wanted) -> ObjectInfo:
         """Describe an object of which a range was refused: it begins at or behind the object's end."""
@@ -223,9 +227,18 @@ class S3Storage(UnderStorage):
             raise under_storage_error(self.uri_of(wanted.path), cause)
         return info
 
+    @property
+    def deadline_s(self) -> float:
+        """How long a request may take with all its attempts."""
+        return self._policy.deadline_s(0)
+
     def uri_of(self, path: str) -> str:
         """Return the full URI of a path, for messages."""
-        return f"s3://{self._bucket}/{self._prefix}{path}"
+        return self.uri_of_key(self._prefix + path)
+
+    def uri_of_key(self, key: str) -> str:
+        """Return the full URI of a key, for messages."""
+        return f"s3://{self.bucket}/{key}"
 
     def _note(self, failure: Failure) -> None:
         """Count a failure; after credentials have expired the next request looks for new ones."""
@@ -247,25 +260,28 @@ class S3Storage(UnderStorage):
             self._made_fast, self._fast_wanted = None, self._use_obstore
         return made
 
-    def _listing(
+    def listing(
         self,
         path: str,
         prefix: str,
         delimiter: str = "",
         slot: AbstractContextManager[object] | None = None,
     ) -> Listing:
+        """Return what lists the keys that begin with a prefix; path is what errors name."""
         uri = self.uri_of(path)
         return Listing(self.client, lambda: self.tries(uri), uri, prefix, delimiter, slot)
 
-    def _key(self, path: str) -> str:
+    def key_of(self, path: str) -> str:
+        """Return the key of the object at the path. Raises: NotFound (no key can be such a name)."""
         try:
             path.encode("utf-8")
         except UnicodeEncodeError:
             raise not_found(self.uri_of(path), "no object can have this name: it is not UTF-8") from None
         return self._prefix + path
 
-    def _directory_prefix(self, path: str) -> str:
-        return f"{self._key(path)}/" if path else self._prefix
+    def directory_prefix(self, path: str) -> str:
+        """Return what the keys of all objects in the directory begin with."""
+        return f"{self.key_of(path)}/" if path else self._prefix
 
 
 def _check_endpoint(url: str) -> None:

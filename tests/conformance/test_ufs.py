@@ -8,51 +8,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
-from fsspec.asyn import AsyncFileSystem
 
 from forebay.config import MIB
 from forebay.errors import NotFound, Stale, UnderStorageError
 from forebay.testing.s3 import S3Server
-from forebay.ufs import ObjectInfo, UnderStorage, open_storage
+from forebay.ufs import open_storage
 from forebay.ufs._s3_endpoint import endpoint_of
 from tests._moto import begin_anew, moto_server, put_into_moto
 from tests._s3 import give_keys
 from tests._web import WebServer
+from tests.conformance._place import AsyncMemory, MemoryPlace, Place
 
 # Long enough that one range is read in several pieces, and no multiple of anything.
 BIG = os.urandom(3 * MIB + 17)
-
-
-@dataclass
-class Place:
-    """A storage, and the folder behind it, which the suite writes to directly."""
-
-    storage: UnderStorage
-    folder: Path
-    missing_root: UnderStorage
-
-    def put(self, path: str, data: bytes) -> None:
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # As a writer that replaces does: under another inode, in one step.
-        temporary = target.with_name(".new")
-        temporary.write_bytes(data)
-        temporary.replace(target)
-
-    def read(self, path: str, offset: int, length: int, version: str | None = None) -> bytes:
-        with self.storage.read_range(path, offset, length, version) as body:
-            buffer = bytearray(body.length)
-            body.readinto(memoryview(buffer))
-        return bytes(buffer)
-
-    def names(self, path: str) -> dict[str, ObjectInfo]:
-        return {info.path: info for page in self.storage.list(path) for info in page}
 
 
 class Suite:
@@ -200,14 +172,6 @@ class Suite:
         place.storage.close()
 
 
-class MemoryPlace(Place):
-    """fsspec's memory: what is put into the folder, for the suite to look at, is put there too."""
-
-    def put(self, path: str, data: bytes) -> None:
-        super().put(path, data)
-        fsspec.filesystem("memory").pipe_file(f"/root/{path}", data)
-
-
 class TestFsspecMemory(Suite):
     @pytest.fixture
     def place(self, tmp_path: Path, scheme: str) -> Iterator[Place]:
@@ -221,30 +185,6 @@ class TestFsspecMemory(Suite):
     @pytest.fixture
     def scheme(self) -> str:
         return "memory"
-
-
-class AsyncMemory(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's memory, as a file system of its asynchronous kind."""
-
-    protocol = "asyncmemory"
-    root_marker = "/"
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.memory = fsspec.filesystem("memory")
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return "/" + path.removeprefix("asyncmemory://").strip("/")
-
-    async def _info(self, path: str, **_: Any) -> Any:
-        return self.memory.info(path)
-
-    async def _ls(self, path: str, detail: bool = True, **_: Any) -> Any:
-        return self.memory.ls(path, detail)
-
-    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> Any:
-        return self.memory.cat_file(path, start, end)
 
 
 class TestFsspecAsync(TestFsspecMemory):
