@@ -101,6 +101,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("peer_bytes", "peer_bytes", "Bytes read from peers."),
     _counter("readahead_bytes", "readahead_bytes", "Bytes fetched ahead of a reader."),
     _counter("load_bytes", "load_bytes", "Bytes fetched by loads."),
+    _counter("writes", "writes", "Objects and directories put, deleted, renamed or made."),
+    _counter("write_bytes", "write_bytes", "Bytes of objects put."),
+    _counter("write_errors", "write_errors", "Writes that failed."),
     _tier("quota_bytes", "quota_bytes", "What the tier may hold."),
     _tier(
         "effective_bytes", "effective_bytes", "What the tier may hold for now: less under memory pressure."
@@ -132,6 +135,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(("rows", "max"), "forebay_rows_max", "Processes that can have it open with leases of their own."),
     Metric(("maps", "used"), "forebay_maps", "Segments mapped by the process that answers."),
     Metric(("maps", "max"), "forebay_maps_max", "Segments that it maps at most."),
+    Metric(("staging", "bytes"), "forebay_staging_bytes", "Bytes of files that are being written."),
+    Metric(("staging", "bytes_max"), "forebay_staging_bytes_max", "Bytes of them that there may be."),
     Metric(("max_held_bytes",), "forebay_max_held_bytes", "Bytes that one process may hold by views."),
     Metric(("maintainer_alive",), "forebay_maintainer_alive", "1 while some process maintains the cache."),
     Metric(
@@ -153,6 +158,9 @@ def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str],
     """Yield each metric with its labels and value in the status of a store or a cache."""
     for metric in METRICS:
         first, *rest = metric.source
+        if first not in status:
+            # What only a cache has.
+            continue
         if first == "datasets":
             for number, dataset in status[first].items():
                 labels = {"dataset": dataset.get("name") or f"#{number}", **metric.labels}

@@ -216,6 +216,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("max_read_bytes", _size),
     Setting("max_recent_bytes", _size),
     Setting("record", _text),
+    Setting("staging_dir", _folder),
+    Setting("staging_max", _size),
     Setting("fetch_threads", _count),
     Setting("in_flight_max", _count),
     Setting("fetch_memory", _size),

@@ -7,7 +7,7 @@ what is recorded.
 
 from __future__ import annotations
 
-from forebay.cache.attach import RETENTIONS
+from forebay.cache.attach import RETENTIONS, WRITE_MODES
 from forebay.cache.cache import Cache, open
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
@@ -17,9 +17,11 @@ from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
+from forebay.cache.writes.file import WritableFile
 
 __all__ = [
     "RETENTIONS",
+    "WRITE_MODES",
     "Access",
     "Cache",
     "CachedFile",
@@ -31,5 +33,6 @@ __all__ = [
     "Trace",
     "TraceStatus",
     "Usage",
+    "WritableFile",
     "open",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forebay.cache.paths import check_dataset_name
@@ -12,6 +12,7 @@ from forebay.errors import ConfigError
 from forebay.meta import Dataset
 
 RETENTIONS: Final = ("epoch", "s3fifo", "lru")
+WRITE_MODES: Final = ("through", "cache_through")
 
 
 def dataset_record(
@@ -22,16 +23,22 @@ def dataset_record(
     negative_ttl: float,
     retention: str,
     manifest_only: bool = False,
+    writable: bool = False,
+    write_mode: str = "through",
     options: Mapping[str, Any],
 ) -> Dataset:
     """Return the record, without an id. Raises: ConfigError."""
     check_dataset_name(name)
+    if writable and manifest_only:
+        raise ConfigError("writable: not with manifest_only: what a manifest lists never changes")
     return Dataset(
         name=name,
         uri=_plain_uri(uri),
         max_age=None if max_age is None else _seconds(max_age, "max_age", "None (immutable) nor seconds"),
         negative_ttl=_seconds(negative_ttl, "negative_ttl", "0 (not remembered) nor seconds"),
-        retention=_retention(retention),
+        retention=_one_of(RETENTIONS, retention, "retention"),
+        writable=_truth(writable, "writable"),
+        write_mode=_one_of(WRITE_MODES, write_mode, "write_mode"),
         options=options,
         manifest_only=_truth(manifest_only, "manifest_only"),
     )
@@ -65,10 +72,8 @@ def _truth(value: object, what: str) -> bool:
     return value
 
 
-def _retention(value: str) -> str:
-    if value not in RETENTIONS:
-        known = ", ".join(RETENTIONS)
-        raise ConfigError(
-            f"retention: {value!r} is unknown{nearest(str(value), RETENTIONS)}; there are {known}"
-        )
+def _one_of(choices: Sequence[str], value: str, what: str) -> str:
+    if value not in choices:
+        known = ", ".join(choices)
+        raise ConfigError(f"{what}: {value!r} is unknown{nearest(str(value), choices)}; there are {known}")
     return value

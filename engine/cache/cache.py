@@ -11,6 +11,7 @@ from forebay.cache.surface.policies import Policies
 from forebay.cache.surface.prefetching import Prefetching
 from forebay.cache.surface.scheduling import Scheduling
 from forebay.cache.surface.trees import Trees
+from forebay.cache.surface.writes import Writing
 from forebay.config import Tier, check_platform, default_cache_dir
 from forebay.settings import load_settings
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from forebay.store import CheckReport
 
 
-class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling):
+class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling, Writing):
     """A host's cache of attached datasets, shared by every process that opens the same directory.
 
     A context manager; it pickles as its configuration, survives fork, and may be used by any thread. Paths
@@ -43,6 +44,7 @@ class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling):
             **status,
             "attached": [record.to_json() for record in records],
             "fetch": runtime.pool.status(),
+            "staging": runtime.staging.status(),
             "recent": {
                 "entries": len(self._recent),
                 "bytes": self._recent.bytes_used,

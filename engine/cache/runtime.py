@@ -14,6 +14,7 @@ from forebay.cache.datasets import Attached, Datasets
 from forebay.cache.demand import Demand
 from forebay.cache.fetch import Fetcher
 from forebay.cache.file import FileSource
+from forebay.cache.folder import PrivateFolder
 from forebay.cache.loads.jobs import Jobs
 from forebay.cache.loads.load import Loads
 from forebay.cache.loads.run import LoadParts
@@ -33,6 +34,12 @@ from forebay.cache.schedules.schedule import Schedules
 from forebay.cache.tree import Tree
 from forebay.cache.whole import WholeFiles
 from forebay.cache.window import Window
+from forebay.cache.writes.knowledge import Knowledge
+from forebay.cache.writes.recovery import Recovery
+from forebay.cache.writes.staging import Staging
+from forebay.cache.writes.tickets import Tickets
+from forebay.cache.writes.turns import Turns
+from forebay.cache.writes.write import WriteParts, Writes
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
 from forebay.remote import Remote
@@ -55,6 +62,8 @@ class Parts:
     limits: FetchLimits
     recent: Recent
     max_read_bytes: int
+    staging_dir: str | None
+    staging_max: int
     shared_group: int | None
     read_only: bool
 
@@ -106,6 +115,8 @@ class Runtime:
             opened.callback(self.datasets.close)
             opened.callback(self.loads.stop)
             self.schedules: Final = self._make_schedules()
+            self.staging: Final = self._make_staging()
+            self.writes: Final = self._make_writes(opened)
             if not read_only:
                 self._mend()
             self._opened: Final = opened.pop_all()
@@ -150,6 +161,36 @@ class Runtime:
         records = ScheduleRecords(self.metadata.catalog)
         folder = Path(self.parts.folder, "schedules")
         return Schedules(records, self.jobs, self.loads, folder, self.parts.shared_group)
+
+    def _make_staging(self) -> Staging:
+        parts = self.parts
+        folder = Path(parts.folder).with_name("writes") if parts.staging_dir is None else parts.staging_dir
+        return Staging(PrivateFolder(Path(folder), parts.shared_group), parts.staging_max)
+
+    def _make_writes(self, opened: ExitStack) -> Writes:
+        """Make what writes, and have removed what killed writes have left."""
+        parts, entries = self.parts, self.metadata.entries
+        folder = PrivateFolder(Path(parts.folder).with_name("writes"), parts.shared_group)
+        tickets = Tickets(folder)
+        if not parts.read_only:
+            recovery = Recovery(tickets, entries, parts.clock, parts.schemes)
+            opened.callback(recovery.close)
+            recovery.begin()
+        writes = Writes(
+            WriteParts(
+                store=parts.store,
+                admission=self.fetcher.admission,
+                datasets=self.datasets,
+                lookup=self.lookup,
+                pool=self.pool,
+                knowledge=Knowledge(entries, self.lookup, self.reclaimer.schedule),
+                turns=Turns(folder),
+                tickets=tickets,
+                staging=self.staging,
+            )
+        )
+        opened.callback(writes.close)
+        return writes
 
     def close(self) -> None:
         """Close everything: loads are interrupted, requests under way are waited for a moment."""

@@ -35,6 +35,9 @@ DONE: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
 
+# With these a write is refused, and not for want of access rights.
+_REFUSALS: Final = (errno.EROFS, errno.EOPNOTSUPP, errno.EEXIST, errno.EXDEV, errno.EDQUOT)
+
 # What writing to a file can come to; errors of tiers and destinations name theirs.
 _OUTPUT_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -61,10 +64,14 @@ _COMMANDS: Final = {
     "load": _Entry("load", "Bring datasets or parts of them into the cache."),
     "ls": _Entry("ls", "List directories."),
     "manifest": _Entry("manifest", "Make, switch and carry versions of a dataset."),
+    "mkdir": _Entry("put", "Make directories."),
+    "mv": _Entry("put", "Rename an object or a directory."),
     "pin": _Entry("policy", "Keep paths from eviction."),
     "policy": _Entry("policy", "Say what holds for paths: what is cached, where and for how long."),
+    "put": _Entry("put", "Write local files to the under storage."),
     "record": _Entry("record", "Run a command, and record what it reads."),
     "resume": _Entry("load", "Go on with a load that was interrupted."),
+    "rm": _Entry("put", "Remove objects and directories."),
     "schedules": _Entry("schedules", "List the schedules of loads, and remove one."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
@@ -199,6 +206,9 @@ def _hint(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         return f"see `{error.ctx.command_path if error.ctx else 'forebay'} --help`"
     if isinstance(error, click.ClickException | ConfigError | NotAttached | PinLimit):
+        return ""
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        # The words say it all.
         return ""
     hints: tuple[tuple[Any, str], ...] = (
         (StoreBusy, "another process is stopped inside the cache: let it go on, or end it"),

@@ -8,14 +8,23 @@ from typing import Any, Final
 
 import click
 
-from forebay.cache.attach import RETENTIONS, dataset_record
+from forebay.cache.attach import RETENTIONS, WRITE_MODES, dataset_record
 from forebay.cli.kinds import DATASET
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import echo_json, echo_table, printable
 from forebay.ufs import open_storage
 
 # Parameters of Cache.attach that are no options of an under storage.
-_SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention", "manifest_only")
+_SETTINGS: Final = (
+    "name",
+    "uri",
+    "max_age",
+    "negative_ttl",
+    "retention",
+    "manifest_only",
+    "writable",
+    "write_mode",
+)
 
 
 @click.command()
@@ -35,6 +44,8 @@ _SETTINGS: Final = ("name", "uri", "max_age", "negative_ttl", "retention", "mani
 )
 @click.option("--retention", metavar="R", help="epoch, s3fifo or lru. [epoch]")
 @click.option("--manifest-only", is_flag=True, help="Show what the manifest in use lists, and nothing else.")
+@click.option("--writable", is_flag=True, help="Let it be changed through the cache.")
+@click.option("--write-mode", metavar="MODE", help="through or cache_through. [through]")
 @click.option(
     "--option",
     "pairs",
@@ -56,6 +67,8 @@ def attach(
     negative_ttl: float | None,
     retention: str | None,
     manifest_only: bool,
+    writable: bool,
+    write_mode: str | None,
     pairs: tuple[str, ...],
 ) -> None:
     """Attach URI (s3://bucket/prefix or file:///folder) as the dataset NAME, making the cache if it is new.
@@ -73,6 +86,8 @@ def attach(
         negative_ttl=negative_ttl,
         retention=retention,
         manifest_only=manifest_only or None,
+        writable=writable or None,
+        write_mode=write_mode,
     )
     if immutable:
         settings["max_age"] = None
@@ -122,7 +137,13 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _check(name: str, uri: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Refuse what is wrong usage before a cache is made for it. Raises: ConfigError."""
-    any_settings = {"max_age": None, "negative_ttl": 0.0, "retention": RETENTIONS[0]}
+    any_settings = {
+        "max_age": None,
+        "negative_ttl": 0.0,
+        "retention": RETENTIONS[0],
+        "writable": False,
+        "write_mode": WRITE_MODES[0],
+    }
     record = dataset_record(name, uri, **{**any_settings, **settings}, options=options)
     open_storage(record.uri, record.options).close()
 

@@ -47,9 +47,10 @@ class Dataset:
     """A named attachment of an under-storage URI.
 
     id is 0 until it is attached; max_age is None (immutable), 0 (always checked) or seconds; negative_ttl
-    is for how many seconds an absent path is remembered; options are the under storage's, none of them
-    secret. manifest is the version that is shown, None for all that the under storage has, or nothing with
-    manifest_only; manifest_before is the one that was shown before it.
+    is for how many seconds an absent path is remembered; writable says whether the cache may change it, and
+    write_mode how; options are the under storage's, none of them secret. manifest is the version that is
+    shown, None for all that the under storage has, or nothing with manifest_only; manifest_before is the one
+    that was shown before it.
     """
 
     name: str
@@ -58,6 +59,8 @@ class Dataset:
     max_age: float | None = 60.0
     negative_ttl: float = 0.0
     retention: str = "epoch"
+    writable: bool = False
+    write_mode: str = "through"
     options: Mapping[str, Any] = field(default_factory=dict)
     manifest_only: bool = False
     manifest: str | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from forebay.meta.read import Read
-from forebay.meta.rows import DIRECTORIES, dataset_prefix, unpack_directory
+from forebay.meta.rows import DIRECTORIES, Entry, dataset_prefix, unpack_directory
 
 _ROWS: Final = 1_000
 
@@ -31,6 +32,14 @@ def find_directories(read: Read, dataset_id: int, root: str, position: bytes | N
         if row is not None and (row.path == root or _is_below(row.path, root)):
             paths.append(row.path)
     return Found(paths, None)
+
+
+def directories_above(read: Read, dataset_id: int, entry: Entry) -> Iterator[Entry]:
+    """Yield an entry for each directory above one, the lowest first, up to one that is known."""
+    directory = entry.path.rpartition("/")[0]
+    while directory and read.find_directory(dataset_id, directory) is None:
+        yield Entry(directory, 0, 0, "", True, entry.checked_ns)
+        directory = directory.rpartition("/")[0]
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -23,7 +23,7 @@ import lmdb
 
 from forebay.errors import StoreBusy
 from forebay.meta import stale
-from forebay.meta.directories import find_directories
+from forebay.meta.directories import directories_above, find_directories
 from forebay.meta.drop import Drop
 from forebay.meta.environment import Environment
 from forebay.meta.read import Listing, Names, Read
@@ -145,6 +145,17 @@ class Entries:
             return Written(False, [])
         return Written(not write.has_skipped, write.replaced)
 
+    def put_with_above(self, dataset_id: int, entry: Entry) -> Written:
+        """Remember an entry, and as of its time the directories above that are not known to be there."""
+
+        def put(write: Write) -> None:
+            write.put([entry, *directories_above(Read(write.transaction), dataset_id, entry)])
+
+        write = self._write(dataset_id, put)
+        if write is None:
+            return Written(False, [])
+        return Written(not write.has_skipped, write.replaced)
+
     def forget(self, dataset_id: int, path: str) -> list[StaleObject]:
         """Remove what is known of the object or directory; return the version that became stale, if any."""
 
@@ -181,6 +192,10 @@ class Entries:
         """Remember that the under storage, asked at asked_ns, had nothing of that name; return as forget."""
         write = self._write(dataset_id, lambda write: write.note_absent(path, asked_ns))
         return [] if write is None else write.replaced
+
+    def void(self, dataset_id: int, directory: str, asked_ns: int) -> None:
+        """Let nothing that was checked before asked_ns be known below the directory, at any depth."""
+        self._sweep(dataset_id, self.known_directories(dataset_id, directory), asked_ns, is_listed=False)
 
     def absent_ns(self, dataset_id: int, path: str) -> int | None:
         """Return when the under storage last said that there is nothing of that name; None if it did not."""
@@ -234,10 +249,7 @@ class Entries:
 
     def finish_listings(self, dataset_id: int, directories: Iterable[str], started_ns: int) -> None:
         """Note as ``finish_listing`` directories that were listed together, as a walk lists them."""
-        for batch in _batches(directories):
-            sweep = Sweep(batch, started_ns)
-            while not sweep.is_done and self._write(dataset_id, sweep.step) is not None:
-                pass
+        self._sweep(dataset_id, directories, started_ns, is_listed=True)
 
     def stale(self, limit: int) -> list[StaleObject]:
         """Return up to limit versions, of any dataset, whose blocks are to be reclaimed."""
@@ -304,6 +316,13 @@ class Entries:
         drop = Drop(dataset_id)
         while not drop.is_done and self._write(dataset_id, drop.step) is not None:
             pass
+
+    def _sweep(self, dataset_id: int, directories: Iterable[str], before_ns: int, *, is_listed: bool) -> None:
+        """Let nothing that was checked before that time be known in the directories."""
+        for batch in _batches(directories):
+            sweep = Sweep(batch, before_ns, is_listed=is_listed)
+            while not sweep.is_done and self._write(dataset_id, sweep.step) is not None:
+                pass
 
     def _read(self, look: Callable[[Read], _T], default: _T) -> _T:
         """Run one reading transaction; what LMDB cannot read is not known."""

@@ -21,12 +21,12 @@ _ROWS: Final = 20_000
 class Sweep:
     """The directories that are still to be swept, and how far the sweeping has come."""
 
-    def __init__(self, directories: Iterable[str], before_ns: int) -> None:
-        """Begin with directories that were listed as a whole from before_ns on."""
+    def __init__(self, directories: Iterable[str], before_ns: int, *, is_listed: bool) -> None:
+        """Begin with directories that were listed as a whole from before_ns on, or that are gone."""
         self._before_ns: Final = before_ns
         # Where to go on in the last of them; None before its row was written.
         self._left: Final[list[tuple[str, bytes | None]]] = [(path, None) for path in directories]
-        self._listed: Final = frozenset(path for path, _ in self._left)
+        self._listed: Final = frozenset(path for path, _ in self._left if is_listed)
 
     @property
     def is_done(self) -> bool:

@@ -56,6 +56,9 @@ COUNTERS: Final = (
     "peer_bytes",
     "readahead_bytes",
     "load_bytes",
+    "writes",
+    "write_bytes",
+    "write_errors",
 )
 
 

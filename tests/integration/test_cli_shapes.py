@@ -45,13 +45,17 @@ COMMANDS = {
     "manifest list": ["d"],
     "manifest rollback": ["d"],
     "manifest use": ["d", "v3"],
+    "mkdir": ["d/new"],
+    "mv": ["d/a.bin", "d/b.bin"],
     "pin": ["d"],
     "policy clear": ["d"],
     "policy list": ["d"],
     "policy set": ["d", "--skip"],
     "policy show": ["d/a.bin"],
+    "put": ["{local}", "d/new"],
     "record": ["new", "--", *SILENT],
     "resume": ["{job}"],
+    "rm": ["d/a.bin"],
     "schedules": [],
     "schedules remove": ["{schedule}"],
     "stat": ["d/a.bin", "d/sub"],
@@ -74,6 +78,7 @@ def test_every_command_with_json_is_tried() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_fields(attached: Cli, name: str) -> None:
+    attached("attach", "d", attached.uri, "--writable")
     job = json.loads(attached("load", "d", "--json").out)["id"]
     schedule = json.loads(attached("load", "d", "--cron", "0 3 * * *", "--json").out)["id"]
     assert attached("policy", "set", "d/sub", "--pin").code == 0
@@ -87,6 +92,7 @@ def test_fields(attached: Cli, name: str) -> None:
             assert attached("manifest", "create", "d", *arguments).code == 0
     places = {"uri": attached.uri, "job": job, "schedule": schedule}
     places |= {"target": str(attached.place), "text": str(text)}
+    places |= {"local": str(attached.data / "sub/b.bin")}
     arguments = [argument.format(**places) for argument in COMMANDS[name]]
     # Before what belongs to another program.
     printed: Any = json.loads(attached(*name.split(), "--json", *arguments).out)

@@ -78,6 +78,9 @@ enum fb_counter {
     FB_C_PEER_BYTES,
     FB_C_READAHEAD_BYTES,
     FB_C_LOAD_BYTES,
+    FB_C_WRITES,
+    FB_C_WRITE_BYTES,
+    FB_C_WRITE_ERRORS,
     FB_C_COUNT,
     FB_C_QUICK = FB_C_MISS_COLD /* the first of them, hits and their bytes, are counted by quick calls too */
 };

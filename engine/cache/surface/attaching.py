@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from forebay.cache.admission import spaces_of
 from forebay.cache.attach import dataset_record
 from forebay.cache.surface.base import CacheBase
+from forebay.errors import NotFound, under_storage_error
 from forebay.meta import Dataset
-from forebay.ufs import open_storage
+from forebay.ufs import UnderStorage, open_storage
 
 
 class Attaching(CacheBase):
@@ -26,6 +28,8 @@ class Attaching(CacheBase):
         negative_ttl: float = 0.0,
         retention: str = "epoch",
         manifest_only: bool = False,
+        writable: bool = False,
+        write_mode: str = "through",
         **options: Any,
     ) -> Dataset:
         """Attach an under storage as a dataset, for every process and until it is detached.
@@ -33,9 +37,11 @@ class Attaching(CacheBase):
         If it is new, or its settings change, the under storage is asked whether it is there.
         max_age: None (immutable), 0 (checked at each use) or seconds. negative_ttl: seconds for which an
         absent object is taken to stay so. retention: epoch, s3fifo or lru. manifest_only: show what the
-        manifest in use lists, and nothing where none is. options are the under storage's: for s3:// region,
-        profile, anonymous, timeout_s, attempts. Attaching the same URI again changes the settings; the
-        manifest in use stays. Credentials are found at each use and never kept.
+        manifest in use lists, and nothing where none is. writable: whether it may be changed through the
+        cache; write_mode: through, or cache_through, by which what is written is cached as well. options are
+        the under storage's: for s3:// region, profile, anonymous, timeout_s, attempts. Attaching the same
+        URI again changes the settings; the manifest in use stays. Credentials are found at each use and
+        never kept.
         Raises: ConfigError (a bad name, URI or option; the name stands for another URI; a secret); as
         ``stat``.
         """
@@ -48,6 +54,8 @@ class Attaching(CacheBase):
             negative_ttl=negative_ttl,
             retention=retention,
             manifest_only=manifest_only,
+            writable=writable,
+            write_mode=write_mode,
             options=options,
         )
         metadata = self._runtime().metadata
@@ -56,7 +64,9 @@ class Attaching(CacheBase):
             return known
         storage = open_storage(record.uri, record.options, self._schemes)
         try:
-            storage.stat("")
+            _look_at_root(storage, record)
+            if record.writable and storage.writer() is None:
+                raise under_storage_error(record.uri, "can only be read through forebay", errno.EROFS)
         finally:
             storage.close()
         with nullcontext() if known is None else metadata.entries.announcing(known.id):
@@ -77,3 +87,13 @@ class Attaching(CacheBase):
     def datasets(self) -> list[Dataset]:
         """Return the attached datasets, by name."""
         return self._runtime().datasets.records()
+
+
+def _look_at_root(storage: UnderStorage, record: Dataset) -> None:
+    """See that the root is there. Raises: as UnderStorage.stat."""
+    try:
+        storage.stat("")
+    except NotFound:
+        # Where directories come with the objects in them, what is to be written is the first.
+        if storage.has_directories or not record.writable:
+            raise

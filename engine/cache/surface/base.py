@@ -21,6 +21,7 @@ from forebay.config import (
     FORMAT_FOLDER,
     MIB,
     READ_BYTES_MAX_DEFAULT,
+    STAGING_BYTES_MAX_DEFAULT,
     Tier,
     check_platform,
     default_tiers,
@@ -51,15 +52,19 @@ class CacheBase:
         max_read_bytes: int | str = READ_BYTES_MAX_DEFAULT,
         max_recent_bytes: int | str = _RECENT_BYTES_MAX,
         record: str | None = None,
+        staging_dir: str | os.PathLike[str] | None = None,
+        staging_max: int | str = STAGING_BYTES_MAX_DEFAULT,
         **options: Any,
     ) -> None:
         """Open the cache directory, making it if it is new.
 
         tiers: None for those that the directory remembers, or for the default ones if it is new. schemes
         replaces the table of under storages. max_recent_bytes: memory for look-ups that this process keeps;
-        0 keeps none. record: the trace that this process is to take part in, if it is being recorded. options
-        are those of FetchLimits (fetch_threads, in_flight_max, fetch_memory, readahead_max) and BlockStore's.
-        Raises: ConfigError (names what and where).
+        0 keeps none. record: the trace that this process is to take part in, if it is being recorded.
+        staging_dir, staging_max: where files that are being written lie, by default in the cache directory,
+        and how many bytes of them there may be. options are those of FetchLimits (fetch_threads,
+        in_flight_max, fetch_memory, readahead_max) and BlockStore's. Raises: ConfigError (names what and
+        where).
         """
         check_platform()
         from forebay.meta import Recent
@@ -74,6 +79,8 @@ class CacheBase:
             "max_read_bytes": max_read_bytes,
             "max_recent_bytes": max_recent_bytes,
             "record": record,
+            "staging_dir": None if staging_dir is None else os.path.abspath(os.path.expanduser(staging_dir)),
+            "staging_max": staging_max,
             **options,
         }
         self._remote: Final = remote or NoRemote()
@@ -90,21 +97,15 @@ class CacheBase:
             limits=limits,
             recent=self._recent,
             max_read_bytes=parse_bytes(max_read_bytes, "max_read_bytes"),
+            staging_dir=self._arguments["staging_dir"],
+            staging_max=parse_bytes(staging_max, "staging_max"),
             shared_group=group_id(options.get("shared_group")),
             read_only=bool(options.get("read_only", False)),
         )
         self._schemes: Final = parts.schemes
         self._process: Final = PerProcess(partial(Runtime, parts))
         self._closed = False
-        # What is read is told to it; None, and no reader is the slower for it.
-        self._recorder: Recorder | None = None
-        try:
-            runtime = self._runtime()
-            if record is not None:
-                self._recorder = runtime.traces.join(record)
-        except BaseException:
-            self._store.close()
-            raise
+        self._begin(record)
 
     @property
     def path(self) -> str:
@@ -128,6 +129,16 @@ class CacheBase:
             runtime.close()
         self._remote.close()
         self._store.close()
+
+    def _begin(self, record: str | None) -> None:
+        """Open what belongs to this process, and take part in that trace if it is being recorded."""
+        try:
+            runtime = self._runtime()
+            # What is read is told to it; None, and no reader is the slower for it.
+            self._recorder: Recorder | None = None if record is None else runtime.traces.join(record)
+        except BaseException:
+            self._store.close()
+            raise
 
     def _runtime(self) -> Runtime:
         if self._closed:
@@ -180,4 +191,12 @@ def object_at(runtime: Runtime, path: str) -> tuple[Attached, str]:
     attached, rest = runtime.locate(path)
     if not rest:
         raise IsADirectoryError(errno.EISDIR, "is a dataset", path)
+    return attached, rest
+
+
+def object_to_write(runtime: Runtime, path: str) -> tuple[Attached, str]:
+    """Return as ``object_at``. Raises: IsADirectoryError (a slash at the end is a directory's)."""
+    attached, rest = object_at(runtime, path)
+    if path.endswith("/"):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return attached, rest

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
 from forebay.cache.status import FileStatus, status_of_known
-from forebay.cache.surface.base import CacheBase, object_at, objects_at
+from forebay.cache.surface.base import CacheBase, object_at, object_to_write, objects_at
+from forebay.cache.writes.file import WritableFile
 from forebay.errors import NotFound
 from forebay.meta import Entry
 
@@ -99,13 +100,25 @@ class Reads(CacheBase):
         entry = runtime.reader.entry(attached, rest)
         return self._noted(path, runtime.reader.views(attached, entry))
 
-    def open(self, path: str, mode: str = "rb") -> CachedFile:
-        """Open an object as a binary file that seeks, of the version that it has now.
+    @overload
+    def open(self, path: str, mode: Literal["r", "rb"] = "rb") -> CachedFile: ...
 
-        Raises: ValueError (a mode other than "rb").
+    @overload
+    def open(self, path: str, mode: Literal["wb", "xb"]) -> WritableFile: ...
+
+    def open(self, path: str, mode: str = "rb") -> CachedFile | WritableFile:
+        """Open an object as a binary file that seeks: to read the version that it has now, or to write it.
+
+        What is written ("wb", or "xb" for a new object) is staged on local disk, and put as by ``put`` when
+        the file is closed; an exception in its ``with`` block leaves everything as it was. Raises: ValueError
+        (another mode); for writing as ``put``; UnderStorageError with EOPNOTSUPP ("xb": the under storage
+        would not refuse to replace what another has written).
         """
+        if mode in ("wb", "xb"):
+            runtime = self._runtime()
+            return runtime.writes.open(path, *object_to_write(runtime, path), exclusive=mode == "xb")
         if mode not in ("r", "rb"):
-            raise ValueError(f"mode {mode!r}: objects are opened for reading, as binary files: 'rb'")
+            raise ValueError(f"mode {mode!r}: objects are binary files, opened as 'rb', 'wb' or 'xb'")
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
         entry = runtime.reader.entry(attached, rest)
