@@ -22,6 +22,7 @@ _KINDS_OF: Final[dict[str, type[OSError]]] = {
     "timeout": TimeoutError,
     "forbidden": PermissionError,
     "stale": Stale,
+    "lost": TimeoutError,
 }
 
 
@@ -127,6 +128,14 @@ class Sight:
         """Note that all that was known at or below the path is to be asked for anew."""
         self.ask_all(answer, path)
         self.listed[path.rpartition("/")[0]] = answer.present_versions()
+
+    def change_own(self, path: str, number: int) -> None:
+        """Note that a version was written through this dataset: it is known, and so are the directories."""
+        self.see(path, number)
+        directory = path
+        while directory:
+            directory = directory.rpartition("/")[0]
+            self.listed[directory] = {**self.listed.get(directory, {}), path: number}
 
     def find_present(self, answer: Answer, path: str) -> None:
         """Note that every object at or below the path was found by a walk."""

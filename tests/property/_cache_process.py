@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from forebay.cache import Cache, CachedFile
 from forebay.config import Tier
-from tests.property._cache_source import Source
+from tests.property._cache_source import Source, content
 
 # fork: a child is there in milliseconds, and a machine kills dozens of them in every run.
 _CONTEXT: Final = multiprocessing.get_context("fork")
@@ -109,7 +109,23 @@ class _Servant:
         self._files: list[CachedFile] = []
 
     def attach(self, name: str, uri: str, max_age: float | None, negative_ttl: float, retention: str) -> None:
-        self.cache.attach(name, uri, max_age=max_age, negative_ttl=negative_ttl, retention=retention)
+        self.cache.attach(
+            name,
+            uri,
+            max_age=max_age,
+            negative_ttl=negative_ttl,
+            retention=retention,
+            writable=True,
+            write_mode="through" if name == "some" else "cache_through",
+        )
+
+    def put(self, path: str, seed: int, length: int) -> tuple[str, int]:
+        status = self.cache.put(path, content(seed, length))
+        return status.version, status.size
+
+    def write_file(self, path: str, seed: int, length: int) -> None:
+        with self.cache.open(path, "wb") as file:
+            file.write(content(seed, length))
 
     def free(self, path: str, data: bool, metadata: bool) -> None:
         self.cache.free(path, data=data, metadata=metadata)

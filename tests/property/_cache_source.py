@@ -8,6 +8,7 @@ the version knows the bytes, and bytes of two versions in one answer are those o
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import mmap
 import os
 import pickle
@@ -25,7 +26,7 @@ from typing import Any, Final
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import stale, timed_out, under_storage_error
 from forebay.testing.faulty import FaultyStorage, Operation
-from forebay.ufs import RangeBody, StorageFactory, UnderStorage
+from forebay.ufs import ObjectInfo, RangeBody, StorageFactory, UnderStorage
 
 STALL_S_MAX: Final = 20.0
 _STEP_S: Final = 0.001
@@ -75,6 +76,8 @@ class State:
     fired: list[Fault] = field(default_factory=list)
     is_stalled: bool = False
     changes: int = 0
+    # What caches are about to write: digest of the bytes -> their seed.
+    announced: dict[bytes, int] = field(default_factory=dict)
 
 
 class SharedClock:
@@ -137,8 +140,24 @@ class Source:
 
     def _put(self, state: State, path: str, length: int | None) -> None:
         state.changes += 1
-        version = Version(state.changes, length, self.clock.boot_ns())
+        self._add(state, path, Version(state.changes, length, self.clock.boot_ns()))
+
+    def _add(self, state: State, path: str, version: Version) -> None:
         state.history.setdefault(path, []).append(version)
+
+    def announce(self, length: int) -> int:
+        """Return the seed of bytes that a cache is to write."""
+        with self.changed() as state:
+            state.changes += 1
+            state.announced[_digest(content(state.changes, length))] = state.changes
+            return state.changes
+
+    def write(self, path: str, data: bytes) -> Version:
+        """Take what was announced as the next version of an object."""
+        with self.changed() as state:
+            version = Version(state.announced[_digest(data)], len(data), self.clock.boot_ns())
+            self._add(state, path, version)
+            return version
 
     def take_fault(self, operation: Operation) -> Fault | None:
         """Return what befalls the next call of an operation, done as far as it is a change."""
@@ -171,8 +190,14 @@ class Source:
         return {"shared": factory}
 
 
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 class SharedStorage(FaultyStorage):
-    """The shared objects, as one process asks for them."""
+    """The shared objects, as one process asks for them; an object may have others below it, as in S3."""
+
+    has_directories = False
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -200,8 +225,28 @@ class SharedStorage(FaultyStorage):
                 time.sleep(_STEP_S)
         elif fault.kind == "short":
             self._of_thread.is_short = True
+        elif fault.kind == "lost":
+            self._of_thread.is_lost = True
         elif fault.kind != "change":
             raise ERRORS[fault.kind]()
+
+    def put(self, path: str, data: bytes) -> ObjectInfo:
+        """Write as a cache does; what "lost" befalls is done, and its answer does not come."""
+        version = self._source.write(path, data)
+        self._lose()
+        return ObjectInfo(path, len(data), 0, version.etag)
+
+    def remove(self, path: str) -> bytes:
+        """Remove as a cache does."""
+        data = super().remove(path)
+        self._source.put(path, None)
+        self._lose()
+        return data
+
+    def _lose(self) -> None:
+        is_lost, self._of_thread.is_lost = getattr(self._of_thread, "is_lost", False), False
+        if is_lost:
+            raise ERRORS["timeout"]()
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
         """Begin to read; what "short" befalls has a byte less than it should."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from tests.property._cache_machine import CacheMachine
+from tests.property._cache_writes import WritingCacheMachine
 
-TestCache = CacheMachine.TestCase
+TestCache = WritingCacheMachine.TestCase
 TestCache.settings = settings(
     max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck), print_blob=True
 )
