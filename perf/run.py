@@ -41,6 +41,7 @@ CASES = {
     "cold_object": "perf.system.cold_object",
     "shaped": "perf.system.shaped",
     "prefetch": "perf.system.prefetch",
+    "write_through": "perf.system.write_through",
     "misses": "perf.system.misses",
     "metadata": "perf.system.metadata",
     "manifest": "perf.system.manifest",
