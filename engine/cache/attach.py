@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forebay.cache.paths import check_dataset_name
-from forebay.config import nearest
+from forebay.config import nearest, parse_bytes
 from forebay.errors import ConfigError
 from forebay.meta import Dataset
 
@@ -25,6 +25,7 @@ def dataset_record(
     manifest_only: bool = False,
     writable: bool = False,
     write_mode: str = "through",
+    quota: int | str | None = None,
     options: Mapping[str, Any],
 ) -> Dataset:
     """Return the record, without an id. Raises: ConfigError."""
@@ -41,7 +42,13 @@ def dataset_record(
         write_mode=_one_of(WRITE_MODES, write_mode, "write_mode"),
         options=options,
         manifest_only=_truth(manifest_only, "manifest_only"),
+        quota_bytes=quota_bytes_of(quota),
     )
+
+
+def quota_bytes_of(quota: int | str | None) -> int | None:
+    """Return what may be cached of a dataset, None: no limit. Raises: ConfigError."""
+    return None if quota is None else parse_bytes(quota, "quota")
 
 
 def group_id(group: str | int | None) -> int | None:

@@ -198,9 +198,10 @@ class Runtime:
 
 
 def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
-    """Tell the store how a dataset gives way, and what its policies say otherwise."""
+    """Tell the store how a dataset gives way, what its policies say otherwise, and what it may have."""
     if parts.read_only:
         return
+    parts.store.set_quota(dataset.id, dataset.quota_bytes)
     parts.store.set_retention(dataset.id, dataset.retention)
     for retention in {policy.retention for policy in rules.policies.values()} - {None}:
         assert retention is not None

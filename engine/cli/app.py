@@ -69,6 +69,7 @@ _COMMANDS: Final = {
     "pin": _Entry("policy", "Keep paths from eviction."),
     "policy": _Entry("policy", "Say what holds for paths: what is cached, where and for how long."),
     "put": _Entry("put", "Write local files to the under storage."),
+    "quota": _Entry("attach", "Limit what is cached of a dataset."),
     "record": _Entry("record", "Run a command, and record what it reads."),
     "resume": _Entry("load", "Go on with a load that was interrupted."),
     "rm": _Entry("put", "Remove objects and directories."),

@@ -1,4 +1,4 @@
-"""``attach``, ``detach`` and ``datasets``."""
+"""``attach``, ``detach``, ``datasets`` and ``quota``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final
 import click
 
 from forebay.cache.attach import RETENTIONS, WRITE_MODES, dataset_record
-from forebay.cli.kinds import DATASET
+from forebay.cli.kinds import DATASET, SIZE
 from forebay.cli.session import Session, common_options, pass_session
-from forebay.cli.text import echo_json, echo_table, printable
+from forebay.cli.text import echo_json, echo_table, printable, size_text
 from forebay.ufs import open_storage
 
 # Parameters of Cache.attach that are no options of an under storage.
@@ -24,7 +24,9 @@ _SETTINGS: Final = (
     "manifest_only",
     "writable",
     "write_mode",
+    "quota",
 )
+_NO_QUOTA: Final = "none"
 
 
 @click.command()
@@ -46,6 +48,7 @@ _SETTINGS: Final = (
 @click.option("--manifest-only", is_flag=True, help="Show what the manifest in use lists, and nothing else.")
 @click.option("--writable", is_flag=True, help="Let it be changed through the cache.")
 @click.option("--write-mode", metavar="MODE", help="through or cache_through. [through]")
+@click.option("--quota", type=SIZE, help="Cache no more of it than that. [no limit]")
 @click.option(
     "--option",
     "pairs",
@@ -69,6 +72,7 @@ def attach(
     manifest_only: bool,
     writable: bool,
     write_mode: str | None,
+    quota: int | None,
     pairs: tuple[str, ...],
 ) -> None:
     """Attach URI (s3://bucket/prefix or file:///folder) as the dataset NAME, making the cache if it is new.
@@ -88,6 +92,7 @@ def attach(
         manifest_only=manifest_only or None,
         writable=writable or None,
         write_mode=write_mode,
+        quota=quota,
     )
     if immutable:
         settings["max_age"] = None
@@ -125,9 +130,30 @@ def datasets(session: Session) -> None:
         echo_json([dataset.to_json() for dataset in found])
         return
     echo_table(
-        ("dataset", "uri", "max age", "retention"),
-        [(dataset.name, dataset.uri, _age_text(dataset.max_age), dataset.retention) for dataset in found],
+        ("dataset", "uri", "max age", "retention", "quota"),
+        [
+            (each.name, each.uri, _age_text(each.max_age), each.retention, _quota_text(each.quota_bytes))
+            for each in found
+        ],
     )
+
+
+@click.command()
+@common_options
+@click.argument("name", type=DATASET)
+@click.argument("size", metavar="SIZE|none")
+@pass_session
+def quota(session: Session, name: str, size: str) -> None:
+    """Cache no more of the dataset NAME than SIZE ("none": no limit).
+
+    Over it nothing of the dataset is admitted, and reads go on. What is cached already stays.
+    """
+    with session.open_cache() as cache:
+        dataset = cache.set_quota(name, None if size == _NO_QUOTA else size)
+    if session.as_json:
+        echo_json(dataset.to_json())
+    else:
+        click.echo(f"quota of {dataset.name}: {_quota_text(dataset.quota_bytes)}")
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -160,6 +186,10 @@ def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             options[key] = text
     return options
+
+
+def _quota_text(quota_bytes: int | None) -> str:
+    return _NO_QUOTA if quota_bytes is None else size_text(quota_bytes)
 
 
 def _age_text(max_age: float | None) -> str:

@@ -62,7 +62,10 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             map(_tier_row, status["tiers"]),
         ),
         (("limit", "used", "most", "use"), _limit_rows(status)),
-        (("dataset", "retention", "max age", "uri"), map(_dataset_row, status["attached"])),
+        (
+            ("dataset", "cached", "quota", "use", "pinned", "retention", "max age", "uri"),
+            _dataset_rows(status),
+        ),
         (("holder", "pid", "leases", "held"), _holder_rows(status["holders"])),
     )
     for headings, rows in tables:
@@ -130,9 +133,21 @@ def _limit_row(name: str, used: int, most: int, text: Any = str) -> tuple[str, .
     return name, text(used), text(most), share_text(used, most)
 
 
-def _dataset_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    max_age = "immutable" if dataset["max_age"] is None else f"{dataset['max_age']:g} s"
-    return dataset["name"], dataset["retention"], max_age, dataset["uri"]
+def _dataset_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for dataset in status["attached"]:
+        # Of which nothing was ever read or cached the store knows nothing.
+        held = status["datasets"].get(dataset["id"], {"committed_bytes": 0, "pinned_bytes": 0})
+        quota_bytes = dataset["quota_bytes"]
+        yield (
+            dataset["name"],
+            size_text(held["committed_bytes"]),
+            "none" if quota_bytes is None else size_text(quota_bytes),
+            "" if quota_bytes is None else share_text(held["committed_bytes"], quota_bytes),
+            size_text(held["pinned_bytes"]),
+            dataset["retention"],
+            "immutable" if dataset["max_age"] is None else f"{dataset['max_age']:g} s",
+            dataset["uri"],
+        )
 
 
 def _holder_rows(holders: Any) -> Iterator[tuple[str, ...]]:

@@ -50,7 +50,7 @@ class Dataset:
     is for how many seconds an absent path is remembered; writable says whether the cache may change it, and
     write_mode how; options are the under storage's, none of them secret. manifest is the version that is
     shown, None for all that the under storage has, or nothing with manifest_only; manifest_before is the one
-    that was shown before it.
+    that was shown before it. quota_bytes is what may be cached of it, None: no limit.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Dataset:
     manifest_only: bool = False
     manifest: str | None = None
     manifest_before: str | None = None
+    quota_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data."""
@@ -148,6 +149,14 @@ class Catalog:
             change.put_dataset(attached)
         self.back_up()
         return attached
+
+    def set_quota(self, name: str, quota_bytes: int | None) -> Dataset:
+        """Store what may be cached of a dataset; return it as it is now. Raises: NotAttached."""
+        with self.changing() as change:
+            dataset = replace(change.dataset(name), quota_bytes=quota_bytes)
+            change.put_dataset(dataset)
+        self.back_up()
+        return dataset
 
     def detach(self, name: str) -> Dataset:
         """Remove the dataset with its manifests and policies; return what it was. Raises: NotAttached."""

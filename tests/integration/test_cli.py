@@ -20,13 +20,13 @@ from tests.integration._cli import Cli
 def test_attach_datasets_detach(cli: Cli) -> None:
     attached = cli("attach", "d", cli.uri, "--immutable", "--retention", "lru")
     assert (attached.code, attached.text) == (0, f"attached d: {cli.uri}\n")
-    assert cli("datasets").lines == [f"d\t{cli.uri}\timmutable\tlru"]
+    assert cli("datasets").lines == [f"d\t{cli.uri}\timmutable\tlru\tnone"]
     (dataset,) = json.loads(cli("datasets", "--json").out)
     assert (dataset["name"], dataset["max_age"], dataset["retention"]) == ("d", None, "lru")
     again = cli("attach", "d", cli.uri, "--max-age", "5", "--negative-ttl", "1.5", "--json")
     record = json.loads(again.out)
     assert (record["max_age"], record["negative_ttl"], record["id"]) == (5, 1.5, dataset["id"])
-    assert cli("datasets").lines == [f"d\t{cli.uri}\t5 s\tepoch"]
+    assert cli("datasets").lines == [f"d\t{cli.uri}\t5 s\tepoch\tnone"]
     assert cli("detach", "d").text == "detached d\n"
     assert cli("datasets").out == b""
     assert cli("attach", "d", cli.uri).code == 0

@@ -53,6 +53,7 @@ COMMANDS = {
     "policy set": ["d", "--skip"],
     "policy show": ["d/a.bin"],
     "put": ["{local}", "d/new"],
+    "quota": ["d", "1MiB"],
     "record": ["new", "--", *SILENT],
     "resume": ["{job}"],
     "rm": ["d/a.bin"],

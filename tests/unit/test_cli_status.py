@@ -30,6 +30,7 @@ def status(**parts: Any) -> dict[str, Any]:
         "recent": {"entries": 5, "bytes": 3 * MIB, "bytes_max": 12 * MIB},
         "holders": [],
         "attached": [],
+        "datasets": {},
         **parts,
     }
 
@@ -85,9 +86,17 @@ def test_holders_and_datasets() -> None:
         {"name": "idle", "pid": 1, "leases": 0, "held_bytes": 0},
         {"name": "reader", "pid": 2, "leases": 5, "held_bytes": 16 * MIB},
     ]
-    attached = [{"name": "d", "retention": "epoch", "max_age": None, "uri": "s3://b"}]
-    lines = list(status_lines(status(holders=holders, attached=attached)))
+    settings = {"retention": "epoch", "max_age": None, "uri": "s3://b"}
+    attached = [
+        {"name": "d", "id": 1, "quota_bytes": None, **settings},
+        {"name": "e", "id": 2, "quota_bytes": 4 * MIB, **settings},
+    ]
+    datasets = {2: {"committed_bytes": MIB, "pinned_bytes": 1024}}
+    lines = list(status_lines(status(holders=holders, attached=attached, datasets=datasets)))
     assert line_of(lines, "reader") == ["reader", "2", "5", "16.0 MiB"]
     assert not any(line.startswith("idle") for line in lines)
     assert line_of(lines, "held by one process")[1:] == ["16.0 MiB", "64.0 MiB", "25.0 %"]
-    assert line_of(lines, "d ") == ["d", "epoch", "immutable", "s3://b"]
+    assert line_of(lines, "d ") == ["d", "0 B", "none", "0 B", "epoch", "immutable", "s3://b"]
+    assert line_of(lines, "e ") == [
+        *("e", "1.0 MiB", "4.0 MiB", "25.0 %", "1.0 KiB", "epoch", "immutable", "s3://b")
+    ]

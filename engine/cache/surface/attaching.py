@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from forebay.cache.admission import spaces_of
-from forebay.cache.attach import dataset_record
+from forebay.cache.attach import dataset_record, quota_bytes_of
 from forebay.cache.surface.base import CacheBase
 from forebay.errors import NotFound, under_storage_error
 from forebay.meta import Dataset
@@ -30,6 +30,7 @@ class Attaching(CacheBase):
         manifest_only: bool = False,
         writable: bool = False,
         write_mode: str = "through",
+        quota: int | str | None = None,
         **options: Any,
     ) -> Dataset:
         """Attach an under storage as a dataset, for every process and until it is detached.
@@ -38,10 +39,10 @@ class Attaching(CacheBase):
         max_age: None (immutable), 0 (checked at each use) or seconds. negative_ttl: seconds for which an
         absent object is taken to stay so. retention: epoch, s3fifo or lru. manifest_only: show what the
         manifest in use lists, and nothing where none is. writable: whether it may be changed through the
-        cache; write_mode: through, or cache_through, by which what is written is cached as well. options are
-        the under storage's: for s3:// region, profile, anonymous, timeout_s, attempts. Attaching the same
-        URI again changes the settings; the manifest in use stays. Credentials are found at each use and
-        never kept.
+        cache; write_mode: through, or cache_through, by which what is written is cached as well. quota: as
+        for ``set_quota``. options are the under storage's: for s3:// region, profile, anonymous, timeout_s,
+        attempts. Attaching the same URI again changes the settings; the manifest in use stays. Credentials
+        are found at each use and never kept.
         Raises: ConfigError (a bad name, URI or option; the name stands for another URI; a secret); as
         ``stat``.
         """
@@ -56,6 +57,7 @@ class Attaching(CacheBase):
             manifest_only=manifest_only,
             writable=writable,
             write_mode=write_mode,
+            quota=quota,
             options=options,
         )
         metadata = self._runtime().metadata
@@ -70,7 +72,20 @@ class Attaching(CacheBase):
         finally:
             storage.close()
         with nullcontext() if known is None else metadata.entries.announcing(known.id):
-            return metadata.catalog.attach(record)
+            attached = metadata.catalog.attach(record)
+        self._store.set_quota(attached.id, attached.quota_bytes)
+        return attached
+
+    def set_quota(self, name: str, quota: int | str | None) -> Dataset:
+        """Cache no more of a dataset than that, for every process; None: no limit.
+
+        quota: bytes, or text as in "10GiB". Over it nothing of the dataset is admitted, and reads go on; what
+        is cached already stays. Raises: NotAttached; ConfigError (no size).
+        """
+        record = self._runtime().metadata.catalog.set_quota(name, quota_bytes_of(quota))
+        # Whoever next looks a path up tells the store as well; a load that runs does not until its end.
+        self._store.set_quota(record.id, record.quota_bytes)
+        return record
 
     def detach(self, name: str) -> None:
         """Detach a dataset, free what is cached of it and delete its manifests; the source is not touched.
