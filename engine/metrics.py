@@ -52,6 +52,7 @@ _HITS: Final = "Blocks served from a tier."
 _HIT_BYTES: Final = "Bytes of blocks served from a tier."
 _MISSES: Final = "Look-ups that found nothing to serve, by cause."
 _WRITTEN: Final = "Bytes written into tiers: admitted, moved, demoted or promoted."
+_SENT: Final = "Requests as they were sent to under storages, repeated ones too, by what they ask for."
 _SEGMENTS: Final = "Segments of a tier, by state."
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -93,7 +94,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("misses_changed", "misses", _MISSES, cause="changed"),
     _counter("misses_not_admitted", "misses", _MISSES, cause="not_admitted"),
     _counter("misses_peer_down", "misses", _MISSES, cause="peer_down"),
-    _counter("source_requests", "source_requests", "Requests sent to under storages."),
+    _counter("source_requests", "source_requests", "Ranges asked of under storages."),
     _counter("source_bytes", "source_bytes", "Bytes read from under storages."),
     _counter("source_errors", "source_errors", "Requests to under storages that failed."),
     _counter("source_throttled", "source_throttled", "Requests that an under storage refused as too many."),
@@ -104,6 +105,11 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("writes", "writes", "Objects and directories put, deleted, renamed or made."),
     _counter("write_bytes", "write_bytes", "Bytes of objects put."),
     _counter("write_errors", "write_errors", "Writes that failed."),
+    _counter("source_gets", "source_sent_requests", _SENT, method="GET"),
+    _counter("source_heads", "source_sent_requests", _SENT, method="HEAD"),
+    _counter("source_lists", "source_sent_requests", _SENT, method="LIST"),
+    _counter("source_puts", "source_sent_requests", _SENT, method="PUT"),
+    _counter("source_deletes", "source_sent_requests", _SENT, method="DELETE"),
     _tier("quota_bytes", "quota_bytes", "What the tier may hold."),
     _tier(
         "effective_bytes", "effective_bytes", "What the tier may hold for now: less under memory pressure."
@@ -126,6 +132,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     _dataset("blocks", "blocks", "A dataset's cached blocks."),
     _dataset("pinned_bytes", "pinned_bytes", "Bytes of a dataset's pinned blocks."),
     _dataset("quota_bytes", "quota_bytes", "What a dataset may have cached, if it has a quota."),
+    _dataset("cost", "cost", "What under storages have charged for a dataset, by the price file."),
+    _dataset("saved_cost", "saved_cost", "What they would have charged besides without the cache."),
     Metric(("blocks",), "forebay_blocks", "Cached blocks in all tiers."),
     Metric(("committed_bytes",), "forebay_committed_bytes", "Bytes of cached blocks in all tiers."),
     Metric(("index", "bytes"), "forebay_index_bytes", "Size of the index."),
@@ -164,7 +172,7 @@ def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str],
         if first == "datasets":
             for number, dataset in status[first].items():
                 labels = {"dataset": dataset.get("name") or f"#{number}", **metric.labels}
-                value = dataset["counters"].get(rest[2]) if rest[1] == "counters" else dataset[rest[1]]
+                value = dataset["counters"].get(rest[2]) if rest[1] == "counters" else dataset.get(rest[1])
                 if value is not None:
                     yield metric, labels, float(value)
         elif rest and rest[0] == "*":

@@ -123,11 +123,14 @@ def _text(where: str, value: object) -> str:
     return value
 
 
-def _folder(where: str, value: object) -> str:
-    text = _text(where, value)
-    if "://" in text:
-        raise ConfigError(f"{where}: expected a local directory, got a URL")
-    return os.path.expanduser(text)
+def _local(kind: str) -> Callable[[str, object], str]:
+    def read(where: str, value: object) -> str:
+        text = _text(where, value)
+        if "://" in text:
+            raise ConfigError(f"{where}: expected a local {kind}, got a URL")
+        return os.path.expanduser(text)
+
+    return read
 
 
 def _size(where: str, value: object) -> int:
@@ -207,7 +210,8 @@ def _tier(table: Mapping[str, Any]) -> Tier:
 
 # The one list of keys; docs/cli.md and deploy/forebay.toml.example say what they mean.
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("cache_dir", _folder),
+    Setting("cache_dir", _local("directory")),
+    Setting("prices", _local("file")),
     Setting("tiers", _tiers),
     Setting("checksum", _one_of("none", "load", "read")),
     Setting("disk_views", _one_of("copy", "map")),
@@ -216,7 +220,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("max_read_bytes", _size),
     Setting("max_recent_bytes", _size),
     Setting("record", _text),
-    Setting("staging_dir", _folder),
+    Setting("staging_dir", _local("directory")),
     Setting("staging_max", _size),
     Setting("fetch_threads", _count),
     Setting("in_flight_max", _count),

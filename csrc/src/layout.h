@@ -18,7 +18,7 @@
 
 /* ---- index: superblock, saved segment table, pages of slots --------------------------------- */
 
-#define FB_INDEX_SUPER_BYTES 32768u
+#define FB_INDEX_SUPER_BYTES 49152u
 #define FB_PAGE_BYTES 65536u
 #define FB_PAGE_SLOTS 2046u
 /* The directory has 3 << directory_bits entries: with three roots the index doubles at 0.8, 1.6, 3.1

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from forebay.cache.accounts import accounts_of
+from forebay.cache.surface.accounting import Accounting
 from forebay.cache.surface.manifests import Manifesting
 from forebay.cache.surface.policies import Policies
 from forebay.cache.surface.prefetching import Prefetching
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from forebay.store import CheckReport
 
 
-class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling, Writing):
+class Cache(Accounting, Policies, Trees, Prefetching, Manifesting, Scheduling, Writing):
     """A host's cache of attached datasets, shared by every process that opens the same directory.
 
     A context manager; it pickles as its configuration, survives fork, and may be used by any thread. Paths
@@ -30,18 +32,23 @@ class Cache(Policies, Trees, Prefetching, Manifesting, Scheduling, Writing):
     """
 
     def status(self) -> dict[str, Any]:
-        """Return the status of the store, host-wide, and the attached datasets; fit for JSON.
+        """Return the status of the store, host-wide, the attached datasets and their accounts; fit for JSON.
 
-        What stands under "fetch" and "recent" is of this process.
+        What stands under "fetch" and "recent" is of this process. Raises: ConfigError (the price file).
         """
         runtime = self._runtime()
         records, status = runtime.datasets.records(), self._store.status()
         names = {record.id: record.name for record in records}
         for number, dataset in status["datasets"].items():
             dataset["name"] = names.get(number, "")
+        accounts = accounts_of(records, status["datasets"], self._read_prices())
+        for record in records:
+            if account := accounts.get(record.name):
+                status["datasets"][record.id] |= {"cost": account.cost, "saved_cost": account.saved_cost}
         return {
             "path": self._path,
             **status,
+            "accounts": {name: account.to_json() for name, account in accounts.items()},
             "attached": [record.to_json() for record in records],
             "fetch": runtime.pool.status(),
             "staging": runtime.staging.status(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from forebay.cache.policies.policy import checked
@@ -27,7 +28,7 @@ from forebay.meta import (
     manifest_of_inode,
     not_attached,
 )
-from forebay.ufs import StorageFactory, UnderStorage, open_storage
+from forebay.ufs import RequestKind, StorageFactory, UnderStorage, open_storage
 
 VERSION_MARK: Final = "@"
 
@@ -35,8 +36,14 @@ VERSION_MARK: Final = "@"
 class Source:
     """The under storage of a dataset, opened once it is needed. Threads: any."""
 
-    def __init__(self, record: Dataset, schemes: Mapping[str, StorageFactory]) -> None:
-        """Take the record; nothing is opened yet."""
+    def __init__(
+        self,
+        record: Dataset,
+        schemes: Mapping[str, StorageFactory],
+        on_request: Callable[[int, RequestKind], None] = lambda dataset_id, kind: None,
+    ) -> None:
+        """Take the record; nothing is opened yet. on_request is told of each request that is sent for it."""
+        self._on_request: Final = on_request
         self._record: Final = record
         self._schemes: Final = schemes
         self._lock: Final = threading.Lock()
@@ -53,7 +60,9 @@ class Source:
                 if self._closed:
                     raise Closed(f"{self._record.uri}: the cache was closed meanwhile")
                 if self._storage is None:
-                    self._storage = open_storage(self._record.uri, self._record.options, self._schemes)
+                    opened = open_storage(self._record.uri, self._record.options, self._schemes)
+                    opened.on_request = partial(self._on_request, self._record.id)
+                    self._storage = opened
                 storage = self._storage
         return storage
 
@@ -172,8 +181,13 @@ class Datasets:
         files: ManifestFiles,
         schemes: Mapping[str, StorageFactory],
         on_new: Callable[[Dataset, Rules], None],
+        on_request: Callable[[int, RequestKind], None],
     ) -> None:
-        """Follow the catalog; on_new is called with each dataset as it is first seen or has changed."""
+        """Follow the catalog; on_new is called with each dataset as it is first seen or has changed.
+
+        on_request is called with the dataset's id before each request to an under storage.
+        """
+        self._on_request: Final = on_request
         self._catalog: Final = catalog
         self._files: Final = files
         self._schemes: Final = schemes
@@ -254,7 +268,7 @@ class Datasets:
                 if known is not None and _has_same_source(known, record):
                     sources[name] = before.sources[name]
                 else:
-                    sources[name] = Source(record, self._schemes)
+                    sources[name] = Source(record, self._schemes, self._on_request)
                     if self._closed:
                         sources[name].close()
             kept = {

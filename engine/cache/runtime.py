@@ -43,7 +43,7 @@ from forebay.cache.writes.write import WriteParts, Writes
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
 from forebay.remote import Remote
-from forebay.ufs import StorageFactory
+from forebay.ufs import RequestKind, StorageFactory
 
 if TYPE_CHECKING:
     from forebay.meta import Recent
@@ -82,7 +82,11 @@ class Runtime:
             self.demand: Final = Demand(parts.folder, shared_group=group, read_only=read_only)
             metadata = self.metadata
             self.datasets: Final = Datasets(
-                metadata.catalog, metadata.manifests, parts.schemes, partial(_tell_store, parts)
+                metadata.catalog,
+                metadata.manifests,
+                parts.schemes,
+                partial(_tell_store, parts),
+                partial(count_request, store),
             )
             self.pool: Final = FetchPool(parts.limits)
             entries = metadata.entries
@@ -195,6 +199,11 @@ class Runtime:
     def close(self) -> None:
         """Close everything: loads are interrupted, requests under way are waited for a moment."""
         self._opened.close()
+
+
+def count_request(store: BlockStore, dataset_id: int, kind: RequestKind) -> None:
+    """Count a request that is about to be sent to an under storage."""
+    store.count(f"source_{kind}", 1, dataset_id)
 
 
 def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:

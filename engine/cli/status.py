@@ -66,6 +66,21 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             ("dataset", "cached", "quota", "use", "pinned", "retention", "max age", "uri"),
             _dataset_rows(status),
         ),
+        (
+            (
+                "account",
+                "A",
+                "B",
+                "deletes",
+                "read",
+                "served",
+                "saved requests",
+                "saved",
+                "cost",
+                "saved cost",
+            ),
+            _account_rows(status["accounts"]),
+        ),
         (("holder", "pid", "leases", "held"), _holder_rows(status["holders"])),
     )
     for headings, rows in tables:
@@ -148,6 +163,31 @@ def _dataset_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             "immutable" if dataset["max_age"] is None else f"{dataset['max_age']:g} s",
             dataset["uri"],
         )
+
+
+def _account_rows(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for name, account in accounts.items():
+        source_bytes = account["bytes"]["source"]
+        yield (
+            name,
+            str(account["class_a"]),
+            str(account["class_b"]),
+            str(account["requests"]["deletes"]),
+            size_text(source_bytes),
+            size_text(sum(account["bytes"].values()) - source_bytes),
+            str(account["saved_requests"]),
+            _signed_size_text(account["saved_bytes"]),
+            _money_text(account["cost"], account["currency"]),
+            _money_text(account["saved_cost"], account["currency"]),
+        )
+
+
+def _signed_size_text(size_bytes: int) -> str:
+    return f"-{size_text(-size_bytes)}" if size_bytes < 0 else size_text(size_bytes)
+
+
+def _money_text(amount: float | None, currency: str) -> str:
+    return "" if amount is None else f"{amount:.4f} {currency}".rstrip()
 
 
 def _holder_rows(holders: Any) -> Iterator[tuple[str, ...]]:

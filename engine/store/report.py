@@ -59,6 +59,11 @@ COUNTERS: Final = (
     "writes",
     "write_bytes",
     "write_errors",
+    "source_gets",
+    "source_heads",
+    "source_lists",
+    "source_puts",
+    "source_deletes",
 )
 
 

@@ -55,8 +55,9 @@ class S3Server:
         access_key: str = "forebay-test-key",
         secret_key: str = "forebay-test-secret",
         live: bool = False,
+        verbose: bool = False,
     ) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it answers; verbose: let it log each request."""
         self.access_key: Final = access_key
         self.secret_key: Final = secret_key
         self._log: Final[IO[bytes]] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
@@ -74,6 +75,8 @@ class S3Server:
         ]
         if live:
             command += ["--dir-cache-time", "0s"]
+        if verbose:
+            command.append("-vv")
         self._process: Final = subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
         )

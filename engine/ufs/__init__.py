@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from forebay.config import nearest
 from forebay.errors import ConfigError
-from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RangeBody, UnderStorage
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RangeBody, RequestKind, UnderStorage
 
 __all__ = [
     "PIECE_BYTES",
     "SCHEMES",
     "ObjectInfo",
     "RangeBody",
+    "RequestKind",
     "StorageFactory",
     "UnderStorage",
     "open_storage",

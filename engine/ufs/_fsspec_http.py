@@ -235,6 +235,7 @@ class HttpStorage(UnderStorage):
     async def _ask_head(self, url: str) -> Head:
         system = self._system()
         session = await system.set_session()
+        self.on_request("heads")
         async with session.head(system.encode_url(url), allow_redirects=True) as response:
             return head_of(response)
 
@@ -265,6 +266,7 @@ class HttpStorage(UnderStorage):
             headers["If-Match"] = f'"{version}"'
         system = self._system()
         session = await system.set_session()
+        self.on_request("gets")
         response = await session.get(system.encode_url(self._url(path)), headers=headers)
         head = head_of(response)
         if not head.is_ok and head.status not in (_PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE):
@@ -276,6 +278,7 @@ class HttpStorage(UnderStorage):
         system = self._system()
         session = await system.set_session()
         url = f"{self._url(path).rstrip('/')}/"
+        self.on_request("lists")
         async with session.get(system.encode_url(url)) as response:
             head_of(response).raise_for_status()
             data = bytearray()

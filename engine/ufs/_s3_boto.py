@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,18 +20,37 @@ from forebay.ufs._s3_endpoint import Endpoint
 from forebay.ufs._s3_errors import BOTO_FAILURES, Failed, of_boto
 from forebay.ufs._s3_get import Wanted, describe
 from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
-from forebay.ufs.base import PIECE_BYTES, ObjectInfo
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RequestKind
 
 _CONNECTIONS: Final = 64
 _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")
+# By the beginning of an operation's name; all others write.
+_KINDS: Final[tuple[tuple[str, RequestKind], ...]] = (
+    ("Get", "gets"),
+    ("Head", "heads"),
+    ("List", "lists"),
+    ("Delete", "deletes"),
+    ("Abort", "deletes"),
+)
 
 
 class BotoClient:
     """One bucket by boto3. Threads: any."""
 
-    def __init__(self, bucket: str, options: Mapping[str, Any], timeout_s: float, endpoint: Endpoint) -> None:
-        """Make the client, which connects to nothing. Raises: ConfigError (no such profile)."""
+    def __init__(
+        self,
+        bucket: str,
+        options: Mapping[str, Any],
+        timeout_s: float,
+        endpoint: Endpoint,
+        on_request: Callable[[RequestKind], None],
+    ) -> None:
+        """Make the client, which connects to nothing; on_request is told of each request before it is sent.
+
+        Raises: ConfigError (no such profile).
+        """
         self.bucket: Final = bucket
+        self.on_request: Final = on_request
         self._endpoint: Final = endpoint
         self.session: Final = get_session()
         try:
@@ -46,6 +65,7 @@ class BotoClient:
             "s3", endpoint_url=options.get("endpoint_url"), config=_config(options, timeout_s)
         )
         _s3_pages.install(self.client)
+        self.client.meta.events.register("before-send.s3", self._before_send)
 
     @property
     def is_aws(self) -> bool:
@@ -59,6 +79,11 @@ class BotoClient:
         except BOTO_FAILURES as error:
             raise Failed(of_boto(error)) from error
         return answer
+
+    def _before_send(self, event_name: str, **_: Any) -> None:
+        operation = event_name.rpartition(".")[2]
+        kind: RequestKind = next((kind for begins, kind in _KINDS if operation.startswith(begins)), "puts")
+        self.on_request(kind)
 
     def get(self, wanted: Wanted) -> BotoAnswer:
         """Send one GET and take from the answer what is provably the range. Raises: Failed."""

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from forebay.ufs._s3_endpoint import Endpoint
 from forebay.ufs._s3_errors import BOTO_FAILURES, Failed, Failure, Kind, broken, of_answer
 from forebay.ufs._s3_get import Wanted, describe
 from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
-from forebay.ufs.base import PIECE_BYTES, ObjectInfo
+from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RequestKind
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -74,7 +74,7 @@ def make_client(
     if ":" in boto.bucket:
         return None
     try:
-        return ObstoreClient(_make_store(boto, options, timeout_s), endpoint)
+        return ObstoreClient(_make_store(boto, options, timeout_s), endpoint, boto.on_request)
     except (BaseError, OSError, ValueError, *BOTO_FAILURES):
         # boto3 meets the same cause, and says what it is.
         return None
@@ -83,8 +83,9 @@ def make_client(
 class ObstoreClient:
     """One bucket by obstore. Threads: any."""
 
-    def __init__(self, store: S3Store, endpoint: Endpoint) -> None:
-        """Use this store."""
+    def __init__(self, store: S3Store, endpoint: Endpoint, on_request: Callable[[RequestKind], None]) -> None:
+        """Use this store; on_request is told of each request before it is sent."""
+        self._on_request: Final = on_request
         self._store: Final = store
         self._endpoint: Final = endpoint
         self._odd_failures = 0
@@ -111,6 +112,7 @@ class ObstoreClient:
             options["range"] = (wanted.offset, wanted.offset + wanted.length)
         if wanted.if_match:
             options["if_match"] = wanted.if_match
+        self._on_request("gets")
         try:
             result = self._store.get(wanted.key, options=options)  # type: ignore[arg-type]
         except ValueError:

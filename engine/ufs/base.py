@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from forebay.config import nearest
 from forebay.errors import ConfigError, NotFound
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 # What is passed on at a time still lies in a core's caches when it is copied and its checksum is made.
 PIECE_BYTES: Final = 256 << 10
+# What a request asks for: that is what stores price. lists are of names, puts all that writes.
+RequestKind = Literal["gets", "heads", "lists", "puts", "deletes"]
+
+
+def _unheard(kind: RequestKind) -> None:
+    """Count for nobody."""
 
 
 class ObjectInfo(NamedTuple):
@@ -95,6 +101,10 @@ class UnderStorage(ABC):
     # Whether a directory is a thing of its own, which may be empty; otherwise it is no more than the first
     # parts of names, and a walk of all objects tells of every one.
     has_directories = True
+
+    # Called before each request is sent, repeated ones too, by the thread that sends it. A storage that sends
+    # none, as a local folder, never calls it.
+    on_request: Callable[[RequestKind], None] = staticmethod(_unheard)
 
     @abstractmethod
     def stat(self, path: str) -> ObjectInfo:

@@ -27,7 +27,7 @@ from forebay.ufs._fsspec_writer import FsspecStorageWriter, is_writable
 from forebay.ufs._loop import loop_of_process
 from forebay.ufs._stop import Stop
 from forebay.ufs._walk import visit_in_parallel
-from forebay.ufs.base import ObjectInfo, RangeBody, UnderStorage
+from forebay.ufs.base import ObjectInfo, RangeBody, RequestKind, UnderStorage
 
 __all__ = ["FsspecStorage", "is_known", "open_fsspec"]
 
@@ -38,6 +38,13 @@ _STEP_BYTES: Final = 4 << 20
 _BYTES_A_SECOND_MIN: Final = 64 << 10
 # A file system that is not asynchronous mostly has one connection, for one thread at a time.
 _INSTANCES_MAX: Final = 8
+# What a call counts as, however many requests the file system makes of it.
+_KINDS: Final[Mapping[str, RequestKind]] = {
+    "cat_file": "gets",
+    "info": "heads",
+    "ls": "lists",
+    "ukey": "heads",
+}
 # Errors that a sound connection brings.
 _ANSWERS: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -208,6 +215,7 @@ class FsspecStorage(UnderStorage):
         uri = self.uri_of(path)
         for attempt in range(1, self._target.attempts + 1):
             self._stop.check(uri)
+            self.on_request(_KINDS[operation])
             try:
                 return self._systems.call(operation, *arguments, timeout_s=timeout_s)
             except Exception as error:  # noqa: BLE001  (a file system raises what it likes; it goes on as ours)

@@ -195,7 +195,13 @@ class S3Storage(UnderStorage):
             # Making one is not safe from several threads, using one is.
             with self._lock:
                 if self._made is None:
-                    self._made = BotoClient(self.bucket, self._options, self._policy.timeout_s, self.endpoint)
+                    self._made = BotoClient(
+                        self.bucket,
+                        self._options,
+                        self._policy.timeout_s,
+                        self.endpoint,
+                        lambda kind: self.on_request(kind),
+                    )
                 made = self._made
         return made
 

@@ -17,7 +17,7 @@ from forebay.store.report import COUNTERS
 
 PATH_MAX: Final = 256
 TIERS_MAX: Final = 16
-SUPER_BYTES: Final = 32768
+SUPER_BYTES: Final = 49152
 ACCOUNTS: Final = 64
 PAGE_BYTES: Final = 65536
 PAGE_HEADER_BYTES: Final = 64

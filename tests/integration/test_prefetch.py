@@ -192,7 +192,7 @@ def test_an_object_of_which_a_part_found_room_is_put_together(
     open_site: Callable[..., Cache], objects: dict[str, bytes]
 ) -> None:
     cache = open_site()
-    cache._store.set_quota(cache.datasets()[0].id, 2 * BLOCK)
+    cache.set_quota("d", 2 * BLOCK)
     ((path, view),) = cache.prefetch(["d/blocks"])
     assert (path, bytes(view)) == ("d/blocks", objects["blocks"])
     assert 0 < counters(cache)["admitted"] < len(objects["blocks"]) / BLOCK

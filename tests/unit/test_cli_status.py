@@ -30,6 +30,7 @@ def status(**parts: Any) -> dict[str, Any]:
         "recent": {"entries": 5, "bytes": 3 * MIB, "bytes_max": 12 * MIB},
         "holders": [],
         "attached": [],
+        "accounts": {},
         "datasets": {},
         **parts,
     }
@@ -43,6 +44,7 @@ def line_of(lines: list[str], begins: str) -> list[str]:
 
 def test_an_idle_cache() -> None:
     lines = list(status_lines(status()))
+    assert not any(line.startswith("account") for line in lines)
     assert line_of(lines, "hit ratio") == ["hit ratio", "none yet"]
     assert line_of(lines, "misses") == ["misses", "0"]
     assert line_of(lines, "source") == ["source", "0 requests, 0 B"]
@@ -100,3 +102,16 @@ def test_holders_and_datasets() -> None:
     assert line_of(lines, "e ") == [
         *("e", "1.0 MiB", "4.0 MiB", "25.0 %", "1.0 KiB", "epoch", "immutable", "s3://b")
     ]
+
+
+def account(**figures: Any) -> dict[str, Any]:
+    zero: dict[str, Any] = {"bytes": {"MEM": 0, "SSD": MIB, "HDD": 0, "peers": 0, "source": 2 * MIB}}
+    zero |= {"class_a": 1, "class_b": 20, "requests": {"deletes": 0}, "currency": "", "cost": None}
+    return {**zero, "saved_requests": 30, "saved_bytes": MIB, "saved_cost": None, **figures}
+
+
+def test_accounts() -> None:
+    spent = account(saved_bytes=-MIB, cost=0.25, saved_cost=-0.125, currency="USD")
+    lines = list(status_lines(status(accounts={"d": account(), "e": spent})))
+    assert line_of(lines, "d ") == ["d", "1", "20", "0", "2.0 MiB", "1.0 MiB", "30", "1.0 MiB"]
+    assert line_of(lines, "e ")[-3:] == ["-1.0 MiB", "0.2500 USD", "-0.1250 USD"]

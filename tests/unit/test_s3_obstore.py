@@ -19,7 +19,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def boto(bucket: str = "bucket", **options: Any) -> BotoClient:
-    return BotoClient(bucket, options, 3.0, Endpoint())
+    return BotoClient(bucket, options, 3.0, Endpoint(), lambda _: None)
 
 
 @pytest.mark.parametrize(

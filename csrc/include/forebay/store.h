@@ -81,6 +81,11 @@ enum fb_counter {
     FB_C_WRITES,
     FB_C_WRITE_BYTES,
     FB_C_WRITE_ERRORS,
+    FB_C_SOURCE_GETS, /* requests as they are sent, repeated ones too */
+    FB_C_SOURCE_HEADS,
+    FB_C_SOURCE_LISTS,
+    FB_C_SOURCE_PUTS,
+    FB_C_SOURCE_DELETES,
     FB_C_COUNT,
     FB_C_QUICK = FB_C_MISS_COLD /* the first of them, hits and their bytes, are counted by quick calls too */
 };

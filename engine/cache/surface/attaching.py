@@ -9,10 +9,11 @@ from typing import Any
 
 from forebay.cache.admission import spaces_of
 from forebay.cache.attach import dataset_record, quota_bytes_of
+from forebay.cache.runtime import count_request
 from forebay.cache.surface.base import CacheBase
 from forebay.errors import NotFound, under_storage_error
 from forebay.meta import Dataset
-from forebay.ufs import UnderStorage, open_storage
+from forebay.ufs import RequestKind, UnderStorage, open_storage
 
 
 class Attaching(CacheBase):
@@ -64,7 +65,9 @@ class Attaching(CacheBase):
         known = metadata.catalog.datasets().get(name)
         if known is not None and record == replace(known, id=0, manifest=None, manifest_before=None):
             return known
+        asked: list[RequestKind] = []
         storage = open_storage(record.uri, record.options, self._schemes)
+        storage.on_request = asked.append
         try:
             _look_at_root(storage, record)
             if record.writable and storage.writer() is None:
@@ -74,6 +77,8 @@ class Attaching(CacheBase):
         with nullcontext() if known is None else metadata.entries.announcing(known.id):
             attached = metadata.catalog.attach(record)
         self._store.set_quota(attached.id, attached.quota_bytes)
+        for kind in asked:
+            count_request(self._store, attached.id, kind)
         return attached
 
     def set_quota(self, name: str, quota: int | str | None) -> Dataset:

@@ -54,6 +54,7 @@ class CacheBase:
         record: str | None = None,
         staging_dir: str | os.PathLike[str] | None = None,
         staging_max: int | str = STAGING_BYTES_MAX_DEFAULT,
+        prices: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         """Open the cache directory, making it if it is new.
@@ -62,7 +63,8 @@ class CacheBase:
         replaces the table of under storages. max_recent_bytes: memory for look-ups that this process keeps;
         0 keeps none. record: the trace that this process is to take part in, if it is being recorded.
         staging_dir, staging_max: where files that are being written lie, by default in the cache directory,
-        and how many bytes of them there may be. options are those of FetchLimits (fetch_threads,
+        and how many bytes of them there may be. prices: a price file, read when it is needed; None for
+        prices.toml in the directory, if there is one. options are those of FetchLimits (fetch_threads,
         in_flight_max, fetch_memory, readahead_max) and BlockStore's. Raises: ConfigError (names what and
         where).
         """
@@ -81,8 +83,10 @@ class CacheBase:
             "record": record,
             "staging_dir": None if staging_dir is None else os.path.abspath(os.path.expanduser(staging_dir)),
             "staging_max": staging_max,
+            "prices": prices,
             **options,
         }
+        self._prices: Final = None if prices is None else os.path.abspath(os.path.expanduser(prices))
         self._remote: Final = remote or NoRemote()
         self._recent: Final = Recent(parse_bytes(max_recent_bytes, "max_recent_bytes"))
         limits = FetchLimits(**{name: options.pop(name) for name in _LIMITS & options.keys()})
