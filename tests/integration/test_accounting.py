@@ -18,8 +18,17 @@ from tests.faults._child import Child, wait_until
 from tests.integration._cli import Cli, program
 from tests.integration._sites import write_files
 
-LOGGED = re.compile(r"serve s3: (LIST BUCKET|GET OBJECT|HEAD OBJECT)")
-KINDS = {"LIST BUCKET": "lists", "GET OBJECT": "gets", "HEAD OBJECT": "heads"}
+KINDS = {
+    "LIST BUCKET": "lists",
+    "GET OBJECT": "gets",
+    "HEAD OBJECT": "heads",
+    "CREATE OBJECT": "puts",
+    "initiate multipart upload": "puts",
+    "put multipart upload": "puts",
+    "complete multipart upload": "puts",
+    "DELETE": "deletes",
+}
+LOGGED = re.compile(f"serve s3: ({'|'.join(KINDS)})")
 SIZES = {"large": 3 * MIB, **{f"small/{number}": 20 * KIB for number in range(40)}}
 
 
@@ -67,6 +76,30 @@ def test_each_request_of_all_processes_is_counted(
     assert account.bytes["source"] == sum(SIZES.values())
     with forebay.open() as cache:
         assert cache.accounts()["d"] == account, "it outlives those who counted"
+
+
+def test_each_request_that_writes_is_counted(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "buckets/bucket").mkdir(parents=True)
+    with S3Server(tmp_path / "buckets", verbose=True) as server:
+        for name, value in server.environ().items():
+            monkeypatch.setenv(name, value)
+        attach(cli, server, "--writable")
+        with forebay.open() as cache:
+            cache.put("d/small", b"1")
+            with cache.open("d/large", "wb") as file:
+                for _ in range(20):
+                    file.write(os.urandom(MIB))
+            cache.rename("d/small", "d/other")
+            assert program("put", __file__, "d/of another process").returncode == 0
+            cache.delete("d/large")
+            found = cache.accounts()["d"].requests
+        told = logged(server)
+    # The server says nothing of it when uploads are listed.
+    assert {**found, "lists": 0} == {**told, "lists": 0}
+    assert found["lists"] >= told["lists"]
+    assert (told["puts"] > 4, told["deletes"]) == (True, 2)
 
 
 def load(link: Connection) -> None:
