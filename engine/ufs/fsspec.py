@@ -41,8 +41,13 @@ _INSTANCES_MAX: Final = 8
 # What a call counts as, however many requests the file system makes of it.
 _KINDS: Final[Mapping[str, RequestKind]] = {
     "cat_file": "gets",
+    "cp_file": "puts",
     "info": "heads",
     "ls": "lists",
+    "makedirs": "puts",
+    "pipe_file": "puts",
+    "rm_file": "deletes",
+    "rmdir": "deletes",
     "ukey": "heads",
 }
 # Errors that a sound connection brings.
