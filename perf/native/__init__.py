@@ -20,10 +20,10 @@ CRC_CHUNKS_MAX = 1024  # limits.c keeps this many checksums of a block on its st
 CRC_CHUNK_BYTES = 64 * 1024
 
 
-def copy_out_ns(buffer: int, region: int, block_bytes: int, order: Sequence[int]) -> int:
-    """Copy the blocks named by `order` out of the region at that address; returns nanoseconds."""
-    numbers = (ctypes.c_uint32 * len(order))(*order)
-    return int(_library().limit_copy_out(buffer, region, block_bytes, numbers, len(order)))
+def copy_out_ns(buffer: int, blocks: Sequence[int], block_bytes: int) -> int:
+    """Copy the blocks at these addresses, one after another, into the buffer; returns nanoseconds."""
+    addresses = (ctypes.c_void_p * len(blocks))(*blocks)
+    return int(_library().limit_copy_out(buffer, addresses, block_bytes, len(blocks)))
 
 
 def copy_crc_ns(
@@ -46,7 +46,7 @@ def pwrite_ns(file: int, source: int, source_blocks: int, block_bytes: int, coun
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_build()))
     word, pointer = ctypes.c_uint64, ctypes.c_void_p
-    library.limit_copy_out.argtypes = [pointer, pointer, word, pointer, word]
+    library.limit_copy_out.argtypes = [pointer, pointer, word, word]
     library.limit_copy_crc.argtypes = [pointer, word, pointer, word, word, word]
     library.limit_pwrite.argtypes = [ctypes.c_int, pointer, word, word, word]
     for function in (library.limit_copy_out, library.limit_copy_crc, library.limit_pwrite):

@@ -19,13 +19,12 @@ static uint64_t now_ns(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Copy `count` blocks, in the given order, out of a region into one buffer. */
-uint64_t limit_copy_out(uint8_t *buffer, const uint8_t *region, uint64_t block_bytes, const uint32_t *order,
-                        uint64_t count)
+/* Copy `count` blocks, each from where it lies, into one buffer. */
+uint64_t limit_copy_out(uint8_t *buffer, const uint8_t *const *blocks, uint64_t block_bytes, uint64_t count)
 {
     uint64_t started = now_ns();
     for (uint64_t index = 0; index < count; index++)
-        memcpy(buffer, region + order[index] * block_bytes, block_bytes);
+        memcpy(buffer, blocks[index], block_bytes);
     return now_ns() - started;
 }
 
