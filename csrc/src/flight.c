@@ -59,18 +59,32 @@ static int begin_locked(fb_store *s, struct fb_flight_bucket *bucket, const stru
     return 0;
 }
 
-int fb_flight_begin(fb_store *s, const struct fb_key *key, struct fb_flight_ticket *ticket)
+static int begin(fb_store *s, const struct fb_key *key, uint32_t timeout_ms, struct fb_flight_ticket *ticket)
 {
     struct fb_flight_bucket *bucket = bucket_of(s, key->lo);
     *ticket = (struct fb_flight_ticket){
         .lo = key->lo, .check = key->check, .entry = FB_NO_SEGMENT, .since_ms = fb_boottime_ms()};
-    if (!s->has_row || fb_lock(s, &bucket->lock, BUCKET_TIMEOUT_MS) == -ETIMEDOUT)
+    if (!s->has_row)
         return -EAGAIN;
+    if (timeout_ms == 0 ? !fb_try_lock(s, &bucket->lock)
+                        : fb_lock(s, &bucket->lock, timeout_ms) == -ETIMEDOUT)
+        return -EBUSY;
     FB_POINT("flight.locked");
     int r = begin_locked(s, bucket, key, ticket);
     fb_unlock(&bucket->lock);
     FB_POINT("flight.begun");
     return r;
+}
+
+int fb_flight_begin(fb_store *s, const struct fb_key *key, struct fb_flight_ticket *ticket)
+{
+    int r = begin(s, key, BUCKET_TIMEOUT_MS, ticket);
+    return r == -EBUSY ? -EAGAIN : r;
+}
+
+int fb_flight_begin_at_once(fb_store *s, const struct fb_key *key, struct fb_flight_ticket *ticket)
+{
+    return begin(s, key, 0, ticket);
 }
 
 static bool is_mine(fb_store *s, const struct fb_flight_ticket *ticket)

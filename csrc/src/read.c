@@ -438,14 +438,25 @@ int fb_read(fb_store *s, const struct fb_key *key, struct fb_asker asker, uint64
     return 0;
 }
 
+static bool would_hit(fb_store *s, const struct fb_found *found)
+{
+    uint32_t expiry = FB_EXTENT_EXPIRY(found->extent);
+    return !out_of_bounds(s, found) && !(expiry != 0 && fb_now_s(s) >= expiry) &&
+           !(FB_PLACE_FLAGS(found->place) & FB_SLOT_WHOLE) &&
+           !fb_tier_failed(s, s->segment_tier[FB_PLACE_SEGMENT(found->place)]);
+}
+
 bool fb_contains(fb_store *s, const struct fb_key *key)
 {
     struct fb_found found;
-    if (fb_block_find(s, key, &found) != 0 || out_of_bounds(s, &found))
-        return false;
-    uint32_t expiry = FB_EXTENT_EXPIRY(found.extent);
-    return !(expiry != 0 && fb_now_s(s) >= expiry) && !(FB_PLACE_FLAGS(found.place) & FB_SLOT_WHOLE) &&
-           !fb_tier_failed(s, s->segment_tier[FB_PLACE_SEGMENT(found.place)]);
+    return fb_block_find(s, key, &found) == 0 && would_hit(s, &found);
+}
+
+int fb_contains_at_once(fb_store *s, const struct fb_key *key)
+{
+    struct fb_found found;
+    int r = fb_index_find(s, key, &found);
+    return r == -EBUSY ? -EAGAIN : r == 0 && would_hit(s, &found);
 }
 
 void fb_release(fb_store *s, struct fb_hit *hit)

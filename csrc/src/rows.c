@@ -185,6 +185,12 @@ int fb_lock(fb_store *s, fb_lockword *lock, uint32_t timeout_ms)
     return lock_slowly(s, lock, timeout_ms);
 }
 
+bool fb_try_lock(fb_store *s, fb_lockword *lock)
+{
+    uint32_t expected = 0;
+    return atomic_compare_exchange_strong(lock, &expected, s->me);
+}
+
 void fb_unlock(fb_lockword *lock)
 {
     if (atomic_exchange(lock, 0) & LOCK_WAITERS)

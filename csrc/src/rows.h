@@ -28,6 +28,7 @@ bool fb_segment_is_leased(fb_store *s, uint32_t segment);
 
 /* Lock words. 0, -EOWNERDEAD (taken over from a dead holder: mend what it guards), -ETIMEDOUT. */
 int fb_lock(fb_store *s, fb_lockword *lock, uint32_t timeout_ms);
+bool fb_try_lock(fb_store *s, fb_lockword *lock);
 void fb_unlock(fb_lockword *lock);
 
 #endif

@@ -6,7 +6,7 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
-from libc.errno cimport EAGAIN, EALREADY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EROFS, ESTALE
+from libc.errno cimport EAGAIN, EALREADY, EBUSY, EDQUOT, EINVAL, ENODATA, ENOENT, ENOSPC, EROFS, ESTALE
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 
 from forebay.store._arguments cimport check_length, fill_config, key_of, medium_of, names_of, ttl_of
@@ -307,12 +307,14 @@ cdef class BlockStore:
     def contains(self, bytes key not None):
         """Say whether a get would hit, without reading, counting or touching anything."""
         cdef fb_key k
-        cdef bint there
+        cdef int there
         self.call_begins_with(key, &k)
-        with nogil:
-            there = fb_contains(self.c, &k)
+        there = fb_contains_at_once(self.c, &k)
+        if there == -EAGAIN:
+            with nogil:
+                there = fb_contains(self.c, &k)
         self.call_ended()
-        return there
+        return there != 0
 
     def __contains__(self, bytes key not None):
         return self.contains(key)
@@ -323,8 +325,10 @@ cdef class BlockStore:
         cdef fb_key k
         cdef int code
         self.call_begins_with(key, &k)
-        with nogil:
-            code = fb_flight_begin(self.c, &k, &claim.ticket)
+        code = fb_flight_begin_at_once(self.c, &k, &claim.ticket)
+        if code == -EBUSY:
+            with nogil:
+                code = fb_flight_begin(self.c, &k, &claim.ticket)
         self.calls -= 1
         claim.store = self
         # Without a place in the table everybody fetches for himself: correct, only not shared.
@@ -814,8 +818,7 @@ cdef class Claim:
     def done(self):
         """End the flight, whether it brought the block or not."""
         if self.leader:
-            with nogil:
-                fb_flight_end(self.store.c, &self.ticket)
+            fb_flight_end(self.store.c, &self.ticket)
 
     def wait(self, double timeout_s):
         """Wait for the fetch to end, at most timeout_s; return whether it is over (or its fetcher is)."""

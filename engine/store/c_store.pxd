@@ -181,6 +181,7 @@ cdef extern from "forebay/store.h" nogil:
     int fb_read(fb_store *store, const fb_key *key, fb_asker asker, uint64_t offset, void *destination,
                 uint64_t length_bytes, uint64_t *copied)
     bint fb_contains(fb_store *store, const fb_key *key)
+    int fb_contains_at_once(fb_store *store, const fb_key *key)
     void fb_release(fb_store *store, fb_hit *hit)
     void fb_hold(fb_store *store, uint32_t segment)
     void fb_unhold(fb_store *store, uint32_t segment)
@@ -217,6 +218,7 @@ cdef extern from "forebay/store.h" nogil:
     void fb_whole_abandon(fb_store *store, fb_whole *whole)
     int fb_whole_get(fb_store *store, const fb_key *file_key, fb_hit *hit)
     int fb_flight_begin(fb_store *store, const fb_key *key, fb_flight_ticket *ticket)
+    int fb_flight_begin_at_once(fb_store *store, const fb_key *key, fb_flight_ticket *ticket)
     void fb_flight_progress(fb_store *store, fb_flight_ticket *ticket)
     void fb_flight_end(fb_store *store, fb_flight_ticket *ticket)
     int fb_flight_wait(fb_store *store, fb_flight_ticket *ticket, uint32_t step_ms)

@@ -203,9 +203,13 @@ TEST(a_locked_bucket_is_not_waited_for_long)
     struct fb_key key = crowded(1);
     fb_lockword *lock = &a->flights[5].lock;
     CHECK_EQ(fb_lock(victim, lock, 1000), 0);
+    CHECK_EQ(fb_flight_begin_at_once(a, &key, &ticket), -EBUSY);
     CHECK_EQ(fb_flight_begin(a, &key, &ticket), -EAGAIN);
     fixture_kill(victim);
+    CHECK_EQ(fb_flight_begin_at_once(a, &key, &ticket), -EBUSY);
     CHECK_EQ(fb_flight_begin(a, &key, &ticket), 0);
+    fb_flight_end(a, &ticket);
+    CHECK_EQ(fb_flight_begin_at_once(a, &key, &ticket), 0);
     fb_flight_end(a, &ticket);
     end();
 }

@@ -114,8 +114,10 @@ TEST(a_ttl_ends_by_the_stores_clock)
     CHECK_EQ(fb_put(a, &at_once, TERMS(0, 0), "c", 1), 0);
     fb_clock_advance(b, 9000);
     CHECK(fb_contains(a, &short_lived));
+    CHECK_EQ(fb_contains_at_once(a, &short_lived), 1);
     fb_clock_advance(b, 2000);
     CHECK(!fb_contains(a, &short_lived));
+    CHECK_EQ(fb_contains_at_once(a, &short_lived), 0);
     CHECK(!fb_contains(a, &at_once));
     CHECK(fb_contains(a, &long_lived));
     CHECK_EQ(fb_expire(a, &long_lived, 5), 0);

@@ -157,8 +157,10 @@ int fb_get(fb_store *store, const struct fb_key *key, struct fb_asker asker, boo
 /* Copy up to length_bytes from `offset` of a block. Returns the bytes copied in *copied. May block. */
 int fb_read(fb_store *store, const struct fb_key *key, struct fb_asker asker, uint64_t offset,
             void *destination, uint64_t length_bytes, uint64_t *copied);
-/* Whether a get would hit. May block for a moment. */
+/* Whether a get would hit. May block for a moment; the second says -EAGAIN instead, else 1 or 0: where many
+ * threads want the interpreter's lock, giving it away costs more than the look. */
 bool fb_contains(fb_store *store, const struct fb_key *key);
+int fb_contains_at_once(fb_store *store, const struct fb_key *key);
 
 /* Give back a hit. fb_hold and fb_unhold count leases that outlive the call, for fork: to be called
  * for each hit kept, by one thread at a time (the interpreter lock does). */
@@ -281,7 +283,8 @@ void fb_whole_abandon(fb_store *store, struct fb_whole *whole);
 int fb_whole_get(fb_store *store, const struct fb_key *file_key, struct fb_hit *hit);
 
 /* Single flight: one fetcher of a key a host. fb_flight_begin returns 0 to the leader, -EALREADY to
- * a follower, -EAGAIN when the table is full (fetch alone). */
+ * a follower, -EAGAIN when the table is full (fetch alone). It may block for a moment;
+ * fb_flight_begin_at_once says -EBUSY instead. */
 struct fb_flight_ticket {
     uint64_t lo, check;
     uint32_t entry; /* FB_NO_SEGMENT: none */
@@ -292,6 +295,7 @@ struct fb_flight_ticket {
     int64_t since_ms;
 };
 int fb_flight_begin(fb_store *store, const struct fb_key *key, struct fb_flight_ticket *ticket);
+int fb_flight_begin_at_once(fb_store *store, const struct fb_key *key, struct fb_flight_ticket *ticket);
 void fb_flight_progress(fb_store *store, struct fb_flight_ticket *ticket);
 void fb_flight_end(fb_store *store, struct fb_flight_ticket *ticket);
 /* Wait one step. 0: over (look again, or begin anew). -EAGAIN: still going on. -ESTALE: its fetcher
