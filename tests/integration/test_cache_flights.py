@@ -68,6 +68,8 @@ def site(
                 [Tier(str(memory_path), 64 * MIB, "MEM")],
                 block_bytes=BLOCK,
                 stall_timeout_s=patience_s,
+                # Sixteen processes of 64 threads each would try the scheduler and not the flights.
+                fetch_threads=8,
             ) as cache,
         ):
             cache.attach("d", "s3://bucket", endpoint_url=proxy.url, max_age=None)
