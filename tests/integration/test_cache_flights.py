@@ -68,7 +68,8 @@ def site(
                 [Tier(str(memory_path), 64 * MIB, "MEM")],
                 block_bytes=BLOCK,
                 stall_timeout_s=patience_s,
-                # Sixteen processes of 64 threads each would try the scheduler and not the flights.
+                # An entry that waits over a second for its turn to be written is not kept, and its object is
+                # asked for again: on a busy machine 200 writers at once come to that.
                 fetch_threads=8,
             ) as cache,
         ):
