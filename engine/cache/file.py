@@ -16,6 +16,7 @@ from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher, FirstTouch
 from forebay.cache.lookup import Lookup
 from forebay.cache.read import Reader
+from forebay.cache.seek import sought_position
 from forebay.config import KIB
 from forebay.errors import NotFound, Stale, stale
 from forebay.meta import Entry
@@ -147,14 +148,8 @@ class CachedFile(io.BufferedIOBase):
         Raises: ValueError (before the beginning; another whence).
         """
         self._check_open()
-        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}
-        if whence not in bases:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
-        position = bases[whence] + offset
-        if position < 0:
-            raise ValueError(f"position {position} lies before the beginning")
-        self._position = position
-        return position
+        self._position = sought_position(offset, whence, self._position, self.size)
+        return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return size bytes, or all up to the end; fewer only at the end."""

@@ -18,7 +18,7 @@ from forebay.errors import NotFound, Stale, UnderStorageError
 from forebay.testing.s3 import S3Server
 from forebay.ufs import open_storage
 from forebay.ufs._s3_endpoint import endpoint_of
-from tests._moto import begin_anew, moto_server, put_into_moto
+from tests._moto import begin_anew, put_into_moto
 from tests._s3 import give_keys
 from tests._web import WebServer
 from tests.conformance._place import AsyncMemory, MemoryPlace, Place
@@ -215,13 +215,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server,
     root = tmp_path_factory.mktemp("buckets")
     with S3Server(root, live=True) as server:
         yield server, root
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_server() as url:
-        endpoint_of(url).learn_ranges(206)
-        yield url
 
 
 class TestFile(Suite):

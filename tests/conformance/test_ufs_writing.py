@@ -20,7 +20,7 @@ from forebay.ufs import _fsspec_writer, open_storage
 from forebay.ufs._s3_endpoint import endpoint_of
 from forebay.ufs.payload import BytesPayload
 from tests._job import Job, Watched
-from tests._moto import begin_anew, moto_server
+from tests._moto import begin_anew
 from tests._s3 import give_keys
 from tests.conformance._place import AsyncMemory, Place
 
@@ -240,13 +240,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server,
     (root / "bucket").mkdir()
     with S3Server(root) as server:
         yield server, root
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_server() as url:
-        endpoint_of(url).learn_ranges(206)
-        yield url
 
 
 class TestS3(WritingSuite):

@@ -82,13 +82,17 @@ def pause(link: Connection) -> Callable[[], object]:
     return act
 
 
+def faulty_opener(tmp_path: Path, memory_path: Path, storage: FaultyStorage) -> Callable[[], Cache]:
+    """Return what opens a cache over this storage, in whichever process."""
+    tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
+    return lambda: Cache(tmp_path / "cache", tiers, block_bytes=BLOCK, schemes=storage.schemes())
+
+
 def test_killed_between_the_write_and_the_note_of_it(tmp_path: Path, memory_path: Path) -> None:
     """An immutable dataset would show the old object for ever."""
     storage = FaultyStorage({"a": b"old"})
 
-    def open_one() -> Cache:
-        tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
-        return Cache(tmp_path / "cache", tiers, block_bytes=BLOCK, schemes=storage.schemes())
+    open_one = faulty_opener(tmp_path, memory_path, storage)
 
     def stop_in_the_middle(link: Connection) -> None:
         storage.script("put", pause(link))
@@ -140,9 +144,7 @@ def test_a_forked_child_keeps_no_turn_and_no_ticket(tmp_path: Path, memory_path:
     """A DataLoader's worker outlives a writer that was killed in the middle."""
     storage = FaultyStorage()
 
-    def open_one() -> Cache:
-        tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
-        return Cache(tmp_path / "cache", tiers, block_bytes=BLOCK, schemes=storage.schemes())
+    open_one = faulty_opener(tmp_path, memory_path, storage)
 
     def fork_and_stop(link: Connection) -> None:
         def fork() -> None:
@@ -172,9 +174,7 @@ def test_a_forked_child_keeps_no_turn_and_no_ticket(tmp_path: Path, memory_path:
 def test_a_write_waits_for_a_living_one(tmp_path: Path, memory_path: Path) -> None:
     storage = FaultyStorage()
 
-    def open_one() -> Cache:
-        tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
-        return Cache(tmp_path / "cache", tiers, block_bytes=BLOCK, schemes=storage.schemes())
+    open_one = faulty_opener(tmp_path, memory_path, storage)
 
     def write_slowly(link: Connection) -> None:
         storage.script("put", pause(link))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+from forebay.cache.seek import sought_position
 from forebay.cache.writes.staging import Staged
 from forebay.config import MIB
 from forebay.ufs.payload import BytesPayload, Payload
@@ -80,12 +81,7 @@ class WritableFile(io.BufferedIOBase):
         Raises: ValueError (before the beginning; another whence); OSError (as ``write``).
         """
         self._check_open()
-        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
-        if whence not in bases:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
-        position = bases[whence] + offset
-        if position < 0:
-            raise ValueError(f"position {position} lies before the beginning")
+        position = sought_position(offset, whence, self._position, self._size)
         if position != self._position:
             self._flush_buffer()
             self._position = position
