@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 import lmdb
 
+from forebay.durable import sync_folder
 from forebay.errors import Closed, ConfigError, StoreBusy
 from forebay.meta.guard import Guard
 
@@ -354,6 +355,8 @@ def _make_alone(path: str, settings: _Settings) -> None:
         if settings.shared_group is not None:
             _share(str(new), settings.shared_group)
         new.rename(path)
+        if settings.durable:
+            sync_folder(new.parent)
     finally:
         new.unlink(missing_ok=True)
 

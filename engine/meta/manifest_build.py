@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import lmdb
 
+from forebay.durable import sync_folder
 from forebay.meta._rows import count_objects, unpack_entries
 from forebay.meta.held import HeldLock
 from forebay.meta.ledger import begin_at
@@ -162,7 +163,7 @@ class ManifestBuilder:
             self._env.sync(True)
             env, self._env = self._env, None
             env.close()
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         if self._ordered_count not in (None, size.objects):
             raise ValueError(f"the order names {self._ordered_count} of the {size.objects} objects")
         return size
@@ -332,11 +333,3 @@ def _share(descriptor: int, group: int | None) -> None:
 def _open(path: Path) -> Any:
     """Open the empty file; nobody else does while it is locked, so LMDB needs no locks."""
     return lmdb.open(str(path), subdir=False, lock=False, map_size=_MAP_BYTES, sync=False, metasync=False)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from forebay.durable import sync_folder
 from forebay.errors import already_there, from_os_error, under_storage_error
 from forebay.ufs.base import ObjectInfo
 from forebay.ufs.payload import Payload
@@ -58,7 +59,7 @@ class FileStorageWriter(StorageWriter):
             with self._translated(place):
                 before = os.fstat(descriptor)
                 _take_place(hidden, place, exclusive=exclusive)
-                _sync_folder(folder)
+                sync_folder(folder)
                 # Taking the name has changed its times, which are part of the version.
                 after = os.fstat(descriptor)
         is_own = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
@@ -113,7 +114,7 @@ class FileStorageWriter(StorageWriter):
             self._make_folders(os.path.dirname(new_place))
             os.rename(place, new_place)
             for folder in {os.path.dirname(place), os.path.dirname(new_place)}:
-                _sync_folder(folder)
+                sync_folder(folder)
         return self._storage.stat(target)
 
     def mkdir(self, path: str) -> None:
@@ -145,7 +146,7 @@ class FileStorageWriter(StorageWriter):
             except FileExistsError:
                 if not os.path.isdir(each):
                     raise
-            _sync_folder(os.path.dirname(each))
+            sync_folder(os.path.dirname(each))
 
     @contextmanager
     def _translated(self, place: str) -> Iterator[None]:
@@ -199,12 +200,3 @@ def _refuse_odd(place: str, *, exclusive: bool) -> None:
 def _refuse_hidden(place: str) -> None:
     if is_hidden(os.path.basename(place)):
         raise OSError(errno.EINVAL, "names of this form are kept for files that are being written")
-
-
-def _sync_folder(folder: str) -> None:
-    """Put the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-BASE = {"errors", "config", "clock", "metrics"}
+BASE = {"errors", "config", "clock", "durable", "metrics"}
 JOINED_BY_CACHE = BASE | {"settings", "store", "meta", "ufs", "remote"}
 BELOW_CLI = JOINED_BY_CACHE | {"cache", "peer", "api", "fuse", "forebay", "whatif"}
 
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "clock": {"errors"},
+    "durable": {"errors"},
     "metrics": {"errors"},
     "settings": {"errors", "config"},
     "store": BASE,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import ConfigError
-from forebay.meta import Catalog, Dataset, Metadata
+from forebay.meta import Catalog, Dataset, Metadata, environment
 from forebay.meta.catalog import Kind
 
 
@@ -48,6 +48,18 @@ def test_rows_are_kept_by_kind(tmp_path: Path) -> None:
         assert not metadata.catalog.delete_row("job", "1")
         assert metadata.catalog.rows("job") == {"2": {}}
         assert metadata.catalog.datasets() == {}
+
+
+def test_its_name_is_put_on_disk_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a crash of the machine loses commits that were synced into a file without a name."""
+    synced: list[tuple[Path, list[str]]] = []
+    monkeypatch.setattr(
+        environment, "sync_folder", lambda folder: synced.append((folder, os.listdir(folder)))
+    )
+    for _ in range(2):
+        Metadata(tmp_path).close()
+    ((folder, names),) = synced
+    assert (folder, "catalog.lmdb" in names) == (tmp_path, True)
 
 
 def test_ids_are_not_given_twice(catalog: Catalog) -> None:
