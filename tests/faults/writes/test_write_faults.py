@@ -19,7 +19,7 @@ from forebay.testing.tier import FaultyTier
 from tests._s3 import Handler, give_keys
 from tests._s3_writes import WritableHandler, WritableS3
 from tests.faults._child import Child, wait_until
-from tests.faults._write_moments import OpenCache, Source, left_on_disk, opener, source_of
+from tests.faults._write_moments import OpenCache, Source, left_on_disk
 
 DISK_BYTES = 24 * MIB
 
@@ -29,17 +29,6 @@ def disk(tmp_path: Path) -> Iterator[FaultyTier]:
     """A file system of 24 MiB."""
     with FaultyTier(tmp_path / "disk", DISK_BYTES, inode_count=64) as tier:
         yield tier
-
-
-@pytest.fixture
-def open_cache(tmp_path: Path, memory_path: Path) -> OpenCache:
-    return opener(tmp_path, memory_path)
-
-
-@pytest.fixture(params=["file", "s3"])
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
-    with source_of(request.param, tmp_path) as source:
-        yield source
 
 
 def staged_files(disk: FaultyTier) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -26,22 +26,9 @@ from tests.faults._write_moments import (
     kill_at_moments,
     left_on_disk,
     opened_after,
-    opener,
-    source_of,
 )
 
 MOMENTS: Final = 5
-
-
-@pytest.fixture
-def open_cache(tmp_path: Path, memory_path: Path) -> OpenCache:
-    return opener(tmp_path, memory_path)
-
-
-@pytest.fixture(params=["file", "s3"])
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
-    with source_of(request.param, tmp_path) as source:
-        yield source
 
 
 @pytest.mark.parametrize("how", ["put", "open"])
