@@ -22,15 +22,17 @@ class Account:
     """What was counted for one dataset since the cache was made, or since its index was lost.
 
     requests: sent to the under storage, repeated ones too, by what they ask for. class_a and class_b: as
-    stores price them. bytes: what readers and loads had, by where from. misses: by cause, each look-up once.
-    saved_requests and saved_bytes are below 0 where more was fetched than was read. cost and saved_cost are
-    in currency, None where the price file says nothing of the dataset.
+    stores price them. bytes: what readers and loads had, by where from. written_bytes: of objects put and
+    acknowledged. misses: by cause, each look-up once. saved_requests and saved_bytes are below 0 where more
+    was fetched than was read. cost and saved_cost are in currency, None where the price file says nothing of
+    the dataset.
     """
 
     requests: Mapping[str, int]
     class_a: int
     class_b: int
     bytes: Mapping[str, int]
+    written_bytes: int
     hits: int
     misses: Mapping[str, int]
     saved_requests: int
@@ -75,6 +77,7 @@ def _account(counters: Mapping[str, int], uri: str, prices: Prices) -> Account:
         class_a=class_a,
         class_b=class_b,
         bytes={**served, "peers": counters["peer_bytes"], "source": source_bytes},
+        written_bytes=counters["write_bytes"],
         hits=hits,
         misses=misses,
         saved_requests=saved_requests,

@@ -37,6 +37,10 @@ class Admission:
         """Say whether nothing of this path is ever admitted."""
         return bool(attached.rules.of(path).skip)
 
+    def turn_away(self, attached: Attached, key: bytes, size_bytes: int) -> None:
+        """Count a block as not admitted, which is then why it is missed."""
+        self._store.refuse(key, size_bytes, attached.record.id)
+
     def put(
         self, attached: Attached, path: str, key: bytes, data: memoryview, *, asked_bytes: int | None = None
     ) -> bool:
@@ -46,7 +50,7 @@ class Admission:
         """
         policy = attached.rules.of(path)
         if policy.skip or _is_too_much(policy, asked_bytes):
-            self._store.refuse(key, len(data), attached.record.id)
+            self.turn_away(attached, key, len(data))
             return False
         return self._store.put(key, data, **_terms(attached, policy), ttl_s=policy.ttl_s or None)
 

@@ -15,9 +15,10 @@ from forebay.cache import Cache
 from forebay.cli.interrupt import undone_if_interrupted
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.status import hits_by_medium, misses_by_cause, status_lines
-from forebay.cli.text import share_text, size_text
+from forebay.cli.text import columns, share_text, size_text
 
 _INTERVAL_MIN_S: Final = 0.1
+_DATASET_HEADINGS: Final = ("dataset, a second", "hits", "misses", "hit ratio", "requests", "read")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Rates:
     @classmethod
     def between(cls, before: Mapping[str, int], after: Mapping[str, int], interval_s: float) -> Rates:
         """Compare two states of the counters; interval_s, above 0, lies between them."""
-        gone = {name: after[name] - before[name] for name in after}
+        gone = {name: after[name] - before.get(name, 0) for name in after}
         hits, misses = sum(hits_by_medium(gone).values()), sum(misses_by_cause(gone).values())
         return cls(
             interval_s=interval_s,
@@ -52,6 +53,36 @@ class Rates:
             admitted_bytes_per_s=gone["admitted_bytes"] / interval_s,
             evicted_bytes_per_s=gone["evicted_bytes"] / interval_s,
         )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What happened since the look before, of everything and of each dataset, and what there is now."""
+
+    rates: Rates
+    datasets: Mapping[str, Rates]
+    status: Mapping[str, Any]
+
+    @classmethod
+    def between(cls, before: Mapping[str, Any], after: Mapping[str, Any], interval_s: float) -> Look:
+        """Compare two statuses; interval_s, above 0, lies between them."""
+        datasets = {}
+        for number, dataset in after["datasets"].items():
+            # Without counters is what has no account of its own; without a name what is detached.
+            counters = dataset["counters"]
+            if counters and (dataset["name"] or any(counters.values())):
+                earlier = before["datasets"].get(number, {}).get("counters", {})
+                name = dataset["name"] or f"#{number}"
+                datasets[name] = Rates.between(earlier, counters, interval_s)
+        return cls(Rates.between(before["counters"], after["counters"], interval_s), datasets, after)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rates, those of each dataset, and the accounts, as plain data."""
+        return {
+            **asdict(self.rates),
+            "datasets": {name: asdict(rates) for name, rates in self.datasets.items()},
+            "accounts": self.status["accounts"],
+        }
 
 
 @click.command()
@@ -75,41 +106,42 @@ def top(session: Session, interval: float, once: bool) -> None:
     with session.open_cache() as cache:
         looks = _looks(cache, interval)
         if session.as_json:
-            for rates, _ in looks:
-                click.echo(json.dumps(asdict(rates)))
+            for look in looks:
+                click.echo(json.dumps(look.to_json()))
                 if once:
                     return
         elif once:
-            click.echo("\n".join(_screen(*next(looks))))
+            click.echo("\n".join(_screen(next(looks))))
         elif sys.stdout.isatty():
             _show_live(cache, looks)
         else:
-            for rates, _ in looks:
-                click.echo(_line(rates))
+            for look in looks:
+                click.echo(_line(look.rates))
 
 
-def _looks(cache: Cache, interval_s: float) -> Iterator[tuple[Rates, dict[str, Any]]]:
-    """Yield, an interval apart, what happened meanwhile and the status since."""
+def _looks(cache: Cache, interval_s: float) -> Iterator[Look]:
+    """Yield looks, an interval apart."""
     before, looked_s = cache.status(), time.monotonic()
     while True:
         time.sleep(interval_s)
         after, now_s = cache.status(), time.monotonic()
-        yield Rates.between(before["counters"], after["counters"], now_s - looked_s), after
+        yield Look.between(before, after, now_s - looked_s)
         before, looked_s = after, now_s
 
 
-def _show_live(cache: Cache, looks: Iterator[tuple[Rates, dict[str, Any]]]) -> None:
+def _show_live(cache: Cache, looks: Iterator[Look]) -> None:
     from rich.live import Live
     from rich.text import Text
 
     # On a screen of its own, so that the terminal is afterwards as it was.
     live = Live(Text("\n".join(status_lines(cache.status()))), screen=True, auto_refresh=False)
     with undone_if_interrupted(live.stop), live:
-        for rates, status in looks:
-            live.update(Text("\n".join(_screen(rates, status))), refresh=True)
+        for look in looks:
+            live.update(Text("\n".join(_screen(look))), refresh=True)
 
 
-def _screen(rates: Rates, status: Mapping[str, Any]) -> list[str]:
+def _screen(look: Look) -> list[str]:
+    rates = look.rates
     lookups = rates.hits_per_s + rates.misses_per_s
     return [
         f"in {rates.interval_s:.1f} s     a second",
@@ -120,8 +152,22 @@ def _screen(rates: Rates, status: Mapping[str, Any]) -> list[str]:
         f"admitted  {'':10}  {size_text(rates.admitted_bytes_per_s)}",
         f"evicted   {'':10}  {size_text(rates.evicted_bytes_per_s)}",
         "",
-        *status_lines(status),
+        *columns(_DATASET_HEADINGS, _dataset_rows(look)),
+        "",
+        *status_lines(look.status),
     ]
+
+
+def _dataset_rows(look: Look) -> Iterator[tuple[str, ...]]:
+    for name, rates in look.datasets.items():
+        yield (
+            name,
+            f"{rates.hits_per_s:.1f}",
+            f"{rates.misses_per_s:.1f}",
+            share_text(rates.hits_per_s, rates.hits_per_s + rates.misses_per_s),
+            f"{rates.source_requests_per_s:.1f}",
+            size_text(rates.source_bytes_per_s),
+        )
 
 
 def _line(rates: Rates) -> str:

@@ -94,8 +94,10 @@ def test_each_request_that_writes_is_counted(
             cache.rename("d/small", "d/other")
             assert program("put", __file__, "d/of another process").returncode == 0
             cache.delete("d/large")
-            found = cache.accounts()["d"].requests
+            account = cache.accounts()["d"]
         told = logged(server)
+    found = account.requests
+    assert account.written_bytes == 1 + 20 * MIB + Path(__file__).stat().st_size
     # The server says nothing of it when uploads are listed.
     assert {**found, "lists": 0} == {**told, "lists": 0}
     assert found["lists"] >= told["lists"]
@@ -149,6 +151,8 @@ def test_what_is_read_again_is_saved(cli: Cli, server: S3Server, tmp_path: Path)
     assert 'forebay_dataset_cost{dataset="d"}' in cli("status", "--prometheus").text
     assert f'method="GET"}} {float(before.requests["gets"])}' in cli("status", "--prometheus").text
     assert "EUR" in cli("top", "--once", "--interval", "0.1").text
+    top = json.loads(cli("top", "--once", "--interval", "0.1", "--json").out)
+    assert (top["accounts"]["d"], top["datasets"]["d"]["hits_per_s"]) == (priced.to_json(), 0)
 
 
 def test_a_price_file_can_be_named_and_must_be_there_then(

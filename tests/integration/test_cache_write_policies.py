@@ -101,3 +101,5 @@ def test_what_is_kept_goes_by_its_policies(cache: Cache) -> None:
     assert cache.read("d/pinned/a") == DATA
     assert counters(cache)["source_requests"] == requests
     assert cache.read("d/skipped/a") == DATA
+    # What was refused when it was written is missed for that.
+    assert (counters(cache)["misses_not_admitted"], counters(cache)["misses_cold"]) == (2, 0)

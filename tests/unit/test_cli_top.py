@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from forebay.cli.top import Rates
+from forebay.cli.top import Look, Rates
 from forebay.store.report import COUNTERS
 
 
@@ -36,6 +38,30 @@ def test_rates_are_a_second() -> None:
         admitted_bytes_per_s=250,
         evicted_bytes_per_s=1,
     )
+
+
+def status(**of_datasets: dict[str, int] | None) -> dict[str, Any]:
+    """Return a status in which so much was counted for these datasets, None for one without an account."""
+    zero = dict.fromkeys(COUNTERS, 0)
+    datasets = {
+        number: {"name": name.strip("_"), "counters": {} if counted is None else zero | counted}
+        for number, (name, counted) in enumerate(of_datasets.items())
+    }
+    return {"counters": zero, "datasets": datasets, "accounts": {"a": {"hits": 3}}}
+
+
+def test_each_dataset_has_its_own() -> None:
+    before = status(_={}, a={"hits_mem": 1}, b=None)
+    after = status(
+        _={}, a={"hits_mem": 3, "misses_cold": 2}, b=None, new={"source_bytes": 50}, __={"hits_ssd": 5}
+    )
+    found = Look.between(before, after, 2.0).to_json()
+    assert found["datasets"].keys() == {"a", "new", "#4"}
+    assert (found["datasets"]["a"]["hits_per_s"], found["datasets"]["a"]["hit_ratio"]) == (1.0, 0.5)
+    assert found["datasets"]["new"]["source_bytes_per_s"] == 25
+    assert found["datasets"]["#4"]["hits_per_s"] == 2.5
+    assert found["accounts"] == {"a": {"hits": 3}}
+    assert found["hits_per_s"] == 0
 
 
 @pytest.mark.parametrize("interval_s", [0.1, 5.0])

@@ -276,9 +276,12 @@ class Writes:
     def _keep(self, attached: Attached, entry: Entry, payload: Payload) -> None:
         """Put the blocks into the store; what is not admitted is fetched when it is read."""
         admission = self._parts.admission
-        if admission.refuses(attached, entry.path):
-            return
+        is_refused = admission.refuses(attached, entry.path)
         for block in blocks_of(attached, entry, 0, entry.size, self._parts.store.block_bytes):
+            if is_refused:
+                # Without reading it once more for nothing.
+                admission.turn_away(attached, block.key, block.length)
+                continue
             data = memoryview(payload.read(block.offset, block.length))
             admission.put(attached, entry.path, block.key, data)
 
