@@ -177,7 +177,7 @@ class Runtime:
         folder = PrivateFolder(Path(parts.folder).with_name("writes"), parts.shared_group)
         tickets = Tickets(folder)
         if not parts.read_only:
-            recovery = Recovery(tickets, entries, parts.clock, parts.schemes)
+            recovery = Recovery(tickets, entries, parts.clock, parts.schemes, self.reclaimer.schedule)
             opened.callback(recovery.close)
             recovery.begin()
         writes = Writes(

@@ -24,6 +24,7 @@ from forebay.errors import (
 )
 from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
+from tests.faults._child import wait_until
 from tests.integration._sites import OpenCache, counters
 
 BLOCK = 64 * KIB
@@ -115,6 +116,17 @@ def test_a_failed_write_leaves_nothing_wrong(open_cache: OpenCache) -> None:
         cache.put("d/a", b"newer")
     assert bytes(cache.read("d/a")) == b"new"
     assert counters(cache)["write_errors"] == 2
+
+
+def test_what_a_failed_write_left_in_doubt_is_reclaimed(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache)
+    storage.put("a", b"old")
+    assert cache.read("d/a") == b"old"
+    storage.script("put", timed_out("a", "on purpose"))
+    with pytest.raises(TimeoutError):
+        cache.put("d/a", b"new")
+    cache.put("d/a", b"newer")
+    wait_until(lambda: cache.status()["blocks"] == 0, "what is cached of the old version is reclaimed")
 
 
 def test_a_refused_write_costs_no_cached_byte(open_cache: OpenCache) -> None:

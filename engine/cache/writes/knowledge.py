@@ -22,6 +22,8 @@ class Knowledge:
         self._entries: Final = entries
         self._lookup: Final = lookup
         self._on_stale: Final = on_stale
+        # Whether something is in doubt: its blocks are stale, and what is written next replaces nothing.
+        self._has_doubts = False
 
     def written(self, attached: Attached, entry: Entry) -> bool:
         """Note what an object is now; return whether that is remembered.
@@ -34,7 +36,8 @@ class Knowledge:
             written = self._entries.put(attached.record.id, [entry])
         else:
             written = self._entries.put_with_above(attached.record.id, entry)
-        if written.replaced:
+        if written.replaced or self._has_doubts:
+            self._has_doubts = False
             self._on_stale()
         return written.complete
 
@@ -67,6 +70,7 @@ class Knowledge:
     def doubt(self, attached: Attached, paths: Iterable[str], *, trees: bool) -> None:
         """Forget what is known of paths that a write may have changed."""
         doubt(self._entries, attached.record.id, paths, self._lookup.now_ns() if trees else None)
+        self._has_doubts = True
 
     def _doubt_emptied(self, attached: Attached, path: str) -> None:
         """Forget the directories above in which nothing is known any more: they may have gone as well."""
@@ -94,8 +98,8 @@ class Knowledge:
 def doubt(entries: Entries, dataset_id: int, paths: Iterable[str], trees_ns: int | None) -> None:
     """Forget what is known of paths, and that the directories above were listed as a whole.
 
-    With trees_ns, all that was known below them by then as well. Should an object turn out to be as it was,
-    its blocks are good again: nobody is told to reclaim them.
+    With trees_ns, all that was known below them by then as well. Should an object turn out to be as it was
+    before anybody reclaims its blocks, they are good again: nobody is told to.
     """
     for path in paths:
         if trees_ns is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +29,19 @@ class Recovery:
     """Sees to abandoned tickets, for one process."""
 
     def __init__(
-        self, tickets: Tickets, entries: Entries, clock: Clock, schemes: Mapping[str, StorageFactory]
+        self,
+        tickets: Tickets,
+        entries: Entries,
+        clock: Clock,
+        schemes: Mapping[str, StorageFactory],
+        on_stale: Callable[[], None],
     ) -> None:
-        """Use these; nothing is begun."""
+        """Use these; nothing is begun. on_stale is called when versions have become stale."""
         self._clock: Final = clock
         self._tickets: Final = tickets
         self._entries: Final = entries
         self._schemes: Final = schemes
+        self._on_stale: Final = on_stale
         self._thread: threading.Thread | None = None
         # Held while the entries are used, which close with the cache.
         self._lock: Final = threading.Lock()
@@ -66,6 +72,10 @@ class Recovery:
                 ticket.let_go()
             else:
                 ticket.remove()
+        with self._lock:
+            if not self._closed:
+                # Nobody learns of another version in place of one that was forgotten.
+                self._on_stale()
 
     def _see_to(self, facts: Mapping[str, Any]) -> None:
         """Remove what the notes of one write tell of. Raises: OSError; ConfigError (no such storage)."""

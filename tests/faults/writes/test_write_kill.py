@@ -99,6 +99,7 @@ def test_killed_between_the_write_and_the_note_of_it(tmp_path: Path, memory_path
         wait_until(lambda: left_on_disk(tmp_path) == [], "the ticket is seen to")
         assert bytes(cache.read("d/a")) == b"new"
         assert storage.undone != []
+        wait_until(lambda: cache.status()["blocks"] == 1, "what is cached of the old version is reclaimed")
 
 
 def test_a_ticket_is_kept_until_its_storage_can_be_asked(tmp_path: Path, memory_path: Path) -> None:
