@@ -16,6 +16,7 @@ import random
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from typing import Any, Final
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import stale, timed_out, under_storage_error
 from forebay.testing.faulty import FaultyStorage, Operation
-from forebay.ufs import ObjectInfo, RangeBody, StorageFactory, UnderStorage
+from forebay.ufs import ObjectInfo, RangeBody, RequestKind, StorageFactory, UnderStorage
 
 STALL_S_MAX: Final = 20.0
 _STEP_S: Final = 0.001
@@ -104,6 +105,7 @@ class Source:
     def __init__(self, folder: Path, *, is_manual: bool) -> None:
         self._state: Final = folder / "state"
         self._lock: Final = folder / "lock"
+        self._log: Final = folder / "requests"
         self._offset: Final = SharedClock(folder / "clock")
         self.clock: Final[Clock] = self._offset if is_manual else BootClock()
         if not self._state.exists():
@@ -181,13 +183,32 @@ class Source:
         with self.changed() as state:
             state.faults, state.fired, state.is_stalled = faults, [], False
 
+    def log_request(self, uri: str, kind: RequestKind) -> None:
+        """Note that a request was sent."""
+        with self._log.open("a") as file:
+            file.write(f"{uri} {kind}\n")
+
+    def requests(self, uri: str) -> Counter[str]:
+        """Return how many requests were sent for a URI, by kind."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        return Counter(kind for to, kind in map(str.split, lines) if to == uri)
+
     def schemes(self) -> dict[str, StorageFactory]:
         """Return a table of under storages with this one in it."""
 
         def factory(uri: str, options: Mapping[str, Any]) -> UnderStorage:
-            return SharedStorage(self)
+            return SharedStorage(self, uri)
 
         return {"shared": factory}
+
+
+REQUESTS: Final[Mapping[Operation, RequestKind]] = {
+    "stat": "heads",
+    "list": "lists",
+    "read_range": "gets",
+    "put": "puts",
+    "delete": "deletes",
+}
 
 
 def _digest(data: bytes) -> bytes:
@@ -199,13 +220,17 @@ class SharedStorage(FaultyStorage):
 
     has_directories = False
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, uri: str) -> None:
         super().__init__()
         self._source = source
+        self._uri = uri
         self._of_thread = threading.local()
 
     def act(self, operation: Operation) -> None:
         """Do what befalls this call, then see what there is."""
+        if (kind := REQUESTS.get(operation)) is not None:
+            self.on_request(kind)
+            self._source.log_request(self._uri, kind)
         fault = self._source.take_fault(operation)
         newest = {path: versions[-1] for path, versions in self._source.look().history.items()}
         self.replace(
