@@ -41,10 +41,8 @@ _T = TypeVar("_T")
 
 _BATCH: Final = 1_000
 
-# Reads go on without what is not written, so they wait little for it, and less when the last wait was in
-# vain.
+# Reads go on without what is not written, so they wait little for it.
 _PATIENCE_S: Final = 1.0
-_PATIENCE_AFTER_FAILURE_S: Final = 0.02
 
 
 class Written(NamedTuple):
@@ -343,11 +341,8 @@ class Entries:
             if self._is_strict:
                 raise PermissionError(errno.EROFS, "the cache is open read-only here", self._environment.path)
             return None
-        is_hasty = self._trouble.has_failed and not self._is_strict
         try:
-            with self._environment.writing(
-                _PATIENCE_AFTER_FAILURE_S if is_hasty else _PATIENCE_S
-            ) as transaction:
+            with self._environment.writing(_PATIENCE_S, is_hasty=not self._is_strict) as transaction:
                 write = Write(transaction, dataset_id, self._changes)
                 action(write)
                 write.finish()

@@ -146,12 +146,13 @@ class Transaction:
     It commits on a clean exit and aborts on an exception, which may be an interrupt at any moment.
     """
 
-    __slots__ = ("_guard", "_handle", "_is_over", "_patience_s", "_pin", "_transaction", "_user")
+    __slots__ = ("_guard", "_handle", "_is_hasty", "_is_over", "_patience_s", "_pin", "_transaction", "_user")
 
-    def __init__(self, handle: _Handle, patience_s: float | None) -> None:
+    def __init__(self, handle: _Handle, patience_s: float | None, *, is_hasty: bool = False) -> None:
         """Begin nothing yet; patience_s is for one that writes, None makes it one that reads."""
         self._handle = handle
         self._patience_s = patience_s
+        self._is_hasty = is_hasty
         # For this one transaction everywhere, so that giving back twice gives back nobody else's.
         self._user = object()
         self._guard: Guard | None = None
@@ -166,7 +167,9 @@ class Transaction:
             if self._patience_s is None:
                 self._transaction, self._pin = self._guard.begin_read(self._user)
             else:
-                self._transaction = self._guard.begin_write(self._patience_s, self._user)
+                self._transaction = self._guard.begin_write(
+                    self._patience_s, self._user, is_hasty=self._is_hasty
+                )
         except BaseException:
             self._give_back()
             raise
@@ -199,6 +202,30 @@ class Transaction:
         finally:
             _gate.leave(self._user)
             self._is_over = True
+
+
+class _Use:
+    """A use of a handle that is no transaction; a context manager, for a moment."""
+
+    __slots__ = ("_handle", "_is_over", "_user")
+
+    def __init__(self, handle: _Handle) -> None:
+        self._handle = handle
+        self._user = object()
+        self._is_over = True
+
+    def __enter__(self) -> lmdb.Environment:
+        self._is_over = False
+        return _gate.enter(self._handle, self._user)[0]
+
+    def __exit__(self, *exception: object) -> None:
+        _gate.leave(self._user)
+        self._is_over = True
+
+    def __del__(self) -> None:
+        """End what an interrupt kept from ending: it may come before the first line of ``__exit__``."""
+        if not self._is_over:
+            _gate.leave(self._user)
 
 
 class Environment:
@@ -234,22 +261,20 @@ class Environment:
         """Return a transaction that reads."""
         return Transaction(self._open_handle(), None)
 
-    def writing(self, patience_s: float = _PATIENCE_S) -> Transaction:
+    def writing(self, patience_s: float = _PATIENCE_S, *, is_hasty: bool = False) -> Transaction:
         """Return a transaction that writes.
 
         Beginning it waits for other writers, in any process, and for readers that began before the last
-        commit; after patience_s it raises StoreBusy. The thread must not be reading.
+        commit; when nobody has committed for patience_s it raises StoreBusy. is_hasty is for who can do
+        without: 20 ms are enough then, while nobody has committed since a wait was in vain. The thread must
+        not be reading.
         """
-        return Transaction(self._open_handle(), patience_s)
+        return Transaction(self._open_handle(), patience_s, is_hasty=is_hasty)
 
     def last_commit(self) -> int:
         """Return the number of the last commit by any process; while it stays, nothing has changed."""
-        user = object()
-        try:
-            env, _ = _gate.enter(self._open_handle(), user)
+        with _Use(self._open_handle()) as env:
             return int(env.info()["last_txnid"])
-        finally:
-            _gate.leave(user)
 
     def copy_to(self, descriptor: int) -> None:
         """Write a compact copy of the last commit to an empty file that is open for writing."""

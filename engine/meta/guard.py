@@ -25,7 +25,7 @@ R1 succeeds while a writer is between W4 and W6 only if c = w - 1. So at R2 the 
 complete before R1 (W3), neither it nor its pages change until R4 (W4), and only one commit can come in
 between: the next writer waits at W4. Readers wait for nobody. A writer waits for readers that began before
 the last commit, so a reader that was stopped lets one more commit pass and then stops all writing: a writer
-gives up after a time, for it cannot tell LMDB to spare the pages.
+gives up after a time in which nobody commits, for it cannot tell LMDB to spare the pages.
 
 One interval is left: commit w is in the meta page, and its writer has yet to come to W6. It is short, unless
 the disk is waited for, the interpreter is busy or the writer is stopped. A reader then gets w at R2 and may
@@ -47,6 +47,7 @@ from typing import Any, Final
 import lmdb
 
 from forebay.errors import StoreBusy
+from forebay.meta.patience import Patience
 
 # Bound here, for a read passes them twice.
 _fcntl: Final = fcntl.fcntl
@@ -64,6 +65,10 @@ _SETTLED_S: Final = 0.001
 _READER_STEP_S: Final = 0.000_1
 _STEP_S_MIN: Final = 0.000_05
 _STEP_S_MAX: Final = 0.002
+# Among threads, who are woken: how often to look whether other processes commit.
+_THREAD_STEP_S: Final = 0.05
+# Of those who can do without, while nobody has committed since a wait that was in vain.
+_HASTY_S: Final = 0.02
 
 
 class Guard:
@@ -82,7 +87,10 @@ class Guard:
         self._pins: Final[dict[int, set[object]]] = {}  # commit -> who holds its byte
         self._pins_lock: Final = threading.Lock()
         self._writer: object | None = None
-        self._writer_changed: Final = threading.Condition()
+        self._lock: Final = threading.RLock()
+        self._writer_changed: Final = threading.Condition(self._lock)
+        # The last commit when a writer gave up.
+        self._vain_commit: int | None = None
         # Two descriptions: one's own locks never conflict, and our writers have to wait for our readers.
         self._readers = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -108,7 +116,7 @@ class Guard:
             if transaction is not None:
                 self._newest = commit
                 return transaction, commit
-            newest = int(self._env.info()["last_txnid"])
+            newest = self._last_commit()
             if newest != commit:
                 commit, settled_at = newest, None
                 continue
@@ -129,22 +137,26 @@ class Guard:
             self._unpin(pin, holder)
             raise
 
-    def begin_write(self, patience_s: float, holder: object) -> Any:
+    def begin_write(self, patience_s: float, holder: object, *, is_hasty: bool = False) -> Any:
         """Return a transaction that writes, once there is no other writer and nobody reads old pages.
 
-        Raises: StoreBusy (not within patience_s: another writer, or a reader in a transaction, goes on or
-        is stopped); lmdb.ReadonlyError.
+        is_hasty: 20 ms of patience are enough while nobody has committed since a wait was in vain.
+        Raises: StoreBusy (for patience_s nobody has committed: another writer, or a reader in a transaction,
+        goes on or is stopped); lmdb.ReadonlyError.
         """
         if self._read_only:
             raise lmdb.ReadonlyError(f"{self._path} was opened for reading")
-        deadline = time.monotonic() + patience_s
+        if is_hasty and self._vain_commit is not None and self._vain_commit == self._last_commit():
+            patience_s = _HASTY_S
+        patience = Patience(patience_s, self._last_commit)
         try:
-            with self._writer_changed:
-                if not self._writer_changed.wait_for(lambda: self._writer is None, max(0.0, patience_s)):
-                    raise StoreBusy(f"{self._path}: another thread has been writing for {patience_s} s")
+            with self._lock:
+                while self._writer is not None:
+                    step_s = self._left_s(patience, "another thread has been writing")
+                    self._writer_changed.wait(min(step_s, _THREAD_STEP_S))
                 self._writer = holder
-            self._become_writer(deadline)
-            return self._begin_excluding(deadline)
+            self._become_writer(patience)
+            return self._begin_excluding(patience)
         except BaseException:
             self.end_write(holder)
             raise
@@ -159,7 +171,7 @@ class Guard:
             raise
 
     def _give_way(self, holder: object) -> None:
-        with self._writer_changed:
+        with self._lock:
             if self._writer is holder:
                 _request(self._writers, _UNLOCK, 0, 0)
                 self._writer = None
@@ -200,34 +212,41 @@ class Guard:
                 _request(self._readers, _UNLOCK, pin, 1)
                 self._pins.pop(pin, None)
 
-    def _become_writer(self, deadline: float) -> None:
+    def _become_writer(self, patience: Patience) -> None:
         """Take the writers' byte; first the queue's, so that who writes again and again lets others in."""
-        self._wait(_QUEUE, 1, deadline, "other processes have been writing")
-        self._wait(_WRITER, 1, deadline, "another process has been writing")
+        self._wait(_QUEUE, 1, patience, "other processes have been writing")
+        self._wait(_WRITER, 1, patience, "another process has been writing")
         _request(self._writers, _UNLOCK, _QUEUE, 1)
 
-    def _begin_excluding(self, deadline: float) -> Any:
+    def _begin_excluding(self, patience: Patience) -> Any:
         transaction = self._env.begin(write=True)
         try:
             commit = int(transaction.id())
             readers = "a process has been in a read transaction, or is stopped in one,"
-            self._wait(commit, _WRITER - commit, deadline, readers)
+            self._wait(commit, _WRITER - commit, patience, readers)
             if commit > 1:
-                self._wait(0, commit - 1, deadline, readers)
+                self._wait(0, commit - 1, patience, readers)
         except BaseException:
             transaction.abort()
             raise
         return transaction
 
-    def _wait(self, start: int, length: int, deadline: float, cause: str) -> None:
-        begun = time.monotonic()
+    def _wait(self, start: int, length: int, patience: Patience, cause: str) -> None:
         step_s = _STEP_S_MIN
         while not _request(self._writers, _EXCLUDE, start, length):
-            now = time.monotonic()
-            if now >= deadline:
-                raise StoreBusy(f"{self._path}: not written: {cause} for {now - begun:.1f} s")
-            time.sleep(min(step_s, deadline - now))
+            time.sleep(min(step_s, self._left_s(patience, cause)))
             step_s = min(2 * step_s, _STEP_S_MAX)
+
+    def _left_s(self, patience: Patience, cause: str) -> float:
+        """Return how long to wait on. Raises: StoreBusy (no longer)."""
+        left_s = patience.left_s()
+        if left_s <= 0:
+            self._vain_commit = self._last_commit()
+            raise StoreBusy(f"{self._path}: not written: {cause} for {patience.still_s():.1f} s")
+        return left_s
+
+    def _last_commit(self) -> int:
+        return int(self._env.info()["last_txnid"])
 
 
 def _request(descriptor: int, kind: int, start: int, length: int) -> bool:

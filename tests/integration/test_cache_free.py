@@ -68,7 +68,7 @@ def test_a_command_raises_what_lmdb_says(open_cache: OpenCache, monkeypatch: pyt
     cache, _ = attached(open_cache)
     environment = cache._runtime().metadata.entries._environment
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, is_hasty: bool) -> None:
         raise lmdb.MapFullError("the map is full")
 
     with monkeypatch.context() as patch:

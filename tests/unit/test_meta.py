@@ -141,7 +141,7 @@ def test_dropping_a_dataset_leaves_the_next(metadata: Metadata) -> None:
 
 
 def test_a_write_that_fails_is_no_error(metadata: Metadata, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, is_hasty: bool) -> None:
         raise lmdb.MapFullError("full")
 
     with pytest.MonkeyPatch.context() as patch:
