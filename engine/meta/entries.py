@@ -26,6 +26,7 @@ from forebay.meta import stale
 from forebay.meta.directories import directories_above, find_directories
 from forebay.meta.drop import Drop
 from forebay.meta.environment import Environment
+from forebay.meta.group_commit import GroupCommit
 from forebay.meta.read import Listing, Names, Read
 from forebay.meta.rows import CHANGES_UNKNOWN, Entry
 from forebay.meta.stale import StaleObject
@@ -89,6 +90,7 @@ class Entries:
         self._read_only: Final = read_only
         self._trouble: Final = Trouble(None if read_only else on_damage)
         self._is_strict = False
+        self._group: Final = GroupCommit(environment, changes, _PATIENCE_S)
 
     def strict(self) -> Self:
         """Return the same entries for who is to be told of what cannot be read or written.
@@ -138,7 +140,7 @@ class Entries:
         wanted = list(entries)
         if not wanted:
             return Written(True, [])
-        write = self._write(dataset_id, lambda write: write.put(wanted))
+        write = self._write_together(dataset_id, lambda write: write.put(wanted))
         if write is None:
             return Written(False, [])
         return Written(not write.has_skipped, write.replaced)
@@ -149,7 +151,7 @@ class Entries:
         def put(write: Write) -> None:
             write.put([entry, *directories_above(Read(write.transaction), dataset_id, entry)])
 
-        write = self._write(dataset_id, put)
+        write = self._write_together(dataset_id, put)
         if write is None:
             return Written(False, [])
         return Written(not write.has_skipped, write.replaced)
@@ -161,7 +163,7 @@ class Entries:
             write.remove(path)
             write.forget_absent(path)
 
-        write = self._write(dataset_id, remove)
+        write = self._write_together(dataset_id, remove)
         return [] if write is None else write.replaced
 
     def drop(self, dataset_id: int, paths: Iterable[str]) -> None:
@@ -188,7 +190,7 @@ class Entries:
 
     def note_absent(self, dataset_id: int, path: str, asked_ns: int) -> list[StaleObject]:
         """Remember that the under storage, asked at asked_ns, had nothing of that name; return as forget."""
-        write = self._write(dataset_id, lambda write: write.note_absent(path, asked_ns))
+        write = self._write_together(dataset_id, lambda write: write.note_absent(path, asked_ns))
         return [] if write is None else write.replaced
 
     def void(self, dataset_id: int, directory: str, asked_ns: int) -> None:
@@ -337,9 +339,7 @@ class Entries:
 
     def _write(self, dataset_id: int, action: Callable[[Write], object]) -> Write | None:
         """Run one writing transaction and return what it did; None if it could not be written."""
-        if self._read_only:
-            if self._is_strict:
-                raise PermissionError(errno.EROFS, "the cache is open read-only here", self._environment.path)
+        if not self._may_write():
             return None
         try:
             with self._environment.writing(_PATIENCE_S, is_hasty=not self._is_strict) as transaction:
@@ -351,6 +351,25 @@ class Entries:
             return None
         self._trouble.has_failed = False
         return write
+
+    def _write_together(self, dataset_id: int, action: Callable[[Write], object]) -> Write | None:
+        """Write as ``_write``, but together with other threads; the action may be run more than once."""
+        if self._is_strict:
+            return self._write(dataset_id, action)
+        if not self._may_write():
+            return None
+        try:
+            write = self._group.write(dataset_id, action)
+        except (lmdb.Error, StoreBusy) as error:
+            self._fail(error)
+            return None
+        self._trouble.has_failed = False
+        return write
+
+    def _may_write(self) -> bool:
+        if self._read_only and self._is_strict:
+            raise PermissionError(errno.EROFS, "the cache is open read-only here", self._environment.path)
+        return not self._read_only
 
     def _fail(self, error: lmdb.Error | StoreBusy) -> None:
         """Note that a transaction came to nothing. Raises: as ``strict`` says, if this is it."""

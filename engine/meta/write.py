@@ -89,8 +89,11 @@ class Write:
         self._follow_new(new_rows, wanted)
         self.has_skipped = self.has_skipped or len(new_rows) < len(new)
         rows += new_rows
-        cursor.putmulti(compress(rows, cycle(_IS_FIRST)))
-        cursor.putmulti(compress(rows, cycle(_IS_LATER)))
+        if len(rows) > 1:
+            cursor.putmulti(compress(rows, cycle(_IS_FIRST)))
+            cursor.putmulti(compress(rows, cycle(_IS_LATER)))
+        else:
+            cursor.putmulti(rows)
         cursor.putmulti(inodes)
 
     def directory(self, path: str) -> DirectoryRow | None:

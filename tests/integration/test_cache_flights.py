@@ -43,7 +43,7 @@ class Site:
 
 @pytest.fixture
 def patience_s() -> float:
-    """After how long without progress a fetcher is passed by."""
+    """After how long without progress a fetcher is passed by, and a turn to write metadata given up."""
     return 5.0
 
 
@@ -57,6 +57,7 @@ def site(
         path = tmp_path / "buckets/bucket" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    monkeypatch.setattr("forebay.meta.entries._PATIENCE_S", patience_s)
     with S3Server(tmp_path / "buckets") as server:
         for name, value in server.environ().items():
             monkeypatch.setenv(name, value)
@@ -68,9 +69,6 @@ def site(
                 [Tier(str(memory_path), 64 * MIB, "MEM")],
                 block_bytes=BLOCK,
                 stall_timeout_s=patience_s,
-                # An entry that waits over a second for its turn to be written is not kept, and its object is
-                # asked for again: on a busy machine 200 writers at once come to that.
-                fetch_threads=8,
             ) as cache,
         ):
             cache.attach("d", "s3://bucket", endpoint_url=proxy.url, max_age=None)
