@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 4
 
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
-DEBIAN_PACKAGES := e2fsprogs gcc libc6-dev mount python3 python3-dev python3-venv strace util-linux
+DEBIAN_PACKAGES := e2fsprogs fuse3 gcc libc6-dev libfuse3-dev mount pkg-config python3 python3-dev python3-venv strace util-linux
 
 C_FILES = $(shell find csrc perf tests -name '*.[ch]')
 EXTENSION_SOURCES := $(shell find csrc engine -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')

@@ -12,6 +12,8 @@ from forebay.cache.cache import Cache, open
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
 from forebay.cache.manifests.manage import ManifestStatus
+from forebay.cache.node_file import NodeFile
+from forebay.cache.nodes import ROOT_INODE, TRANSIENT_INODE_FIRST, Figures, Node, Nodes
 from forebay.cache.prefetch import Prefetcher
 from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
@@ -21,13 +23,19 @@ from forebay.cache.writes.file import WritableFile
 
 __all__ = [
     "RETENTIONS",
+    "ROOT_INODE",
+    "TRANSIENT_INODE_FIRST",
     "WRITE_MODES",
     "Access",
     "Cache",
     "CachedFile",
+    "Figures",
     "FileStatus",
     "LoadJob",
     "ManifestStatus",
+    "Node",
+    "NodeFile",
+    "Nodes",
     "Prefetcher",
     "SyncReport",
     "Trace",

@@ -63,6 +63,10 @@ class Readahead:
             self._window_bytes = min(doubled, self._window_bytes_max)
             self._ask(end, min(end + self._window_bytes, self._entry.size))
 
+    def has(self, number: int) -> bool:
+        """Say whether a block is on its way, or came and is in no tier."""
+        return number in self._futures or number in self._declined
+
     def take(self, number: int) -> View | None:
         """Return a block that was fetched ahead and is in no tier; waits for one that is on its way.
 

@@ -74,6 +74,17 @@ class FileSource:
         self._note(block.offset, block.length)
         return view
 
+    def is_ahead(self, number: int) -> bool:
+        """Say whether a block was fetched ahead, or is being so: then `block` is to take it."""
+        return self._ahead.has(number)
+
+    def fetch(self, number: int) -> View:
+        """Return a view of a block that is not fetched ahead; by any thread. Raises: as ``block``."""
+        block = self._fetcher.block(self._attached, self.entry, number)
+        view = self._reader.fetched_view(self._attached, block)
+        self._note(block.offset, block.length)
+        return view
+
     def gather(self, offset: int, target: memoryview) -> None:
         """Fill the target from offset on, which is all within the object. Raises: as read_range."""
         try:

@@ -67,6 +67,10 @@ class Lookup:
             self._on_stale,
         )
 
+    def remembering(self, recent: Recent) -> Lookup:
+        """Return a look-up that keeps what it finds in a table of its own."""
+        return Lookup(self._entries, self._clock, recent, self._block_bytes, self._is_current, self._on_stale)
+
     def known(self, attached: Attached, path: str) -> Entry | None:
         """Return what is known of an object, fresh or not."""
         if attached.manifest is None:
@@ -105,6 +109,14 @@ class Lookup:
         """Say whether what was checked then of a path still holds: always in a manifest, else by its age."""
         max_age = attached.max_age(path)
         return max_age is None or self._is_within(max_age, checked_ns)
+
+    def valid_s(self, attached: Attached, entry: Entry) -> float | None:
+        """Return for how many seconds from now on an entry holds, None for ever."""
+        max_age = attached.max_age(entry.path)
+        if max_age is None:
+            return None
+        age_s = (self._clock.boot_ns() - entry.checked_ns) / NS_PER_S
+        return max_age - age_s if 0 <= age_s <= max_age else 0.0
 
     def stat(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory. Raises: as UnderStorage.stat."""
@@ -201,7 +213,7 @@ class Lookup:
         if attached.manifest is not None:
             return _listed(attached, directory, attached.manifest.children(directory))
         listed_ns, children = self._entries.listing(attached.record.id, directory)
-        if not self._is_listing_fresh(attached, directory, listed_ns):
+        if not self.is_listing_fresh(attached, directory, listed_ns):
             children = self.relist(attached, directory)
         return sorted(children, key=lambda entry: (entry.path, entry.is_dir))
 
@@ -210,7 +222,7 @@ class Lookup:
         if attached.manifest is not None:
             return _listed(attached, directory, attached.manifest.names(directory))
         listed_ns, names = self._entries.names(attached.record.id, directory)
-        if self._is_listing_fresh(attached, directory, listed_ns):
+        if self.is_listing_fresh(attached, directory, listed_ns):
             return names
         return sorted({entry.path.rpartition("/")[2] for entry in self.relist(attached, directory)})
 
@@ -238,7 +250,8 @@ class Lookup:
             self._on_stale()
         return bool(written)
 
-    def _is_listing_fresh(self, attached: Attached, directory: str, listed_ns: int | None) -> bool:
+    def is_listing_fresh(self, attached: Attached, directory: str, listed_ns: int | None) -> bool:
+        """Say whether a complete listing that began then, None if there was none, still holds."""
         return listed_ns is not None and self.is_fresh(attached, directory, listed_ns)
 
     def raise_if_absent(self, attached: Attached, path: str) -> None:

@@ -65,6 +65,7 @@ _COMMANDS: Final = {
     "ls": _Entry("ls", "List directories."),
     "manifest": _Entry("manifest", "Make, switch and carry versions of a dataset."),
     "mkdir": _Entry("put", "Make directories."),
+    "mount": _Entry("mount", "Show a dataset as files, through the kernel."),
     "mv": _Entry("put", "Rename an object or a directory."),
     "pin": _Entry("policy", "Keep paths from eviction."),
     "policy": _Entry("policy", "Say what holds for paths: what is cached, where and for how long."),
@@ -80,6 +81,7 @@ _COMMANDS: Final = {
     "top": _Entry("top", "Show what goes on, live."),
     "trace": _Entry("record", "List and show traces: what was read, in order."),
     "ttl": _Entry("policy", "Free paths some time after they were cached."),
+    "umount": _Entry("mount", "End a mount."),
     "unpin": _Entry("policy", "Let paths be evicted again."),
     "whatif": _Entry("whatif", "Show what a cache of another size would have made of a trace."),
 }

@@ -120,6 +120,26 @@ class Entries:
 
         return self._read(look, Seen(None, CHANGES_UNKNOWN))
 
+    def shown(self, dataset_id: int, path: str) -> Seen:
+        """Return as ``seen`` what a file system shows of a name: the directory, where there are both."""
+
+        def look(read: Read) -> Seen:
+            number = self._changes.committed(read.transaction, dataset_id)
+            return Seen(read.shown(dataset_id, path), number)
+
+        return self._read(look, Seen(None, CHANGES_UNKNOWN))
+
+    def page(
+        self, dataset_id: int, directory: str, kind: bytes, position: bytes
+    ) -> tuple[list[Entry], bytes | None] | None:
+        """Return as ``Read.page`` some of what is known in a directory; None if it cannot all be read."""
+
+        def look(read: Read) -> tuple[list[Entry], bytes | None] | None:
+            found = read.page(dataset_id, directory, kind, position)
+            return None if read.damaged_rows else found
+
+        return self._read(look, None)
+
     def by_inode(self, inode: int) -> tuple[int, Entry] | None:
         """Return the dataset's id and the entry that has this inode."""
         return self._read(lambda read: read.find_inode(inode), None)

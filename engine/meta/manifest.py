@@ -10,21 +10,16 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import islice
 from typing import Final, TypeVar
 
 import lmdb
 
-from forebay.meta._rows import unpack_entries
 from forebay.meta.environment import Environment
 from forebay.meta.manifest_record import ManifestRecord
 from forebay.meta.read import Read
-from forebay.meta.rows import DIRECTORY, OBJECT, Entry, end_of, prefix_of
+from forebay.meta.rows import DIRECTORY, OBJECT, Entry
 
 _T = TypeVar("_T")
-
-_PAGE_ROWS: Final = 1_000
 
 
 class Manifest(ABC):
@@ -39,6 +34,18 @@ class Manifest(ABC):
     @abstractmethod
     def find(self, path: str) -> Entry | None:
         """Return the object, or else the directory, of that name."""
+
+    @abstractmethod
+    def shown(self, path: str) -> Entry | None:
+        """Return the directory, or else the object, of that name."""
+
+    @abstractmethod
+    def by_inode(self, inode: int) -> Entry | None:
+        """Return the object or directory that has this inode."""
+
+    @abstractmethod
+    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+        """Return some of what is of one kind in a directory: as ``Read.page``."""
 
     @abstractmethod
     def children(self, directory: str) -> list[Entry] | None:
@@ -65,6 +72,18 @@ class EmptyManifest(Manifest):
     def find(self, path: str) -> Entry | None:
         """Return nothing."""
         return None
+
+    def shown(self, path: str) -> Entry | None:
+        """Return nothing."""
+        return None
+
+    def by_inode(self, inode: int) -> Entry | None:
+        """Return nothing."""
+        return None
+
+    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+        """Return that there is nothing."""
+        return [], None
 
     def children(self, directory: str) -> list[Entry] | None:
         """Return that the dataset is empty."""
@@ -93,6 +112,19 @@ class StoredManifest(Manifest):
     def find(self, path: str) -> Entry | None:
         """Return the object, or else the directory, of that name."""
         return self._read(lambda read: read.find(self._dataset_id, path, directories=True))
+
+    def shown(self, path: str) -> Entry | None:
+        """Return the directory, or else the object, of that name."""
+        return self._read(lambda read: read.shown(self._dataset_id, path))
+
+    def by_inode(self, inode: int) -> Entry | None:
+        """Return the object or directory that has this inode."""
+        found = self._read(lambda read: read.find_inode(inode))
+        return None if found is None else found[1]
+
+    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+        """Return some of what is of one kind in a directory: as ``Read.page``."""
+        return self._read(lambda read: read.page(self._dataset_id, directory, kind, position))
 
     def children(self, directory: str) -> list[Entry] | None:
         """Return what lies in a directory, in the order of names."""
@@ -137,26 +169,9 @@ class StoredManifest(Manifest):
         """Yield what is of one kind in a directory, each page in a transaction of its own."""
         position: bytes | None = b""
         while position is not None:
-            page, position = self._read(
-                partial(self._page_from, directory=directory, kind=kind, position=position)
-            )
+            page, position = self.page(directory, kind, position)
             if page:
                 yield page
-
-    def _page_from(
-        self, read: Read, *, directory: str, kind: bytes, position: bytes
-    ) -> tuple[list[Entry], bytes | None]:
-        """Return a page from a key on, b"" for the first, and the key to go on with."""
-        row = read.directory(self._dataset_id, directory)
-        if row is None:
-            return [], None
-        begin = prefix_of(row.id) + kind
-        cursor = read.transaction.cursor()
-        rows = islice(cursor, _PAGE_ROWS) if cursor.set_range(position or begin) else ()
-        entries, damaged = unpack_entries(directory, rows, end_of(begin))
-        read.damaged_rows += damaged
-        is_last = len(entries) + damaged < _PAGE_ROWS
-        return entries, None if is_last else cursor.key() + b"\0"
 
     def _read(self, look: Callable[[Read], _T]) -> _T:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
 
 from forebay.meta import absent
@@ -30,6 +30,9 @@ from forebay.meta.rows import (
 _OBJECT: Final = (OBJECT,)
 _DIRECTORY: Final = (DIRECTORY,)
 _EITHER: Final = (OBJECT, DIRECTORY)
+_DIRECTORY_FIRST: Final = (DIRECTORY, OBJECT)
+
+_PAGE_ROWS: Final = 1_000
 
 
 class Listing(NamedTuple):
@@ -63,6 +66,10 @@ class Read:
     def find_directory(self, dataset_id: int, path: str) -> Entry | None:
         """Return what is known of the directory, whether or not there is an object of that name."""
         return self._find(dataset_id, path, _DIRECTORY)
+
+    def shown(self, dataset_id: int, path: str) -> Entry | None:
+        """Return the directory of that name, or else the object, as a file system has room for one."""
+        return self._find(dataset_id, path, _DIRECTORY_FIRST)
 
     def _find(self, dataset_id: int, path: str, kinds: Sequence[bytes]) -> Entry | None:
         parent, _, name = path.rpartition("/")
@@ -126,6 +133,26 @@ class Read:
         if directory.oldest_ns < directory.void_ns:
             entries = [entry for entry in entries if entry.checked_ns >= directory.void_ns]
         return Listing(None if damaged else directory.listed_ns or None, entries)
+
+    def page(
+        self, dataset_id: int, path: str, kind: bytes, position: bytes
+    ) -> tuple[list[Entry], bytes | None]:
+        """Return some of what is of one kind in a directory, and the key to go on from, None at the end.
+
+        From the key position on, b"" for the first page; in the order of names.
+        """
+        directory = self.directory(dataset_id, path)
+        if directory is None:
+            return [], None
+        begin = prefix_of(directory.id) + kind
+        cursor = self.transaction.cursor()
+        rows = islice(cursor, _PAGE_ROWS) if cursor.set_range(position or begin) else ()
+        entries, damaged = unpack_entries(path, rows, end_of(begin))
+        self.damaged_rows += damaged
+        is_last = len(entries) + damaged < _PAGE_ROWS
+        if directory.oldest_ns < directory.void_ns:
+            entries = [entry for entry in entries if entry.checked_ns >= directory.void_ns]
+        return entries, None if is_last else cursor.key() + b"\0"
 
     def names(self, dataset_id: int, path: str) -> Names:
         """Return the names in a directory and when it was listed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from forebay.cache.nodes import Nodes
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.surface.attaching import Attaching
 from forebay.cache.surface.reads import Reads
@@ -59,6 +60,14 @@ class Trees(Attaching, Reads):
         runtime = self._runtime()
         attached, rest = runtime.locate(path)
         runtime.tree.free(attached, rest, data=data, metadata=metadata)
+
+    def nodes(self, label: str) -> Nodes:
+        """Return the dataset, or ``name@version`` of it, as a tree of numbered nodes, for this process.
+
+        For frontends that speak of inodes, such as a mount. It is good until the cache is closed. Raises:
+        NotAttached.
+        """
+        return Nodes(self._runtime(), label, None if self._recorder is None else self._note)
 
     def usage(self, path: str) -> Usage:
         """Count the objects at and below a path, their bytes, and how many of those are cached.

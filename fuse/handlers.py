@@ -1,0 +1,189 @@
+"""The operations as pyfuse3 calls them: translation, and nothing else.
+
+What can be answered at once is answered on the event loop; what has to wait does so in a thread, so that one
+miss stands in nobody's way. Beside session.py the only module that knows pyfuse3.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import Final, TypeVar, TypeVarTuple
+
+import pyfuse3
+import trio
+
+from forebay.fuse.attributes import Attributes
+from forebay.fuse.counters import Operation
+from forebay.fuse.errnos import errno_of, is_expected
+from forebay.fuse.operations import Operations
+
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
+
+_log = logging.getLogger(__name__)
+
+_BLOCK_BYTES: Final = 4_096
+_NAME_BYTES_MAX: Final = 255
+
+
+class Handlers(pyfuse3.Operations):
+    """One mount's requests. Threads: that of the event loop."""
+
+    supports_dot_lookup = False
+
+    def __init__(self, operations: Operations, threads_max: int) -> None:
+        """Answer by these operations; those that wait do so in at most so many threads."""
+        super().__init__()
+        self._operations: Final = operations
+        self._counters: Final = operations.counters
+        self._limiter: Final = trio.CapacityLimiter(threads_max)
+        self._uid: Final = operations.appearance.uid
+        self._gid: Final = operations.appearance.gid
+
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Return what a name in a directory is."""
+        operations = self._operations
+        found = await self._answer(
+            Operation.LOOKUP, operations.known_lookup, operations.lookup, parent_inode, name
+        )
+        return self._entry(found)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Nothing is held for an inode that the kernel knows."""
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return the attributes of an inode."""
+        operations = self._operations
+        found = await self._answer(Operation.GETATTR, operations.known_getattr, operations.getattr, inode)
+        return self._entry(found)
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """Refuse: there are no links, those of a folder are followed when it is listed."""
+        raise pyfuse3.FUSEError(errno.EINVAL)
+
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open a file."""
+        operations = self._operations
+        opened = await self._answer(Operation.OPEN, operations.known_open, operations.open, inode, flags)
+        if opened.forget_inode:
+            _forget_attributes(inode)
+        return pyfuse3.FileInfo(fh=opened.handle, direct_io=opened.is_direct, keep_cache=opened.keep_pages)
+
+    async def read(self, fh: int, off: int, size: int) -> memoryview:  # type: ignore[override]
+        """Return bytes, without a copy: pyfuse3 holds on to them until the kernel has them."""
+        operations = self._operations
+        return await self._answer(Operation.READ, operations.known_read, operations.read, fh, off, size)
+
+    async def release(self, fh: int) -> None:
+        """Close a file."""
+        begun_ns = perf_counter_ns()
+        self._operations.release(fh)
+        self._counters.add(Operation.RELEASE, perf_counter_ns() - begun_ns)
+
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """Open a directory."""
+        operations = self._operations
+        return await self._answer(Operation.OPENDIR, operations.known_opendir, operations.opendir, inode)
+
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Give as many entries of an open directory as there is room for, each with its attributes."""
+        begun_ns = perf_counter_ns()
+        try:
+            listing = self._operations.readdir(fh)
+        except OSError as error:
+            raise self._failure(Operation.READDIR, error) from None
+        for number in range(start_id, len(listing)):
+            entry = self._entry(listing.attributes(number))
+            if not pyfuse3.readdir_reply(token, listing.names[number], entry, number + 1):
+                break
+        self._counters.add(Operation.READDIR, perf_counter_ns() - begun_ns)
+
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory."""
+        begun_ns = perf_counter_ns()
+        self._operations.releasedir(fh)
+        self._counters.add(Operation.RELEASEDIR, perf_counter_ns() - begun_ns)
+
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Return what the tiers hold."""
+        operations = self._operations
+        figures = await self._answer(Operation.STATFS, operations.known_statfs, operations.statfs)
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK_BYTES
+        data.f_blocks = figures.quota_bytes // _BLOCK_BYTES
+        data.f_bfree = data.f_bavail = figures.free_bytes // _BLOCK_BYTES
+        data.f_files = figures.blocks
+        data.f_namemax = _NAME_BYTES_MAX
+        return data
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return an extended attribute."""
+        operations = self._operations
+        return await self._answer(
+            Operation.GETXATTR, operations.known_getxattr, operations.getxattr, inode, name
+        )
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """Return the names of extended attributes."""
+        operations = self._operations
+        return await self._answer(
+            Operation.LISTXATTR, operations.known_listxattr, operations.listxattr, inode
+        )
+
+    async def _answer(
+        self,
+        operation: Operation,
+        at_once: Callable[[*_Arguments], _T | None],
+        waiting: Callable[[*_Arguments], _T],
+        *arguments: *_Arguments,
+    ) -> _T:
+        """Answer at once, or else in a thread. Raises: FUSEError."""
+        begun_ns = perf_counter_ns()
+        try:
+            answer = at_once(*arguments)
+            if answer is None:
+                self._counters.wait(operation)
+                answer = await trio.to_thread.run_sync(
+                    waiting, *arguments, limiter=self._limiter, abandon_on_cancel=True
+                )
+        except Exception as error:  # noqa: BLE001  (the kernel is owed an answer, whatever it is)
+            raise self._failure(operation, error) from None
+        finally:
+            self._counters.add(operation, perf_counter_ns() - begun_ns)
+        return answer
+
+    def _failure(self, operation: Operation, error: Exception) -> pyfuse3.FUSEError:
+        self._counters.fail(operation)
+        if not is_expected(error):
+            _log.error("%s: internal error", operation.name.lower(), exc_info=error)
+        elif not isinstance(error, FileNotFoundError):
+            _log.info("%s: %s", operation.name.lower(), error)
+        return pyfuse3.FUSEError(errno_of(error))
+
+    def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        inode, mode, nlink, size, mtime_ns, timeout_s = attributes
+        entry.st_ino = inode
+        entry.entry_timeout = entry.attr_timeout = timeout_s
+        entry.st_mode = mode
+        entry.st_nlink = nlink
+        entry.st_uid = self._uid
+        entry.st_gid = self._gid
+        entry.st_size = size
+        entry.st_blocks = attributes.blocks
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
+        return entry
+
+
+def _forget_attributes(inode: int) -> None:
+    """Have the kernel ask anew for what it was told of an inode, as if its time were over."""
+    try:
+        pyfuse3.invalidate_inode(inode, attr_only=True)
+    except OSError as error:
+        # It knows nothing of it.
+        _log.debug("inode %d: %s", inode, error)

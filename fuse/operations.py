@@ -1,0 +1,296 @@
+"""What a mount does, for whichever program speaks to the kernel.
+
+Most operations come in two forms. ``known_...`` answers at once, from memory, the metadata and the store, or
+returns None where the under storage would have to be asked: it may be called where nothing may wait. The
+other waits. Names are bytes and inodes numbers, as the kernel has them; errors are exceptions, which
+errnos.py translates.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+from forebay.cache import ROOT_INODE, Figures, Node, NodeFile, Nodes
+from forebay.fuse.attributes import Appearance, Attributes, timeout_of
+from forebay.fuse.counters import Counters
+from forebay.fuse.handles import DIRECTORIES_MAX, FILES_MAX, Handles
+from forebay.fuse.listing import Listing
+from forebay.fuse.options import MountOptions
+from forebay.fuse.pages import PageKeeper
+from forebay.fuse.virtual import FOLDER, Virtual
+from forebay.fuse.xattrs import Xattrs
+
+# Counting what the tiers hold takes milliseconds, and `df` asks several times.
+_FIGURES_KEPT_S: Final = 1.0
+# What is made known of a directory at once: a page of directories, one of objects.
+_PAGES_AT_ONCE: Final = 2
+
+
+class Opened(NamedTuple):
+    """An open file: its handle, and what the kernel may do with the pages it has of it.
+
+    keep_pages: it may show those that it has. is_direct: it is to have none, and to ask for all.
+    forget_inode: what it was told of the inode may no longer hold.
+    """
+
+    handle: int
+    keep_pages: bool = False
+    is_direct: bool = False
+    forget_inode: bool = False
+
+
+class OpenFile(Protocol):
+    """What is open under a file's handle."""
+
+    def known(self, offset: int, length: int) -> memoryview | None:
+        """Return the range if it can be had at once."""
+        ...
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return the range."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Operations:
+    """The operations of one mount of one dataset, to be read. Threads: any."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        options: MountOptions,
+        *,
+        read_only: bool,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Show these nodes; status is the cache's own, for the folder .forebay. May block."""
+        self.counters: Final = Counters()
+        self.appearance: Final = Appearance(options, read_only=read_only)
+        self.files: Final[Handles[OpenFile]] = Handles("files", FILES_MAX)
+        self.directories: Final[Handles[Listing]] = Handles("directories", DIRECTORIES_MAX)
+        self._nodes: Final = nodes
+        self._options: Final = options
+        self._status: Final = status
+        self._virtual: Final = Virtual(self.appearance, {b"stats": self._stats})
+        self._xattrs: Final = Xattrs(nodes)
+        self._pages: Final = PageKeeper(nodes)
+        self._figures: tuple[float, Figures] | None = None
+
+    def known_lookup(self, parent: int, name: bytes) -> Attributes | None:
+        """Return what a name in a directory is. Raises: NotFound, Stale."""
+        if parent <= ROOT_INODE or self._virtual.owns(parent):
+            if parent != ROOT_INODE:
+                return self._virtual.lookup(parent, name)
+            if name == FOLDER:
+                return self._virtual.folder()
+        node = self._nodes.known_child(parent, _text(name))
+        return None if node is None else self.appearance.of(node)
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Return what a name in a directory is. Raises: as UnderStorage.stat."""
+        return self.appearance.of(self._nodes.child(parent, _text(name)))
+
+    def known_getattr(self, inode: int) -> Attributes | None:
+        """Return the attributes of an inode. Raises: Stale."""
+        if self._virtual.owns(inode):
+            return self._virtual.attributes(inode)
+        node = self._nodes.known(inode)
+        return None if node is None else self.appearance.of(node)
+
+    def getattr(self, inode: int) -> Attributes:
+        """Return the attributes of an inode. Raises: as UnderStorage.stat; Stale."""
+        return self.appearance.of(self._nodes.node(inode))
+
+    def known_open(self, inode: int, flags: int) -> Opened | None:
+        """Open a file to be read. Raises: OSError (EROFS, EISDIR, ENFILE); Stale."""
+        self._refuse_writing(flags)
+        if self._virtual.owns(inode):
+            return None
+        node = self._nodes.known(inode)
+        return None if node is None else self._opened(node)
+
+    def open(self, inode: int, flags: int) -> Opened:
+        """Open a file to be read. Raises: as ``known_open``; as UnderStorage.stat."""
+        self._refuse_writing(flags)
+        if self._virtual.owns(inode):
+            return Opened(self.files.add(_Made(self._virtual.content(inode))), is_direct=True)
+        return self._opened(self._nodes.node(inode))
+
+    def known_read(self, handle: int, offset: int, length: int) -> memoryview | None:
+        """Return bytes of an open file; fewer only at its end. Raises: Stale; OSError (EBADF)."""
+        return self.files.get(handle).known(offset, length)
+
+    def read(self, handle: int, offset: int, length: int) -> memoryview:
+        """Return bytes of an open file. Raises: as UnderStorage.read_range."""
+        return self.files.get(handle).read(offset, length)
+
+    def release(self, handle: int) -> None:
+        """Close a file."""
+        opened = self.files.remove(handle)
+        if opened is not None:
+            opened.close()
+
+    def known_opendir(self, inode: int) -> int | None:
+        """Open a directory, if what lies in it is known and is not too much to be read at once."""
+        listing = Listing(self.appearance)
+        if self._virtual.owns(inode):
+            self._list_virtual(inode, listing)
+            return self.directories.add(listing)
+        pages = self._nodes.known_children(inode)
+        if pages is None or not self._fill(inode, listing, pages, pages_max=_PAGES_AT_ONCE):
+            return None
+        return self.directories.add(listing)
+
+    def opendir(self, inode: int) -> int:
+        """Open a directory, with what lies in it at this moment. Raises: as UnderStorage.list."""
+        listing = Listing(self.appearance)
+        self._fill(inode, listing, self._nodes.children(inode))
+        return self.directories.add(listing)
+
+    def readdir(self, handle: int) -> Listing:
+        """Return what an open directory shows. Raises: OSError (EBADF)."""
+        return self.directories.get(handle)
+
+    def releasedir(self, handle: int) -> None:
+        """Close a directory."""
+        self.directories.remove(handle)
+
+    def known_statfs(self) -> Figures | None:
+        """Return what the tiers hold, if it was counted just now."""
+        figures = self._figures
+        return figures[1] if figures is not None and time.monotonic() - figures[0] < _FIGURES_KEPT_S else None
+
+    def statfs(self) -> Figures:
+        """Return what the tiers hold."""
+        figures = self._nodes.figures()
+        self._figures = (time.monotonic(), figures)
+        return figures
+
+    def known_getxattr(self, inode: int, name: bytes) -> bytes | None:
+        """Return an extended attribute. Raises: OSError (ENODATA); Stale."""
+        node = self._nodes.known(inode) if self._has_xattrs(inode, name) else None
+        return None if node is None else self._xattrs.value(node, name)
+
+    def getxattr(self, inode: int, name: bytes) -> bytes:
+        """Return an extended attribute. Raises: OSError (ENODATA); as UnderStorage.stat."""
+        return self._xattrs.value(self._nodes.node(inode), name)
+
+    def known_listxattr(self, inode: int) -> list[bytes] | None:
+        """Return the names of a file's extended attributes."""
+        if self._virtual.owns(inode):
+            return []
+        node = self._nodes.known(inode)
+        return None if node is None else self._xattrs.names(node)
+
+    def listxattr(self, inode: int) -> list[bytes]:
+        """Return the names of a file's extended attributes. Raises: as UnderStorage.stat."""
+        return self._xattrs.names(self._nodes.node(inode))
+
+    def outdated(self) -> list[bytes] | None:
+        """Return the names at the root if what the kernel keeps may no longer hold; None: all of it does.
+
+        To be asked now and then: with these names the kernel forgets all that lies below them.
+        """
+        if not self._pages.has_changed():
+            return None
+        pages = self._nodes.known_children(ROOT_INODE) or iter(())
+        return [_name(entry.path) for page in pages for entry in page]
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for opened in self.files.remove_all():
+            opened.close()
+        self.directories.remove_all()
+
+    def _opened(self, node: Node) -> Opened:
+        if node.entry.is_dir:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), node.entry.path)
+        file: NodeFile = self._nodes.open(node)
+        pages = self._pages.opened(node)
+        return Opened(self.files.add(file), keep_pages=pages.may_be_kept, forget_inode=pages.is_doubtful)
+
+    def _refuse_writing(self, flags: int) -> None:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, "the mount is read-only")
+
+    def _list_virtual(self, inode: int, listing: Listing) -> None:
+        if not self._virtual.is_folder(inode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        for name, attributes in self._virtual.entries():
+            listing.add(name, attributes, is_dir=False)
+
+    def _fill(
+        self, inode: int, listing: Listing, pages: Iterator[list[Any]], pages_max: int | None = None
+    ) -> bool:
+        """Add pages of entries to a listing; False: there are more than that."""
+        if inode == ROOT_INODE and self._options.show_control:
+            listing.add(FOLDER, self._virtual.folder(), is_dir=True)
+        attached, described = self._nodes.attached(), self.appearance.described
+        for number, page in enumerate(pages):
+            if number == pages_max:
+                return False
+            for entry in page:
+                timeout_s = timeout_of(self._nodes.valid_s(attached, entry))
+                attributes = described(
+                    entry.inode, entry.size, entry.mtime_ns, timeout_s, is_dir=entry.is_dir
+                )
+                name = _name(entry.path)
+                if inode != ROOT_INODE or name != FOLDER:
+                    listing.add(name, attributes, is_dir=entry.is_dir)
+        return True
+
+    def _has_xattrs(self, inode: int, name: bytes) -> bool:
+        """Say whether a file may have such an attribute. Raises: OSError (ENODATA)."""
+        if self._virtual.owns(inode) or not self._xattrs.is_known(name):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return True
+
+    def _stats(self) -> bytes:
+        status = {
+            "pid": os.getpid(),
+            "dataset": self._nodes.attached().fixed_label,
+            "options": self._options.to_json(),
+            "open": {
+                "files": len(self.files),
+                "files_max": self.files.count_max,
+                "directories": len(self.directories),
+                "directories_max": self.directories.count_max,
+            },
+            "threads": threading.active_count(),
+            "operations": self.counters.to_json(),
+            "cache": self._status(),
+        }
+        return json.dumps(status, indent=2).encode() + b"\n"
+
+
+class _Made:
+    """A file of .forebay, open: the content that it had then."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: Final = memoryview(content)
+
+    def known(self, offset: int, length: int) -> memoryview:
+        return self._content[offset : offset + length]
+
+    def read(self, offset: int, length: int) -> memoryview:
+        return self.known(offset, length)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _name(path: str) -> bytes:
+    return path.rpartition("/")[2].encode("utf-8", "surrogateescape")
