@@ -13,11 +13,11 @@ from time import perf_counter_ns
 from typing import Final, TypeVar, TypeVarTuple
 
 import pyfuse3
-import trio
 
 from forebay.fuse.attributes import Attributes
 from forebay.fuse.counters import Operation
 from forebay.fuse.errnos import errno_of, is_expected
+from forebay.fuse.loop import Loop
 from forebay.fuse.operations import Operations
 
 _T = TypeVar("_T")
@@ -34,12 +34,12 @@ class Handlers(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, operations: Operations, threads_max: int) -> None:
-        """Answer by these operations; those that wait do so in at most so many threads."""
+    def __init__(self, operations: Operations, loop: Loop) -> None:
+        """Answer by these operations; those that wait do so in threads of the loop."""
         super().__init__()
         self._operations: Final = operations
         self._counters: Final = operations.counters
-        self._limiter: Final = trio.CapacityLimiter(threads_max)
+        self._in_thread: Final = loop.in_thread
         self._uid: Final = operations.appearance.uid
         self._gid: Final = operations.appearance.gid
 
@@ -148,9 +148,7 @@ class Handlers(pyfuse3.Operations):
             answer = at_once(*arguments)
             if answer is None:
                 self._counters.wait(operation)
-                answer = await trio.to_thread.run_sync(
-                    waiting, *arguments, limiter=self._limiter, abandon_on_cancel=True
-                )
+                answer = await self._in_thread(waiting, *arguments)
         except Exception as error:  # noqa: BLE001  (the kernel is owed an answer, whatever it is)
             raise self._failure(operation, error) from None
         finally:

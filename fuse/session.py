@@ -7,22 +7,21 @@ that knows it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from threading import Lock
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pyfuse3
-import trio
 
 from forebay.fuse.handlers import Handlers
+from forebay.fuse.loop import Loop
 from forebay.fuse.operations import Operations
 
 _log = logging.getLogger(__name__)
 
-# Requests that wait for the under storage at a time; others wait for a thread.
-_THREADS_MAX: Final = 64
-# Of pyfuse3's tasks each has one request; more than there are threads, so that hits go on meanwhile.
-_TASKS_MAX: Final = _THREADS_MAX + 32
+# Each has one request, and a thread while it waits for the under storage.
+_TASKS_MAX: Final = 128
 _TASKS_IDLE: Final = 8
 
 _WATCH_STEP_S: Final = 1.0
@@ -36,9 +35,7 @@ class Session:
     def __init__(self, operations: Operations) -> None:
         """Serve these operations."""
         self._operations: Final = operations
-        self._lock: Final = Lock()
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._is_stopped = False
+        self._loop: Final = Loop(pyfuse3.terminate, _PATIENCE_S)
 
     def run(self, mountpoint: str, options: set[str], on_mounted: Callable[[], None]) -> None:
         """Mount, call on_mounted, and serve until it is unmounted or ``stop`` is called.
@@ -46,48 +43,39 @@ class Session:
         Raises: OSError (it could not be mounted; libfuse has said why on standard error).
         """
         try:
-            pyfuse3.init(Handlers(self._operations, _THREADS_MAX), mountpoint, options)
+            pyfuse3.init(Handlers(self._operations, self._loop), mountpoint, options)
         except RuntimeError as error:
             raise OSError(f"{mountpoint}: could not be mounted ({error})") from error
         try:
-            trio.run(self._serve, on_mounted)
+            on_mounted()
+            # As pyfuse3.asyncio puts itself there: it finds its loop by this name.
+            pyfuse3.trio = self._loop.face()  # type: ignore[attr-defined]
+            with self._watching():
+                self._loop.run(pyfuse3.main(min_tasks=_TASKS_IDLE, max_tasks=_TASKS_MAX))
         finally:
             pyfuse3.close()
 
     def stop(self) -> None:
-        """End the mount: those who use it get an error. Threads: any; it may be called at any time."""
-        with self._lock:
-            self._is_stopped = True
-            if self._token is not None:
-                self._token.run_sync_soon(self._terminate)
+        """End the mount: those who use it get an error. Threads: any, once it is mounted."""
+        self._loop.stop()
 
-    async def _serve(self, on_mounted: Callable[[], None]) -> None:
-        self._scope = trio.CancelScope()
-        with self._lock:
-            self._token = trio.lowlevel.current_trio_token()
-            is_stopped = self._is_stopped
-        try:
-            on_mounted()
-            if is_stopped:
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
-                with self._scope:
-                    await pyfuse3.main(min_tasks=_TASKS_IDLE, max_tasks=_TASKS_MAX)
-                nursery.cancel_scope.cancel()
-        finally:
-            with self._lock:
-                self._token = None
-
-    def _terminate(self) -> None:
-        pyfuse3.terminate()
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + _PATIENCE_S)
-
-    async def _watch(self) -> None:
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
         """Have the kernel forget what it keeps for ever once something of it has become different."""
-        while True:
-            await trio.sleep(_WATCH_STEP_S)
-            await trio.to_thread.run_sync(self._forget_outdated, abandon_on_cancel=True)
+        ending = threading.Event()
+
+        def watch() -> None:
+            while not ending.wait(_WATCH_STEP_S):
+                self._forget_outdated()
+
+        thread = threading.Thread(target=watch, name="forebay-fuse-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            # It may wait for the kernel, which waits for an answer; the unmount frees both.
+            thread.join(_PATIENCE_S)
 
     def _forget_outdated(self) -> None:
         try:

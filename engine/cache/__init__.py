@@ -19,6 +19,7 @@ from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
+from forebay.cache.workers import Workers
 from forebay.cache.writes.file import WritableFile
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Trace",
     "TraceStatus",
     "Usage",
+    "Workers",
     "WritableFile",
     "open",
 ]
