@@ -200,7 +200,7 @@ class Operations:
 
         To be asked now and then: with these names the kernel forgets all that lies below them.
         """
-        if not self._pages.has_changed():
+        if not self._pages.has_changed() or self._nodes.attached().max_age("") is not None:
             return None
         pages = self._nodes.known_children(ROOT_INODE) or iter(())
         return [_name(entry.path) for page in pages for entry in page]

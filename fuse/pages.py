@@ -32,6 +32,7 @@ class PageKeeper:
         self._nodes: Final = nodes
         self._first: Final = nodes.state()
         self._watched = self._first
+        # When the last file was opened.
         self._last = self._first
         self._changed_s = 0.0
         # inode -> hash of the version whose pages the kernel may have.
@@ -55,6 +56,7 @@ class PageKeeper:
 
     def has_changed(self) -> bool:
         """Say whether something has become different since this was asked last."""
+        self._nodes.attached_now()
         state = self._nodes.state()
         before, self._watched = self._watched, state
         return state != before

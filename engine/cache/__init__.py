@@ -13,7 +13,7 @@ from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
 from forebay.cache.manifests.manage import ManifestStatus
 from forebay.cache.node_file import NodeFile
-from forebay.cache.nodes import ROOT_INODE, TRANSIENT_INODE_FIRST, Figures, Node, Nodes
+from forebay.cache.nodes import ROOT_INODE, TRANSIENT_INODE_FIRST, Figures, Node, Nodes, State
 from forebay.cache.prefetch import Prefetcher
 from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
@@ -38,6 +38,7 @@ __all__ = [
     "NodeFile",
     "Nodes",
     "Prefetcher",
+    "State",
     "SyncReport",
     "Trace",
     "TraceStatus",

@@ -111,6 +111,8 @@ class Attached:
         """Return for how many seconds an answer about a path holds, None for ever."""
         if self.manifest is not None:
             return None
+        if self.rules is NO_RULES:
+            return self.record.max_age
         said = self.rules.of(path).max_age
         if said is None:
             return self.record.max_age

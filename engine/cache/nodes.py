@@ -12,6 +12,7 @@ storage would have to be asked; and the one that asks it.
 from __future__ import annotations
 
 import errno
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ ROOT_INODE: Final = 1
 TRANSIENT_INODE_FIRST: Final = 1 << 32
 _TRANSIENT_INODE_END: Final = 1 << 33
 
+# The dataset is looked up so often at most: that takes longer than what a look-up takes besides.
+_ATTACHED_KEPT_NS: Final = 10_000_000
 _PATHS_KEPT: Final = 32_768
 _TRANSIENT_KEPT: Final = 65_536
 
@@ -48,6 +51,13 @@ class Node(NamedTuple):
     entry: Entry
     attached: Attached
     valid_s: float | None
+
+
+class State(NamedTuple):
+    """A dataset as it was at one moment, and how often something known of it had become different by then."""
+
+    attached: Attached
+    changes: int
 
 
 class Figures(NamedTuple):
@@ -79,7 +89,11 @@ class Nodes:
         self._lookup: Final = runtime.lookup.remembering(self._recent)
         self._paths: Final = _Paths(_PATHS_KEPT)
         self._transient: Final = _Transient(_TRANSIENT_KEPT)
-        self.attached()
+        self._kept: tuple[int, Attached] = (0, self._find())
+        dataset_id = self._kept[1].record.id
+        if self._entries.counter(dataset_id).load() == 0:
+            # Whatever is written first counts as a change, and would be taken for one.
+            self._entries.announce(dataset_id)
 
     @property
     def block_bytes(self) -> int:
@@ -87,16 +101,23 @@ class Nodes:
         return self._runtime.fetcher.block_bytes
 
     def attached(self) -> Attached:
-        """Return the dataset as it is now."""
+        """Return the dataset as it is now, or was a moment ago."""
+        until_ns, attached = self._kept
+        return attached if time.monotonic_ns() < until_ns else self.attached_now()
+
+    def attached_now(self) -> Attached:
+        """Return the dataset as it is now, and from now on."""
+        attached = self._find()
+        self._kept = (time.monotonic_ns() + _ATTACHED_KEPT_NS, attached)
+        return attached
+
+    def _find(self) -> Attached:
         return self._runtime.datasets.find(self._label)
 
-    def state(self) -> tuple[Attached, int]:
-        """Return the dataset, and how often something known of it has become different.
-
-        While both stay as they are, so does everything that was looked up and still holds.
-        """
+    def state(self) -> State:
+        """Return what stays as it is for as long as everything does that was looked up and still holds."""
         attached = self.attached()
-        return attached, self._lookup.changes(attached)
+        return State(attached, self._lookup.changes(attached))
 
     def root(self) -> Node:
         """Return the dataset's own node."""
@@ -266,8 +287,10 @@ class Nodes:
         return self._entries.seen(dataset_id, path, directories=True)
 
     def _made(self, attached: Attached, entry: Entry) -> Node:
-        self._paths.put(entry.inode, entry.path)
-        return Node(entry.inode, entry, attached, self._lookup.valid_s(attached, entry))
+        inode, path = entry.inode, entry.path
+        if self._paths.get(inode) != path:
+            self._paths.put(inode, path)
+        return Node(inode, entry, attached, self._lookup.valid_s(attached, entry))
 
     def _pages(self, attached: Attached, directory: str) -> Iterator[list[Entry]]:
         directories: set[str] = set()
@@ -304,7 +327,7 @@ class Nodes:
 
 
 class _Paths:
-    """Number -> path, of those that were used lately. Threads: any."""
+    """Number -> path, of those that were looked up last. Threads: any."""
 
     def __init__(self, count_max: int) -> None:
         self._count_max: Final = count_max
@@ -317,7 +340,6 @@ class _Paths:
     def put(self, inode: int, path: str) -> None:
         with self._lock:
             self._paths[inode] = path
-            self._paths.move_to_end(inode)
             if len(self._paths) > self._count_max:
                 self._paths.popitem(last=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -125,16 +126,16 @@ def _attached(cache: Cache, uri: str, name: str | None, endpoint_url: str | None
 def _tell(session: Session, cache: Cache, served: Mount, options: MountOptions) -> None:
     """Say what is mounted where."""
     if session.as_json:
-        echo_json(
-            {
-                "dataset": served.label,
-                "uri": served.uri,
-                "mountpoint": served.mountpoint,
-                "immutable": served.is_immutable,
-                "cache_dir": cache.path,
-                "options": replace(options, read_only=served.read_only).to_json(),
-            }
-        )
+        told = {
+            "dataset": served.label,
+            "uri": served.uri,
+            "mountpoint": served.mountpoint,
+            "immutable": served.is_immutable,
+            "cache_dir": cache.path,
+            "options": replace(options, read_only=served.read_only).to_json(),
+        }
+        # In one line, for whoever waits for it: the program goes on.
+        click.echo(json.dumps(told))
     else:
         kinds = ["read-only"] * served.read_only + ["immutable"] * served.is_immutable
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_says_what_it_serves(attached: Cache, mounted: Mounting) -> None:
     mount = mounted()
     assert mount.told == f"mounted d (s3://bucket) on {mount.path}: read-only, immutable"
+
+
+def test_json(attached: Cache, mounted: Mounting) -> None:
+    mount = mounted("--json", "-o", "ro,noauto,x-systemd.automount,uid=5")
+    told = json.loads(mount.told)
+    assert told.keys() == {"dataset", "uri", "mountpoint", "immutable", "cache_dir", "options"}
+    assert (told["dataset"], told["options"]["read_only"], told["options"]["uid"]) == ("d", True, 5)
+    assert json.loads(run("umount", "--json", str(mount.path)).stdout) == {"unmounted": str(mount.path)}
+    assert mount.ended() == 0
 
 
 def test_umount_ends_the_process(attached: Cache, mounted: Mounting) -> None:

@@ -8,9 +8,8 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-import pytest
 
 from forebay.cache import Cache
 from tests.fuse._mount import errno_of
@@ -82,29 +81,34 @@ def test_a_program_in_the_mount_runs(attached: Cache, bucket: Path, mounted: Mou
     assert subprocess.run([mount.path / "true"]).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("act", "number"),
-    [
-        (lambda path: (path / "nothing").read_bytes(), errno.ENOENT),
-        (lambda path: (path / "hello.txt/more").read_bytes(), errno.ENOTDIR),
-        (lambda path: (path / "sub").read_bytes(), errno.EISDIR),
-        (lambda path: os.listdir(path / "hello.txt"), errno.ENOTDIR),
-        (lambda path: (path / "new").write_bytes(b""), errno.EROFS),
-        (lambda path: (path / "hello.txt").write_bytes(b""), errno.EROFS),
-        (lambda path: (path / "hello.txt").unlink(), errno.EROFS),
-        (lambda path: (path / "new").mkdir(), errno.EROFS),
-        (lambda path: (path / "hello.txt").chmod(0o777), errno.EROFS),
-        (lambda path: (path / "hello.txt").rename(path / "new"), errno.EROFS),
-        (lambda path: (path / "new").symlink_to("hello.txt"), errno.EROFS),
-        (lambda path: os.link(path / "hello.txt", path / "new"), errno.EROFS),
-        (lambda path: os.readlink(path / "hello.txt"), errno.EINVAL),
-        (lambda path: os.getxattr(path / "hello.txt", "user.other"), errno.ENODATA),
-        (lambda path: os.setxattr(path / "hello.txt", "user.other", b""), errno.EROFS),
-    ],
-)
-def test_errors(attached: Cache, mounted: Mounting, act: Callable[[Path], object], number: int) -> None:
+ERRORS: dict[str, tuple[Callable[[Path], object], int]] = {
+    "read what is not there": (lambda path: (path / "nothing").read_bytes(), errno.ENOENT),
+    "read below a file": (lambda path: (path / "hello.txt/more").read_bytes(), errno.ENOTDIR),
+    "read a directory": (lambda path: (path / "sub").read_bytes(), errno.EISDIR),
+    "list a file": (lambda path: os.listdir(path / "hello.txt"), errno.ENOTDIR),
+    "create": (lambda path: (path / "new").write_bytes(b""), errno.EROFS),
+    "open to write": (lambda path: (path / "hello.txt").write_bytes(b""), errno.EROFS),
+    "unlink": (lambda path: (path / "hello.txt").unlink(), errno.EROFS),
+    "mkdir": (lambda path: (path / "new").mkdir(), errno.EROFS),
+    "rmdir": (lambda path: (path / "sub").rmdir(), errno.EROFS),
+    "chmod": (lambda path: (path / "hello.txt").chmod(0o777), errno.EROFS),
+    "utime": (lambda path: os.utime(path / "hello.txt"), errno.EROFS),
+    "truncate": (lambda path: os.truncate(path / "hello.txt", 0), errno.EROFS),
+    "rename": (lambda path: (path / "hello.txt").rename(path / "new"), errno.EROFS),
+    "symlink": (lambda path: (path / "new").symlink_to("hello.txt"), errno.EROFS),
+    "link": (lambda path: os.link(path / "hello.txt", path / "new"), errno.EROFS),
+    "mkfifo": (lambda path: os.mkfifo(path / "new"), errno.EROFS),
+    "setxattr": (lambda path: os.setxattr(path / "hello.txt", "user.other", b""), errno.EROFS),
+    "removexattr": (lambda path: os.removexattr(path / "hello.txt", "user.other"), errno.EROFS),
+    "readlink": (lambda path: os.readlink(path / "hello.txt"), errno.EINVAL),
+    "getxattr": (lambda path: os.getxattr(path / "hello.txt", "user.other"), errno.ENODATA),
+}
+
+
+def test_errors(attached: Cache, mounted: Mounting) -> None:
     path = mounted().path
-    assert errno_of(lambda: act(path)) == number
+    found = {what: errno_of(partial(act, path)) for what, (act, _) in ERRORS.items()}
+    assert found == {what: number for what, (_, number) in ERRORS.items()}
 
 
 def test_extended_attributes(attached: Cache, bucket: Path, mounted: Mounting) -> None:
