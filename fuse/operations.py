@@ -22,6 +22,7 @@ from forebay.fuse.counters import Counters
 from forebay.fuse.handles import DIRECTORIES_MAX, FILES_MAX, Handles
 from forebay.fuse.listing import Listing
 from forebay.fuse.options import MountOptions
+from forebay.fuse.outdated import Outdated
 from forebay.fuse.pages import PageKeeper
 from forebay.fuse.virtual import FOLDER, Virtual
 from forebay.fuse.xattrs import Xattrs
@@ -83,6 +84,7 @@ class Operations:
         self._virtual: Final = Virtual(self.appearance, {b"stats": self._stats})
         self._xattrs: Final = Xattrs(nodes)
         self._pages: Final = PageKeeper(nodes)
+        self._outdated: Final = Outdated(nodes)
         self._figures: tuple[float, Figures] | None = None
 
     def known_lookup(self, parent: int, name: bytes) -> Attributes | None:
@@ -93,11 +95,11 @@ class Operations:
             if name == FOLDER:
                 return self._virtual.folder()
         node = self._nodes.known_child(parent, _text(name))
-        return None if node is None else self.appearance.of(node)
+        return None if node is None else self._found(parent, name, node)
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
         """Return what a name in a directory is. Raises: as UnderStorage.stat."""
-        return self.appearance.of(self._nodes.child(parent, _text(name)))
+        return self._found(parent, name, self._nodes.child(parent, _text(name)))
 
     def known_getattr(self, inode: int) -> Attributes | None:
         """Return the attributes of an inode. Raises: Stale."""
@@ -195,21 +197,22 @@ class Operations:
         """Return the names of a file's extended attributes. Raises: as UnderStorage.stat."""
         return self._xattrs.names(self._nodes.node(inode))
 
-    def outdated(self) -> list[bytes] | None:
-        """Return the names at the root if what the kernel keeps may no longer hold; None: all of it does.
+    def outdated(self) -> list[bytes]:
+        """Return the names at the root that the kernel is to forget, with all that lies below them.
 
-        To be asked now and then: with these names the kernel forgets all that lies below them.
+        To be asked now and then. May block. Raises: NotAttached; Closed.
         """
-        if not self._pages.has_changed() or self._nodes.attached().max_age("") is not None:
-            return None
-        pages = self._nodes.known_children(ROOT_INODE) or iter(())
-        return [_name(entry.path) for page in pages for entry in page]
+        return self._outdated.take()
 
     def close(self) -> None:
         """Close what is still open."""
         for opened in self.files.remove_all():
             opened.close()
         self.directories.remove_all()
+
+    def _found(self, parent: int, name: bytes, node: Node) -> Attributes:
+        attributes = self.appearance.of(node)
+        return self._outdated.told(name, attributes) if parent == ROOT_INODE else attributes
 
     def _opened(self, node: Node) -> Opened:
         if node.entry.is_dir:
@@ -244,8 +247,11 @@ class Operations:
                     entry.inode, entry.size, entry.mtime_ns, timeout_s, is_dir=entry.is_dir
                 )
                 name = _name(entry.path)
-                if inode != ROOT_INODE or name != FOLDER:
-                    listing.add(name, attributes, is_dir=entry.is_dir)
+                if inode == ROOT_INODE:
+                    if name == FOLDER:
+                        continue
+                    attributes = self._outdated.told(name, attributes)
+                listing.add(name, attributes, is_dir=entry.is_dir)
         return True
 
     def _has_xattrs(self, inode: int, name: bytes) -> bool:

@@ -25,13 +25,12 @@ class Pages(NamedTuple):
 
 
 class PageKeeper:
-    """Follows the versions of files that are opened. Threads: one at a time to open, one to watch."""
+    """Follows the versions of files that are opened. Threads: one at a time."""
 
     def __init__(self, nodes: Nodes) -> None:
         """Follow these from now on: the kernel has nothing yet."""
         self._nodes: Final = nodes
         self._first: Final = nodes.state()
-        self._watched = self._first
         # When the last file was opened.
         self._last = self._first
         self._changed_s = 0.0
@@ -53,10 +52,3 @@ class PageKeeper:
             self._versions.popitem(last=False)
         is_doubtful = state != self._first and time.monotonic() - self._changed_s <= FOR_EVER_S
         return Pages(may_be_kept=before == version, is_doubtful=is_doubtful and before != version)
-
-    def has_changed(self) -> bool:
-        """Say whether something has become different since this was asked last."""
-        self._nodes.attached_now()
-        state = self._nodes.state()
-        before, self._watched = self._watched, state
-        return state != before

@@ -83,7 +83,7 @@ class Session:
         except (OSError, ValueError, LookupError) as error:
             _log.info("%s", error)
             return
-        for name in names or ():
+        for name in names:
             try:
                 pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, name)
             except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from forebay.cache.attach import RETENTIONS, WRITE_MODES
 from forebay.cache.cache import Cache, open
+from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
 from forebay.cache.manifests.manage import ManifestStatus
@@ -28,6 +29,7 @@ __all__ = [
     "TRANSIENT_INODE_FIRST",
     "WRITE_MODES",
     "Access",
+    "Attached",
     "Cache",
     "CachedFile",
     "Figures",
