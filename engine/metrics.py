@@ -48,6 +48,13 @@ def _tier(source: str, name: str, help_text: str, **labels: str) -> Metric:
     )
 
 
+def _mount(source: str, name: str, help_text: str) -> Metric:
+    labels = ("mountpoint", "dataset", "operation")
+    return Metric(
+        ("mount_operations", "*", source), f"forebay_mount_{name}", help_text, "counter", item_labels=labels
+    )
+
+
 _HITS: Final = "Blocks served from a tier."
 _HIT_BYTES: Final = "Bytes of blocks served from a tier."
 _MISSES: Final = "Look-ups that found nothing to serve, by cause."
@@ -159,6 +166,9 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Evicted bytes that a process's views hold.",
         item_labels=("pid", "name"),
     ),
+    _mount("count", "operations", "Requests of the kernel that a mount has answered."),
+    _mount("errors", "errors", "Requests of the kernel that a mount has answered with an error."),
+    _mount("waited", "waited", "Requests of the kernel that had to wait for an under storage."),
 )
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from forebay.cache import Cache
 from forebay.errors import ConfigError
@@ -22,7 +22,10 @@ _CONFIGURATION: Final = "/etc/fuse.conf"
 
 @dataclass(frozen=True)
 class Mount:
-    """A mount that is being served: of what, where, and how to end it from any thread."""
+    """A mount that is being served: of what, where, and how to end it from any thread.
+
+    operations says what was asked of it so far, as JSON has it.
+    """
 
     label: str
     uri: str
@@ -30,6 +33,7 @@ class Mount:
     is_immutable: bool
     read_only: bool
     stop: Callable[[], None]
+    operations: Callable[[], dict[str, Any]]
 
 
 def serve(
@@ -56,7 +60,13 @@ def serve(
 
     session = Session(operations)
     mount = Mount(
-        label, attached.record.uri, place, attached.max_age("") is None, read_only=True, stop=session.stop
+        label,
+        attached.record.uri,
+        place,
+        attached.max_age("") is None,
+        read_only=True,
+        stop=session.stop,
+        operations=operations.counters.to_json,
     )
     try:
         session.run(place, _kernel_options(label, options), lambda: on_mounted(mount))

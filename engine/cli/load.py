@@ -13,6 +13,7 @@ from forebay.cache import Cache
 from forebay.cache.loads.load import LoadJob, LoadResult
 from forebay.cache.schedules.schedule import When
 from forebay.cli.app import DONE, FAILED
+from forebay.cli.background import own_command, start_detached
 from forebay.cli.interrupt import undone_if_interrupted
 from forebay.cli.jobs import echo_json_with_results
 from forebay.cli.kinds import CACHE_PATH, SIZE
@@ -161,7 +162,7 @@ def _tell(result: LoadResult, job: LoadJob) -> None:
 def _leave_running(session: Session, cache: Cache, job: LoadJob) -> int:
     """Run the job in a process of its own, and see it begin."""
     log = job.log_path
-    pid = _spawn(_resume_command(session, cache, job.id), log)
+    pid = start_detached([*own_command(session, cache.path), "resume", job.id], log)
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while (state := job.progress().state) in ("queued", "interrupted"):
         if os.waitpid(pid, os.WNOHANG)[0] or time.monotonic() > deadline_s:
@@ -172,29 +173,3 @@ def _leave_running(session: Session, cache: Cache, job: LoadJob) -> int:
     else:
         click.echo(job.id)
     return DONE
-
-
-def _resume_command(session: Session, cache: Cache, job_id: str) -> list[str]:
-    # -P: a folder of our name where the user stands is not the package.
-    command = [sys.executable, "-P", "-m", "forebay", "--cache-dir", cache.path]
-    if session.config:
-        command += ["--config", session.config]
-    for key, value in session.given.items():
-        command += ["--set", f"{key}={value}"]
-    return [*command, "resume", job_id]
-
-
-def _spawn(command: list[str], log: str) -> int:
-    """Start a process that outlives this one and its terminal, its output in a file."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )

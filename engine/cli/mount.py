@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from forebay.cli.app import DONE
+from forebay.cli.background import own_command
 from forebay.cli.interrupt import asked_to_end_if_interrupted
+from forebay.cli.kinds import SIZE
+from forebay.cli.mount_process import serve_in_background, serve_supervised
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import echo_json, printable
 
 if TYPE_CHECKING:
     from forebay.cache import Cache
     from forebay.fuse import Mount, MountOptions
+
+_log: Final = logging.getLogger(__name__)
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _MASK: Final = "OCTAL"
@@ -38,8 +48,19 @@ _MASK: Final = "OCTAL"
 @click.option("--umask", metavar=_MASK, help="Permission bits that nothing has. [133 files, 022 directories]")
 @click.option("--show-control", is_flag=True, help="List the folder .forebay at the root.")
 @click.option(
+    "--read-ahead",
+    type=SIZE,
+    default="1MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="How far the kernel reads ahead of who reads a file in order.",
+)
+@click.option(
     "-o", "options", metavar="OPTION[,...]", multiple=True, help="Mount options, as they stand in fstab."
 )
+@click.option("--background", is_flag=True, help="Return when it can be used; it goes on as another process.")
+@click.option("--supervise", is_flag=True, help="If the process that serves it dies, mount it anew.")
+@click.option("--ready-fd", type=int, metavar="N", help="Say 'ready' on this descriptor when it can be used.")
 @pass_session
 def mount(
     session: Session,
@@ -54,32 +75,109 @@ def mount(
     gid: str | None,
     umask: str | None,
     show_control: bool,
+    read_ahead: int,
     options: tuple[str, ...],
+    background: bool,
+    supervise: bool,
+    ready_fd: int | None,
 ) -> int:
     """Show the dataset NAME, or NAME@VERSION, as files at MOUNTPOINT, until it is unmounted.
 
     A URI is attached first. Unmount it by `forebay umount MOUNTPOINT`, or end this program by a signal.
     """
-    from forebay.fuse import MountOptions, serve
+    from forebay.fuse import MountOptions
 
-    wanted = MountOptions()
     flags = {"ro": read_only, "allow_other": allow_other, "show_control": show_control}
-    for text in (*options, *_as_text(flags, {"uid": uid, "gid": gid, "umask": umask})):
+    texts = [*options, *_as_text(flags, {"uid": uid, "gid": gid, "umask": umask})]
+    wanted = MountOptions()
+    for text in texts:
         wanted = wanted.with_text(text)
+    if "://" not in what and (name or endpoint_url or immutable):
+        raise click.UsageError("--name, --endpoint-url and --immutable go with a URI")
     ending = _Ending()
     with asked_to_end_if_interrupted(ending.ask), session.open_cache(make="://" in what) as cache:
-        label = what
-        if "://" in what:
-            label = _attached(cache, what, name, endpoint_url, immutable)
-        elif name or endpoint_url or immutable:
-            raise click.UsageError("--name, --endpoint-url and --immutable go with a URI")
+        label = _attached(cache, what, name, endpoint_url, immutable) if "://" in what else what
+        if not (background or supervise):
+            _serve(session, cache, label, mountpoint, wanted, read_ahead, ready_fd, ending)
+            return DONE
+        # Those that are not there are told of at once, whatever becomes of other processes.
+        cache.nodes(label)
+        cache_dir = cache.path
+    place = os.path.abspath(mountpoint)
+
+    def command(ready_fd: int, *more: str) -> list[str]:
+        own = [*own_command(session, cache_dir), "mount", "--ready-fd", str(ready_fd), *more]
+        return [*own, "--read-ahead", str(read_ahead), "-o", ",".join(texts), "--", label, place]
+
+    more = ["--supervise"] * (background and supervise) + ["--json"] * session.as_json
+    if background:
+        return serve_in_background(session, lambda fd: command(fd, *more), cache_dir, place)
+    return serve_supervised(lambda fd: command(fd, *more), place, ready_fd)
+
+
+def _serve(
+    session: Session,
+    cache: Cache,
+    label: str,
+    mountpoint: str,
+    options: MountOptions,
+    read_ahead: int,
+    ready_fd: int | None,
+    ending: _Ending,
+) -> None:
+    """Serve a mount in this process until its end."""
+    from forebay.fuse import serve
+    from forebay.fuse.readiness import tell_ready
+
+    with ExitStack() as records:
 
         def told(served: Mount) -> None:
             ending.begin(served)
-            _tell(session, cache, served, wanted)
+            threading.Thread(target=_read_ahead, args=(served, read_ahead), daemon=True).start()
+            _keep_record(records, cache, served)
+            _tell(session, cache, served, options)
+            tell_ready(ready_fd)
 
-        serve(cache, label, mountpoint, wanted, told)
-    return 0
+        serve(cache, label, mountpoint, options, told)
+
+
+def _read_ahead(served: Mount, size_bytes: int) -> None:
+    """Have the kernel read ahead as far as asked, or say that it does not.
+
+    What is set before the kernel has its first answer is overwritten by that; so one is asked for.
+    """
+    from forebay.fuse.read_ahead import set_read_ahead
+
+    try:
+        os.stat(served.mountpoint)
+        set_read_ahead(served.mountpoint, size_bytes)
+    except OSError as error:
+        _log.warning(
+            "%s: the kernel's read-ahead stays at 128 KiB, and large files are read more slowly (%s)",
+            served.mountpoint,
+            error,
+        )
+
+
+def _keep_record(records: ExitStack, cache: Cache, served: Mount) -> None:
+    """Tell `forebay status` and `top` of the mount, if the cache directory can be written."""
+    from forebay.fuse.records import MountRecord, reporting
+
+    about = {
+        "mountpoint": served.mountpoint,
+        "dataset": served.label,
+        "uri": served.uri,
+        "read_only": served.read_only,
+        "immutable": served.is_immutable,
+        "pid": os.getpid(),
+        "since": time.time(),
+    }
+    try:
+        record = records.enter_context(MountRecord(cache.path, about))
+    except OSError as error:
+        _log.warning("%s: it is not told of in `forebay status`: %s", served.mountpoint, error)
+    else:
+        records.enter_context(reporting(record, served.operations))
 
 
 class _Ending:

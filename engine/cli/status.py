@@ -7,8 +7,11 @@ from typing import Any, Final
 
 import click
 
+from forebay.cache import Cache
+from forebay.cli.mount_rates import MOUNT_HEADINGS, mount_rows
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import columns, echo_json, printable, share_text, size_text
+from forebay.fuse.records import live_mounts
 from forebay.metrics import render_prometheus
 
 _MEDIA: Final = ("mem", "ssd", "hdd")
@@ -23,14 +26,27 @@ def status(session: Session, prometheus: bool) -> None:
     if prometheus and session.as_json:
         raise click.UsageError("--json and --prometheus exclude each other")
     with session.open_cache() as cache:
-        found = cache.status()
+        found = status_of(cache)
     if session.as_json:
         echo_json(found)
     elif prometheus:
-        click.echo(render_prometheus(found), nl=False)
+        click.echo(render_prometheus({**found, "mount_operations": list(_by_operation(found))}), nl=False)
     else:
         for line in status_lines(found):
             click.echo(line)
+
+
+def status_of(cache: Cache) -> dict[str, Any]:
+    """Return the cache's status with the mounts that are served from it."""
+    return {**cache.status(), "mounts": live_mounts(cache.path)}
+
+
+def _by_operation(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what each mount was asked for, an operation at a time."""
+    for record in status["mounts"]:
+        labels = {name: record[name] for name in ("mountpoint", "dataset")}
+        for operation, figures in record["operations"].items():
+            yield {**figures, **labels, "operation": operation}
 
 
 def hits_by_medium(counters: Mapping[str, int], what: str = "hits") -> dict[str, int]:
@@ -82,6 +98,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             ),
             _account_rows(status["accounts"]),
         ),
+        (MOUNT_HEADINGS, mount_rows(status["mounts"])),
         (("holder", "pid", "leases", "held"), _holder_rows(status["holders"])),
     )
     for headings, rows in tables:

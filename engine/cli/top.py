@@ -13,8 +13,9 @@ import click
 
 from forebay.cache import Cache
 from forebay.cli.interrupt import undone_if_interrupted
+from forebay.cli.mount_rates import RATE_HEADINGS, OperationRates, mount_rates, rate_rows
 from forebay.cli.session import Session, common_options, pass_session
-from forebay.cli.status import hits_by_medium, misses_by_cause, status_lines
+from forebay.cli.status import hits_by_medium, misses_by_cause, status_lines, status_of
 from forebay.cli.text import columns, share_text, size_text
 
 _INTERVAL_MIN_S: Final = 0.1
@@ -61,6 +62,7 @@ class Look:
 
     rates: Rates
     datasets: Mapping[str, Rates]
+    mounts: list[OperationRates]
     status: Mapping[str, Any]
 
     @classmethod
@@ -74,7 +76,12 @@ class Look:
                 earlier = before["datasets"].get(number, {}).get("counters", {})
                 name = dataset["name"] or f"#{number}"
                 datasets[name] = Rates.between(earlier, counters, interval_s)
-        return cls(Rates.between(before["counters"], after["counters"], interval_s), datasets, after)
+        return cls(
+            Rates.between(before["counters"], after["counters"], interval_s),
+            datasets,
+            mount_rates(before["mounts"], after["mounts"], interval_s),
+            after,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the rates, those of each dataset, and the accounts, as plain data."""
@@ -82,6 +89,7 @@ class Look:
             **asdict(self.rates),
             "datasets": {name: asdict(rates) for name, rates in self.datasets.items()},
             "accounts": self.status["accounts"],
+            "mounts": [asdict(rates) for rates in self.mounts],
         }
 
 
@@ -121,10 +129,10 @@ def top(session: Session, interval: float, once: bool) -> None:
 
 def _looks(cache: Cache, interval_s: float) -> Iterator[Look]:
     """Yield looks, an interval apart."""
-    before, looked_s = cache.status(), time.monotonic()
+    before, looked_s = status_of(cache), time.monotonic()
     while True:
         time.sleep(interval_s)
-        after, now_s = cache.status(), time.monotonic()
+        after, now_s = status_of(cache), time.monotonic()
         yield Look.between(before, after, now_s - looked_s)
         before, looked_s = after, now_s
 
@@ -134,7 +142,7 @@ def _show_live(cache: Cache, looks: Iterator[Look]) -> None:
     from rich.text import Text
 
     # On a screen of its own, so that the terminal is afterwards as it was.
-    live = Live(Text("\n".join(status_lines(cache.status()))), screen=True, auto_refresh=False)
+    live = Live(Text("\n".join(status_lines(status_of(cache)))), screen=True, auto_refresh=False)
     with undone_if_interrupted(live.stop), live:
         for look in looks:
             live.update(Text("\n".join(_screen(look))), refresh=True)
@@ -153,6 +161,7 @@ def _screen(look: Look) -> list[str]:
         f"evicted   {'':10}  {size_text(rates.evicted_bytes_per_s)}",
         "",
         *columns(_DATASET_HEADINGS, _dataset_rows(look)),
+        *(["", *columns(RATE_HEADINGS, rate_rows(look.mounts))] if look.mounts else []),
         "",
         *status_lines(look.status),
     ]

@@ -226,7 +226,7 @@ def test_a_load_in_the_background(run: Run, place: Path) -> None:
 
 def test_a_background_load_that_cannot_begin_is_told_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "forebay.cli.load._resume_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
+        "forebay.cli.load.own_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
     )
     done = run("load", "d", "--background")
     assert done.code == 1

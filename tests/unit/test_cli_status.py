@@ -29,6 +29,7 @@ def status(**parts: Any) -> dict[str, Any]:
         "fetch": {"in_flight": 1, "in_flight_max": 64, "memory_bytes": 0, "memory_bytes_max": 256 * MIB},
         "recent": {"entries": 5, "bytes": 3 * MIB, "bytes_max": 12 * MIB},
         "holders": [],
+        "mounts": [],
         "attached": [],
         "accounts": {},
         "datasets": {},

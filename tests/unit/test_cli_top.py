@@ -47,7 +47,7 @@ def status(**of_datasets: dict[str, int] | None) -> dict[str, Any]:
         number: {"name": name.strip("_"), "counters": {} if counted is None else zero | counted}
         for number, (name, counted) in enumerate(of_datasets.items())
     }
-    return {"counters": zero, "datasets": datasets, "accounts": {"a": {"hits": 3}}}
+    return {"counters": zero, "datasets": datasets, "accounts": {"a": {"hits": 3}}, "mounts": []}
 
 
 def test_each_dataset_has_its_own() -> None:
