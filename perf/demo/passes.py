@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from forebay.testing.proxy_process import ProxyProcess
-from perf.demo import preload
+from perf.demo import commands
 from perf.demo.dataset import Dataset
 from perf.demo.progress import phase
 from perf.demo.reader import Epoch, Readers
@@ -77,10 +77,13 @@ class Stage:
                 f"new workers, the same cache directory: opened in {readers.open_seconds:.2f} s"
             )
             yield self._measure_cached("warm after SIGKILL", readers, self._seed(4))
-        preload.load(self.console, self.loaded, self.proxy, self.load["bandwidth_mb_s"])
+        commands.load(self.console, self.loaded, self.proxy, self.load["bandwidth_mb_s"])
         with self._readers(self.loaded) as readers:
             read = partial(readers.epoch, self._seed(5))
             yield self._measure("first after a load", read, self.loaded.cache_dir)
+        with commands.mounted(self.loaded) as files, self._readers(files) as readers:
+            read = partial(readers.epoch, self._seed(6))
+            yield self._measure("through a mount", read, self.loaded.cache_dir)
 
     def _readers(self, spec: SourceSpec) -> Readers:
         return Readers(spec, self.data.samples, self.load["workers"], self.load["reads_in_flight"])

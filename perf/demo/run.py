@@ -6,6 +6,7 @@
 4. Two workers read through forebay: a cold epoch, then a warm one; in a third every worker is killed; new
    ones open the same cache directory and read a whole warm epoch.
 5. `forebay load` fills a second, empty cache directory ahead, and two workers read their first epoch from it.
+6. `forebay mount` shows that cache as files, and two workers that know nothing of forebay read them.
 Every sample's hash is verified in every pass. S3 requests and bytes are the proxy's own counts.
 """
 

@@ -1,16 +1,18 @@
-"""The data set loaded ahead from the command line, before a training job: `forebay attach`, `load`, `du`."""
+"""What is done from the command line around a training job: `forebay attach`, `load`, `du`, `mount`, `umount`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
 from forebay.testing.proxy_process import ProxyProcess
 from perf.demo.dataset import BUCKET
-from perf.demo.sources import DATASET, ForebaySpec
+from perf.demo.sources import DATASET, ForebaySpec, MountSpec
 
 MB = 1_000_000
 
@@ -32,6 +34,21 @@ def load(console: Console, cache: ForebaySpec, proxy: ProxyProcess, bandwidth_mb
         f"{rate_mb_s:.0f} MB/s of the proxy's {bandwidth_mb_s}, {moved['requests']:,} requests"
     )
     _forebay(cache, "du", DATASET)
+
+
+@contextmanager
+def mounted(cache: ForebaySpec) -> Iterator[MountSpec]:
+    """Show the data set as files: `forebay mount`, and `forebay umount` afterwards.
+
+    Raises: subprocess.CalledProcessError (a command failed, and has said why).
+    """
+    folder = cache.cache_dir / "mnt"
+    folder.mkdir()
+    _forebay(cache, "mount", DATASET, str(folder), "--background")
+    try:
+        yield MountSpec(folder)
+    finally:
+        _forebay(cache, "umount", str(folder))
 
 
 def _forebay(cache: ForebaySpec, *arguments: str) -> None:
