@@ -1,4 +1,4 @@
-"""What is done from the command line around a training job: `forebay attach`, `load`, `du`, `mount`, `umount`."""
+"""The command line around a training job: `forebay attach`, `load`, `du`, `mount`, `umount`."""
 
 from __future__ import annotations
 
