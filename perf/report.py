@@ -77,7 +77,8 @@ def markdown(standings: dict[str, Standing]) -> str:
             lines.append(f"| {name} | {bar.ratio:.3g} | {_spread(bar)} | {_target(bar)} | {verdict} |")
     sources = {standing.path.name: standing.machine for standing in standings.values()}
     notes = [f"`perf/results/{name}`: {_machine(machine)}" for name, machine in sorted(sources.items())]
-    return "\n".join([*lines, "", "Measured by `make bench`. " + "; ".join(notes) + "."])
+    origin = f"Measured by `make bench` and `make bench-fuse`. {'; '.join(notes)}."
+    return "\n".join([*lines, "", origin])
 
 
 def short(figure: float) -> str:

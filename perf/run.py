@@ -49,24 +49,37 @@ CASES = {
     "memory": "perf.system.memory",
     "tree": "perf.system.tree",
 }
+# Apart, for they need root and what `make bench-fuse` installs.
+MOUNT_CASES = {
+    "mount_sequential": "perf.fuse.sequential",
+    "mount_small": "perf.fuse.small",
+    "mount_cold": "perf.fuse.cold",
+    "mount_list": "perf.fuse.listing",
+    "mount_memory": "perf.fuse.memory",
+}
 
 
 @click.command()
 @click.option(
-    "--only", "names", multiple=True, type=click.Choice(list(CASES)), help="Run this case (repeatable)."
+    "--only",
+    "names",
+    multiple=True,
+    type=click.Choice([*CASES, *MOUNT_CASES]),
+    help="Run this case (repeatable).",
 )
+@click.option("--mounts", is_flag=True, help="Run the cases of mounts, as root, beside mounts of others.")
 @click.option("--quick", is_flag=True, help="Small sizes: shows that it runs, its figures mean little.")
 @click.option(
     "--readme", is_flag=True, help="Run nothing; rewrite the README's table from the newest results."
 )
-def main(names: tuple[str, ...], quick: bool, readme: bool) -> None:
+def main(names: tuple[str, ...], mounts: bool, quick: bool, readme: bool) -> None:
     """Measure forebay against its rivals and limits."""
     if readme:
         report.rewrite_readme(ROOT / "README.md", results.newest())
         return
     console = report.console()
     run = results.Run(machine.facts(), quick, [], {})
-    for name in names or CASES:
+    for name in names or (MOUNT_CASES if mounts else CASES):
         _run_into(run, name, console)
     path = run.save()
     console.rule("all bars")
@@ -90,7 +103,7 @@ def _run_into(run: results.Run, name: str, console: Console) -> None:
     console.rule(name)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         try:
-            result = executor.submit(_run_case, CASES[name], run.quick).result()
+            result = executor.submit(_run_case, (CASES | MOUNT_CASES)[name], run.quick).result()
         except BrokenProcessPool:
             run.failures[name] = "its process died"
             return

@@ -82,6 +82,11 @@ class Boto3:
     def get(self, key: str) -> memoryview:
         return memoryview(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())
 
+    def get_first(self, key: str, length_bytes: int) -> memoryview:
+        """Get the first bytes of an object by a ranged GET."""
+        span = f"bytes=0-{length_bytes - 1}"
+        return memoryview(self._client.get_object(Bucket=self._bucket, Key=key, Range=span)["Body"].read())
+
     def fetch_one(self, key: str, size_bytes: int, path: Path, threads: int) -> float:
         """Write one large object to a new file, in ranges side by side; returns the seconds it took."""
 

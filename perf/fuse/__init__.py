@@ -1,0 +1,1 @@
+"""Cases of mounts: forebay's beside those of others, over the same S3 server."""
