@@ -18,6 +18,7 @@ from forebay.config import KIB, MIB, Tier
 from forebay.errors import NotAttached
 from forebay.testing.faulty import FaultyStorage
 from tests.faults._child import Child, wait_until
+from tests.faults._load_moments import kill_at_moments, opener
 
 FILES = 400
 FILE_BYTES = 20 * KIB
@@ -119,6 +120,10 @@ def test_killed_again_and_again(open_cache: Open, cache: Cache) -> None:
     # What a killed process was about to count is cached all the same, and so is skipped.
     assert result.progress.files_skipped >= cached
     assert result.progress.files_settled == FILES
+
+
+def test_killed_at_random_moments(tmp_path: Path, memory_path: Path) -> None:
+    kill_at_moments(opener(tmp_path, memory_path), tmp_path / "data", moments=5, seed=1)
 
 
 def test_killed_in_the_middle_of_a_large_file(tmp_path: Path, memory_path: Path) -> None:

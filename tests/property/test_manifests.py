@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ changes = st.dictionaries(paths, st.booleans(), min_size=1)
 Changes = dict[str, bool]
 # Path -> (bytes, number of the version).
 Shown = dict[str, tuple[bytes, int]]
+# A directory, the names of directories in it, and those of objects.
+Walked = tuple[str, list[str], list[str]]
 
 
 class ManifestMachine(RuleBasedStateMachine):
@@ -44,6 +47,8 @@ class ManifestMachine(RuleBasedStateMachine):
         self.loaded: dict[str, set[str]] = {}
         self.in_use: str | None = None
         self.before: str | None = None
+        # Who is in the middle of a walk, what he has seen of it, and what he is to have seen at its end.
+        self.walks: list[tuple[Iterator[Walked], list[str], Shown]] = []
 
     @initialize(
         manifest_only=st.booleans(),
@@ -157,6 +162,22 @@ class ManifestMachine(RuleBasedStateMachine):
             del self.manifests[version], self.loaded[version]
             self.before = None if self.before == version else self.before
 
+    @rule(by=which, version=st.none() | versions)
+    def begin_a_walk(self, by: int, version: str | None) -> None:
+        """Of a version, or of what is shown now; None where that is the source."""
+        shown = version or self.in_use
+        if shown is not None and shown in self.manifests:
+            walk = self.caches[by].walk(f"d@{version}" if version else "d")
+            self.walks.append((walk, paths_of([next(walk)]), self.manifests[shown]))
+
+    @rule()
+    def end_the_walks(self) -> None:
+        """Each has seen one version, whatever was switched, deleted or changed meanwhile."""
+        for walk, seen, listed in self.walks:
+            seen += paths_of(walk)
+            assert sorted(seen) == sorted(listed)
+        self.walks.clear()
+
     @rule(by=which)
     def load_what_is_shown(self, by: int) -> None:
         self.caches[by].load("d", wait=True)
@@ -214,6 +235,11 @@ class ManifestMachine(RuleBasedStateMachine):
             assert not must
             assert self.source.get(path.partition("/")[2], (b"", 0))[0] != data
         assert not must or self.storage.calls["read_range"] == reads
+
+
+def paths_of(walked: Iterable[Walked]) -> list[str]:
+    """Return the paths of the objects, without the dataset's name."""
+    return [f"{directory}/{name}".partition("/")[2] for directory, _, names in walked for name in names]
 
 
 def test_manifests_against_a_dictionary() -> None:
