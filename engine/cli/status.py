@@ -98,6 +98,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
             ),
             _account_rows(status["accounts"]),
         ),
+        (("look-ups", "hits", "misses"), _lookup_rows(status["accounts"])),
         (MOUNT_HEADINGS, mount_rows(status["mounts"])),
         (("holder", "pid", "leases", "held"), _holder_rows(status["holders"])),
     )
@@ -199,6 +200,11 @@ def _account_rows(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[s
             _money_text(account["cost"], account["currency"]),
             _money_text(account["saved_cost"], account["currency"]),
         )
+
+
+def _lookup_rows(accounts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for name, account in accounts.items():
+        yield name, str(account["hits"]), _parts_text(account["misses"])
 
 
 def _signed_size_text(size_bytes: int) -> str:

@@ -112,7 +112,7 @@ def test_the_command_over_s3(cli: Cli, s3_server: S3Server, tmp_path: Path) -> N
     assert cli("datasets").lines[0].endswith("\t2.0 MiB")
     assert cli("load", "d").code == 1
     assert len(cli("cat", "d/f5").out) == MIB
-    line, _ = (line for line in cli("status").lines if line.startswith("d "))
+    line, *_ = (line for line in cli("status").lines if line.startswith("d "))
     assert [cell.strip() for cell in line.split("  ") if cell][1:4] == ["2.0 MiB", "2.0 MiB", "100.0 %"]
     assert json.loads(cli("quota", "d", "100KiB", "--json").out)["quota_bytes"] == 100 * KIB
     assert cli("quota", "d", "none").lines == ["quota of d: none"]

@@ -254,6 +254,18 @@ def test_a_file_is_written_only_by_an_orderly_close(open_cache: OpenCache) -> No
     assert (storage.calls["put"], cache.stat("d/a").size) == (1, len(large))
 
 
+def test_free_leaves_alone_what_is_being_written(open_cache: OpenCache) -> None:
+    cache, storage, _ = faulty(open_cache)
+    data = bytes(3 * MIB)
+    with cache.open("d/a", "wb") as file:
+        file.write(data)
+        cache.free("d", data=True, metadata=True)
+        assert storage.calls["put"] == 0 < len(data) <= cache.status()["staging"]["bytes"]
+    assert cache.read("d/a") == data
+    cache.free("d", data=True, metadata=True)
+    assert (storage.calls["delete"], cache.read("d/a") == data) == (0, True)
+
+
 def test_a_file_seeks(open_cache: OpenCache) -> None:
     cache, _, _ = faulty(open_cache)
     with cache.open("d/a", "wb") as file:

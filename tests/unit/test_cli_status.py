@@ -108,12 +108,20 @@ def test_holders_and_datasets() -> None:
 def account(**figures: Any) -> dict[str, Any]:
     zero: dict[str, Any] = {"bytes": {"MEM": 0, "SSD": MIB, "HDD": 0, "peers": 0, "source": 2 * MIB}}
     zero |= {"class_a": 1, "class_b": 20, "requests": {"deletes": 0}, "currency": "", "cost": None}
-    zero |= {"written_bytes": 3 * MIB}
+    zero |= {"written_bytes": 3 * MIB, "hits": 7, "misses": {"cold": 0, "not_admitted": 0}}
     return {**zero, "saved_requests": 30, "saved_bytes": MIB, "saved_cost": None, **figures}
 
 
 def test_accounts() -> None:
-    spent = account(saved_bytes=-MIB, cost=0.25, saved_cost=-0.125, currency="USD")
+    spent = account(
+        misses={"cold": 4, "not_admitted": 1}, saved_bytes=-MIB, cost=0.25, saved_cost=-0.125, currency="USD"
+    )
     lines = list(status_lines(status(accounts={"d": account(), "e": spent})))
+    begin, lookups = (lines.index(line) for line in lines if line.startswith(("account", "look-ups")))
+    assert [" ".join(line.split()) for line in lines[lookups + 1 :]] == [
+        "d 7 0",
+        "e 7 5 (cold 4, not admitted 1)",
+    ]
+    lines = lines[begin:lookups]
     assert line_of(lines, "d ") == ["d", "1", "20", "0", "2.0 MiB", "1.0 MiB", "3.0 MiB", "30", "1.0 MiB"]
     assert line_of(lines, "e ")[-3:] == ["-1.0 MiB", "0.2500 USD", "-0.1250 USD"]
