@@ -43,8 +43,12 @@ class Cache(Accounting, Policies, Trees, Prefetching, Manifesting, Scheduling, W
             dataset["name"] = names.get(number, "")
         accounts = accounts_of(records, status["datasets"], self._read_prices())
         for record in records:
-            if account := accounts.get(record.name):
-                status["datasets"][record.id] |= {"cost": account.cost, "saved_cost": account.saved_cost}
+            dataset = status["datasets"].get(record.id)
+            if dataset is not None:
+                # The store is told of it only once the dataset is used.
+                dataset["quota_bytes"] = record.quota_bytes
+                if account := accounts.get(record.name):
+                    dataset |= {"cost": account.cost, "saved_cost": account.saved_cost}
         return {
             "path": self._path,
             **status,

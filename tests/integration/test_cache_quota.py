@@ -87,6 +87,7 @@ def test_it_is_told_anew_before_anything_is_admitted(open_cache: OpenCache, fold
         cache.read("d/a/0").release()
     again = open_cache()
     assert again.datasets()[0].quota_bytes == QUOTA
+    assert again.status()["datasets"][1]["quota_bytes"] == QUOTA, "as it is kept, before anybody used it"
     read_all(again)
     assert cached_bytes(again) == QUOTA
     assert again.status()["datasets"][1]["quota_bytes"] == QUOTA

@@ -12,6 +12,7 @@ import pytest
 from forebay.cache import Cache
 from forebay.config import KIB
 from forebay.testing.s3 import S3Server
+from tests.faults._child import wait_until
 
 OpenCache = Callable[..., Cache]
 
@@ -95,6 +96,32 @@ def test_what_is_gone_is_no_longer_listed(
     assert cache.listdir("d") == ["d0", "d2", "large"]
     assert cache.listdir("d/d2") == ["e0", "e1", "new"]
     assert not any(path.startswith("d/d1") for path, _, _ in cache.walk("d"))
+
+
+def test_a_server_that_goes_in_the_middle_costs_nothing_that_is_cached(
+    open_cache: OpenCache, server: S3Server, bucket: Path
+) -> None:
+    names = [name for name in NAMES if name.startswith("d0/")]
+    sizes = {name: (bucket / "data" / name).stat().st_size for name in names}
+    cache = open_cache()
+    url = server.endpoint_url
+    cache.attach("d", "s3://bucket/data", endpoint_url=url, max_age=None, attempts=2)
+    job = cache.load("d/d0", rate_limit=sum(sizes.values()) // 2)
+    wait_until(lambda: cache.status()["blocks"] > 50, "some files are cached")
+    server.close()
+    result = job.wait(120)
+    assert (result.state, result.progress.files_settled) == ("incomplete", len(names))
+    assert result.progress.files_failed > 0
+    cached = cache.status()["blocks"]
+    # It comes back elsewhere.
+    with S3Server(bucket.parent) as another:
+        cache.attach("d", "s3://bucket/data", endpoint_url=another.endpoint_url, max_age=None)
+        before = cache.status()["counters"]["source_requests"]
+        resumed = cache.resume(job.id).wait(120)
+        assert (resumed.ok, resumed.progress.files_done) == (True, len(names) - cached)
+        assert cache.status()["counters"]["source_requests"] - before == len(names) - cached
+    for name in names[::37]:
+        assert bytes(cache.read(f"d/{name}")) == (bucket / "data" / name).read_bytes()
 
 
 def test_a_part_leaves_the_rest_unknown(open_cache: OpenCache, server: S3Server) -> None:

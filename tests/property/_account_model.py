@@ -139,9 +139,8 @@ class DatasetModel:
         (record,) = (each for each in status["attached"] if each["name"] == self.name)
         found = status["datasets"][record["id"]]
         assert (found["committed_bytes"], found["blocks"]) == (self.cached_bytes, len(self.cached))
-        assert (found["pinned_bytes"], record["quota_bytes"]) == (self.pinned_bytes, self.quota)
-        # The store is told by whoever uses the dataset first.
-        assert found["quota_bytes"] in (self.quota, None)
+        assert found["pinned_bytes"] == self.pinned_bytes
+        assert found["quota_bytes"] == record["quota_bytes"] == self.quota
         counters = found["counters"]
         if self.has_open_cause:
             causes = ("misses_cold", "misses_not_admitted")

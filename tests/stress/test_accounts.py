@@ -15,7 +15,7 @@ def test_room_and_accounts_are_exact(steps: int) -> None:
     run_state_machine_as_test(
         AccountMachine,
         settings=settings(
-            max_examples=200,
+            max_examples=100,
             stateful_step_count=steps,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
