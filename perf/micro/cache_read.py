@@ -40,11 +40,14 @@ def run(quick: bool) -> Outcome:
         mem = stack.enter_context(open_cache(memory, "MEM"))
         ssd = stack.enter_context(open_cache(disk / "ssd", "SSD"))
         cold = stack.enter_context(forebay.open(mem.path, max_recent_bytes=0))
+        recorded = stack.enter_context(forebay.open(mem.path))
+        stack.enter_context(recorded.record("reads", manifests=False))
         buffer = bytearray(load["file_bytes"])
         rate = partial(_rate, load)
         contenders = [
             Contender("read, MEM", partial(rate, keys, partial(_read, mem))),
             Contender("read, MEM, look-up in LMDB", partial(rate, keys, partial(_read, cold))),
+            Contender("read, MEM, recorded", partial(rate, keys, partial(_read, recorded))),
             Contender("open + mmap + close", partial(rate, paths, _map)),
             Contender("readinto, MEM", partial(rate, keys, partial(_readinto, mem, buffer))),
             Contender("readinto, SSD", partial(rate, keys, partial(_readinto, ssd, buffer))),
