@@ -66,6 +66,8 @@ class Sink(ABC):
 
     # Whether it keeps what is fetched itself, as it comes: `take_pieces` in place of the store and `take`.
     takes_pieces = False
+    # Whether all of them stay in memory until the block is complete.
+    keeps_pieces = False
 
     # How much the read asks for that the blocks are for; None: whatever asks, all of it is to be cached.
     asked_bytes: int | None = None
@@ -208,7 +210,9 @@ class Run:
     @property
     def buffer_bytes(self) -> int:
         """How many of them stand in memory at a time, at most."""
-        return min(self.size_bytes, PIECE_BYTES) if self.sink.takes_pieces else self.size_bytes
+        if self.sink.takes_pieces and not self.sink.keeps_pieces:
+            return min(self.size_bytes, PIECE_BYTES)
+        return self.size_bytes
 
 
 def runs_of(attached: Attached, missing: Iterable[Block], sink: Sink) -> list[Run]:

@@ -61,10 +61,7 @@ class FileSource:
         seen = self._lookup.changes(self._attached)
         if seen == self._seen:
             return
-        known = self._lookup.known(self._attached, self.entry.path)
-        if known is None or known.version != self.entry.version:
-            found = "none" if known is None else known.version
-            raise stale(f"{self._attached.label}/{self.entry.path}", self.entry.version, found)
+        check_version(self._lookup, self._attached, self.entry)
         self._seen = seen
 
     def block(self, number: int) -> View:
@@ -77,13 +74,6 @@ class FileSource:
     def is_ahead(self, number: int) -> bool:
         """Say whether a block was fetched ahead, or is being so: then `block` is to take it."""
         return self._ahead.has(number)
-
-    def fetch(self, number: int) -> View:
-        """Return a view of a block that is not fetched ahead; by any thread. Raises: as ``block``."""
-        block = self._fetcher.block(self._attached, self.entry, number)
-        view = self._reader.fetched_view(self._attached, block)
-        self._note(block.offset, block.length)
-        return view
 
     def gather(self, offset: int, target: memoryview) -> None:
         """Fill the target from offset on, which is all within the object. Raises: as read_range."""
@@ -101,6 +91,14 @@ class FileSource:
     def close(self) -> None:
         """Give up what was fetched ahead."""
         self._ahead.cancel()
+
+
+def check_version(lookup: Lookup, attached: Attached, entry: Entry) -> None:
+    """See that an object has no other version than that of the entry, as far as is known. Raises: Stale."""
+    known = lookup.known(attached, entry.path)
+    if known is None or known.version != entry.version:
+        found = "none" if known is None else known.version
+        raise stale(f"{attached.label}/{entry.path}", entry.version, found)
 
 
 class CachedFile(io.BufferedIOBase):

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
+from forebay.cache.arriving import Arriving
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher
-from forebay.cache.file import FileSource
+from forebay.cache.file import FileSource, check_version
 from forebay.cache.lookup import Lookup
 from forebay.cache.paths import block_key, whole_key
 from forebay.cache.read import Reader
+from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
 
 _NUMBER_BYTES: Final = 8
@@ -54,6 +56,11 @@ class NodeFile:
         self._source: FileSource | None = None
         self._lock: Final = Lock()
         self._notes: Final[deque[tuple[int, int]]] = deque()
+        # By number: blocks that are being fetched, and one that the store did not admit.
+        self._state_lock: Final = Lock()
+        self._arriving: Final[dict[int, Arriving]] = {}
+        self._kept: tuple[int, memoryview] | None = None
+        self._is_closed = False
         self._seen = lookup.changes(attached)
 
     def known(self, offset: int, length: int) -> memoryview | None:
@@ -77,30 +84,31 @@ class NodeFile:
         if data is not None:
             return data
         end = min(offset + length, self.entry.size)
-        source = self._begin()
-        first, last = offset // self._block_bytes, (end - 1) // self._block_bytes
-        with self._lock:
-            self._notes.append((offset, end))
-            self._drain(source)
-            is_ahead = source.is_ahead(first)
-            view = source.block(first) if first == last and is_ahead else None
-        if first == last:
-            start = first * self._block_bytes
-            return (source.fetch(first) if view is None else view)[offset - start : end - start]
-        buffer = memoryview(bytearray(end - offset))
-        source.gather(offset, buffer)
-        return buffer
+        try:
+            data = self._fetched(offset, end)
+        except (Stale, NotFound):
+            self._lookup.learn(self.attached, self.entry.path)
+            raise
+        if self._note is not None:
+            self._note(offset, end - offset)
+        return data
 
     def close(self) -> None:
-        """Give up what was fetched ahead."""
-        with self._lock:
-            if self._source is not None:
-                self._source.close()
+        """Give up what was fetched ahead, and what is kept. Never waits."""
+        self._is_closed = True
+        self._keep(0, None)
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._source is not None:
+                    self._source.close()
+            finally:
+                self._lock.release()
 
     def _check(self) -> None:
         """Look whether the version still is the one that is known. Raises: Stale."""
         seen = self._lookup.changes(self.attached)
-        self._make_source().check()
+        if self.attached.manifest is None:
+            check_version(self._lookup, self.attached, self.entry)
         self._seen = seen
 
     def _cached(self, offset: int, end: int) -> memoryview | None:
@@ -108,15 +116,19 @@ class NodeFile:
         number = offset // block_bytes
         if (end - 1) // block_bytes != number:
             return self._cached_across(offset, end)
-        key = self._key_head + number.to_bytes(_NUMBER_BYTES, "big")
+        key = self._key(number)
         start = offset - number * block_bytes
         if self._is_copied:
-            return self._copied(key, start, end - offset)
+            copied = self._copied(key, start, end - offset)
+            return self._in_memory(number, start, start + end - offset) if copied is None else copied
         view = self._store.peek(key)
         if view is None:
-            return None
+            return self._in_memory(number, start, start + end - offset)
         self._is_copied = not view.zero_copy
         return view[start : start + end - offset]
+
+    def _key(self, number: int) -> bytes:
+        return self._key_head + number.to_bytes(_NUMBER_BYTES, "big")
 
     def _cached_across(self, offset: int, end: int) -> memoryview | None:
         """Return a range of several blocks: of a file that lies whole, or put together."""
@@ -131,9 +143,9 @@ class NodeFile:
         while at < end:
             number = at // self._block_bytes
             behind = min((number + 1) * self._block_bytes, end)
-            key = self._key_head + number.to_bytes(_NUMBER_BYTES, "big")
             target = buffer[at - offset : behind - offset]
-            if self._store.readinto(key, target, at - number * self._block_bytes, quiet=True) != len(target):
+            start = at - number * self._block_bytes
+            if self._store.readinto(self._key(number), target, start, quiet=True) != len(target):
                 return None
             at = behind
         return buffer
@@ -156,17 +168,66 @@ class NodeFile:
         while self._notes:
             source.reads(*self._notes.popleft())
 
-    def _begin(self) -> FileSource:
+    def _fetched(self, offset: int, end: int) -> memoryview:
+        """Return a range of which something is not cached."""
+        first, last = offset // self._block_bytes, (end - 1) // self._block_bytes
         with self._lock:
-            if self._source is None:
-                self._source = self._make_source()
-            return self._source
+            source = self._source = self._make_source()
+            self._notes.append((offset, end))
+            self._drain(source)
+            if first == last and source.is_ahead(first):
+                data = memoryview(source.block(first))
+                start = first * self._block_bytes
+                if not self._store.contains(self._key(first)):
+                    self._keep(first, data)
+                return data[offset - start : end - start]
+        if self._is_closed:
+            # Whoever closed it has left what is ahead to this one.
+            source.close()
+        if first == last:
+            start = first * self._block_bytes
+            return self._arriving_block(first).wait(offset - start, end - start)
+        buffer = memoryview(bytearray(end - offset))
+        source.gather(offset, buffer)
+        return buffer
+
+    def _arriving_block(self, number: int) -> Arriving:
+        with self._state_lock:
+            arriving = self._arriving.get(number)
+            if arriving is not None:
+                return arriving
+            block = self._fetcher.block(self.attached, self.entry, number)
+            arriving = self._arriving[number] = Arriving(self._fetcher, self.attached, block)
+        arriving.begin(self._end_arriving)
+        return arriving
+
+    def _end_arriving(self, arriving: Arriving) -> None:
+        data = arriving.data
+        if data is not None and not arriving.is_admitted:
+            self._keep(arriving.block.number, data)
+        with self._state_lock:
+            self._arriving.pop(arriving.block.number, None)
+
+    def _in_memory(self, number: int, start: int, end: int) -> memoryview | None:
+        """Return a part of a block that is in no tier, if it is here."""
+        kept, arriving = self._kept, self._arriving.get(number)
+        if kept is not None and kept[0] == number:
+            return kept[1][start:end]
+        return None if arriving is None else arriving.known(start, end)
+
+    def _keep(self, number: int, data: memoryview | None) -> None:
+        """Keep a block for the reads of it that follow, in place of the one before, if there is room."""
+        has_room = data is not None and not self._is_closed and self._fetcher.pool.try_hold(len(data))
+        with self._state_lock:
+            before, self._kept = self._kept, (number, data) if data is not None and has_room else None
+        if before is not None:
+            self._fetcher.pool.unhold(len(before[1]))
 
     def _make_source(self) -> FileSource:
         return self._source or FileSource(
-            self.attached, self.entry, self._reader, self._fetcher, self._lookup, self._note or _no_note
+            self.attached, self.entry, self._reader, self._fetcher, self._lookup, _no_note
         )
 
 
 def _no_note(offset: int, length: int) -> None:
-    """Nobody is to be told."""
+    """What is read is told of by whoever reads it here."""

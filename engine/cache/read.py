@@ -149,10 +149,8 @@ class Reader:
     def block_view(self, attached: Attached, block: Block, ahead: Readahead) -> View:
         """Return a block for a reader that has others fetched ahead. Raises: as UnderStorage.read_range."""
         view = ahead.take(block.number)
-        return self.fetched_view(attached, block) if view is None else view
-
-    def fetched_view(self, attached: Attached, block: Block) -> View:
-        """Return a block for a reader that keeps to its version. Raises: as UnderStorage.read_range."""
+        if view is not None:
+            return view
         try:
             return self._fetcher.view(attached, block)
         except (Stale, NotFound):
