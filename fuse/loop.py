@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
+from threading import Lock
 from typing import Any, Final, Self, TypeVar, TypeVarTuple
 
 from forebay.cache import Workers
@@ -76,7 +77,9 @@ class Loop:
         self._requests: int | None = None
         self._poll: Final = select.poll()
         self._poll.register(self._event, select.POLLIN)
+        self._stop_lock: Final = Lock()
         self._is_stop_asked = False
+        self._is_over = False
         self._is_closing = False
         self._deadline_s: float | None = None
 
@@ -95,16 +98,21 @@ class Loop:
         for task in list(self._tasks):
             task.coroutine.close()
         self._workers.close(0.0)
-        if not self._in_threads:
-            os.close(self._event)
+        with self._stop_lock:
+            self._is_over = True
+            # Those who were left behind still tell of their end.
+            if not self._in_threads:
+                os.close(self._event)
         for error in ends:
             if error is not None:
                 raise error
 
     def stop(self) -> None:
-        """Have the loop end. Threads: any, while it runs."""
-        self._is_stop_asked = True
-        os.eventfd_write(self._event, 1)
+        """Have the loop end. Threads: any, at any time."""
+        with self._stop_lock:
+            if not self._is_over:
+                self._is_stop_asked = True
+                os.eventfd_write(self._event, 1)
 
     async def in_thread(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Run what may wait in a thread. Raises: what it raises."""

@@ -56,7 +56,7 @@ class Session:
             pyfuse3.close()
 
     def stop(self) -> None:
-        """End the mount: those who use it get an error. Threads: any, once it is mounted."""
+        """End the mount: those who use it get an error. Threads: any, at any time once it is mounted."""
         self._loop.stop()
 
     @contextmanager

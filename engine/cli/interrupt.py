@@ -115,9 +115,11 @@ def _run_until(ended: threading.Event, command: threading.Thread) -> None:
         command.start()
         _wait(ended, math.inf)
     except (KeyboardInterrupt, _Terminated):
-        for ask in _askings:
+        # Who is quick to end is in the list no more when he has been asked.
+        asked = _askings.copy()
+        for ask in asked:
             ask()
-        if not (_askings and _wait(ended, _END_WAIT_S)):
+        if not (asked and _wait(ended, _END_WAIT_S)):
             raise
 
 

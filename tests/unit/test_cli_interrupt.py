@@ -13,14 +13,19 @@ ASKED = """
 import sys, threading
 from forebay.cli import interrupt
 interrupt._SAME_WISH_S, interrupt._END_WAIT_S = 0.0, float(sys.argv[1])
-asked = threading.Event()
+asked, left = threading.Event(), threading.Event()
+def ask():
+    asked.set()
+    if sys.argv[2] == "prompt":
+        left.wait()
 def work():
-    with interrupt.asked_to_end_if_interrupted(asked.set):
+    with interrupt.asked_to_end_if_interrupted(ask):
         print("runs", flush=True)
         asked.wait()
         print("asked", flush=True)
         if sys.argv[2] == "deaf":
             threading.Event().wait()
+    left.set()
     return 7
 sys.exit(interrupt.run_as_program(work))
 """
@@ -38,6 +43,13 @@ def run(end_wait_s: float, how: str) -> subprocess.Popen[str]:
 def test_one_that_ends_when_asked_ends_with_its_own_code(number: signal.Signals) -> None:
     with run(60, "willing") as process:
         process.send_signal(number)
+        assert process.communicate(timeout=60) == ("asked\n", "")
+    assert process.returncode == 7
+
+
+def test_one_that_has_ended_before_the_asking_is_over_ends_with_its_own_code() -> None:
+    with run(60, "prompt") as process:
+        process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60) == ("asked\n", "")
     assert process.returncode == 7
 

@@ -108,6 +108,8 @@ def test_it_is_stopped_while_it_waits(pipe: tuple[int, int]) -> None:
 
     os.write(pipe[1], b"a")
     serve(loop, pipe[0], answer)()
+    # Once more, when there is nothing left to be stopped.
+    loop.stop()
 
 
 def test_what_does_not_end_is_left_behind(pipe: tuple[int, int]) -> None:
