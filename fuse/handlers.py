@@ -117,7 +117,6 @@ class Handlers(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = _BLOCK_BYTES
         data.f_blocks = figures.quota_bytes // _BLOCK_BYTES
         data.f_bfree = data.f_bavail = figures.free_bytes // _BLOCK_BYTES
-        data.f_files = figures.blocks
         data.f_namemax = _NAME_BYTES_MAX
         return data
 

@@ -7,6 +7,7 @@ not as objects.
 from __future__ import annotations
 
 from array import array
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from forebay.fuse.attributes import Attributes
@@ -25,6 +26,7 @@ class Listing:
     def __init__(self, appearance: Appearance) -> None:
         """Begin with none."""
         self.names: Final[list[bytes]] = []
+        self._begun_s: Final = monotonic()
         self._appearance: Final = appearance
         self._inodes: Final = array("Q")
         self._sizes: Final = array("Q")
@@ -48,11 +50,12 @@ class Listing:
         self._are_dirs.append(is_dir)
 
     def attributes(self, number: int) -> Attributes:
-        """Return the attributes of an entry."""
+        """Return the attributes of an entry; they hold for as long as is left of what they did at first."""
+        age_s = monotonic() - self._begun_s
         return self._appearance.described(
             self._inodes[number],
             self._sizes[number],
             self._mtimes_ns[number],
-            self._timeouts_s[number],
+            max(self._timeouts_s[number] - age_s, 0.0),
             is_dir=bool(self._are_dirs[number]),
         )

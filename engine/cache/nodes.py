@@ -66,7 +66,6 @@ class Figures(NamedTuple):
     quota_bytes: int
     used_bytes: int
     free_bytes: int
-    blocks: int
 
 
 class Nodes:
@@ -219,12 +218,12 @@ class Nodes:
         quota = sum(tier["quota_bytes"] for tier in tiers)
         used = status["committed_bytes"]
         of_dataset = status["datasets"].get(record.id, {})
-        held, blocks = of_dataset.get("committed_bytes", 0), of_dataset.get("blocks", 0)
+        held = of_dataset.get("committed_bytes", 0)
         free = max(quota - used, 0)
         if record.quota_bytes is not None:
             quota = min(quota, record.quota_bytes)
             free = min(free, max(quota - held, 0))
-        return Figures(quota, held, free, blocks)
+        return Figures(quota, held, free)
 
     def _path_in(self, attached: Attached, parent: int, name: str) -> str:
         directory = self._path_of(attached, parent)
