@@ -30,6 +30,15 @@ class Operation(IntEnum):
     STATFS = 8
     GETXATTR = 9
     LISTXATTR = 10
+    CREATE = 11
+    WRITE = 12
+    FLUSH = 13
+    FSYNC = 14
+    SETATTR = 15
+    UNLINK = 16
+    MKDIR = 17
+    RMDIR = 18
+    RENAME = 19
 
 
 class Counters:

@@ -18,7 +18,8 @@ from forebay.fuse.attributes import Attributes
 from forebay.fuse.counters import Operation
 from forebay.fuse.errnos import errno_of, is_expected
 from forebay.fuse.loop import Loop
-from forebay.fuse.operations import Operations
+from forebay.fuse.operations import Opened, Operations
+from forebay.fuse.writing import Writing
 
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
@@ -72,7 +73,7 @@ class Handlers(pyfuse3.Operations):
         opened = await self._answer(Operation.OPEN, operations.known_open, operations.open, inode, flags)
         if opened.forget_inode:
             _forget_attributes(inode)
-        return pyfuse3.FileInfo(fh=opened.handle, direct_io=opened.is_direct, keep_cache=opened.keep_pages)
+        return _file_info(opened)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview:  # type: ignore[override]
         """Return bytes, without a copy: pyfuse3 holds on to them until the kernel has them."""
@@ -175,6 +176,130 @@ class Handlers(pyfuse3.Operations):
         entry.st_blocks = attributes.blocks
         entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
         return entry
+
+
+class WritingHandlers(Handlers):
+    """The requests of a mount that is written to as well."""
+
+    def __init__(self, operations: Writing, loop: Loop) -> None:
+        """Answer by these operations, as ``Handlers`` does."""
+        super().__init__(operations, loop)
+        self._writing: Final = operations
+
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Make a file and open it."""
+        opened, attributes = await self._wait(
+            Operation.CREATE, self._writing.create, parent_inode, name, flags
+        )
+        return _file_info(opened), self._entry(attributes)
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write bytes."""
+        writing = self._writing
+        return await self._answer(Operation.WRITE, writing.known_write, writing.write, fh, off, buf)
+
+    async def flush(self, fh: int) -> None:
+        """Write the file, for a descriptor of it is being closed."""
+        writing = self._writing
+        await self._answer(Operation.FLUSH, writing.known_flush, writing.flush, fh)
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Write the file."""
+        writing = self._writing
+        await self._answer(Operation.FSYNC, writing.known_flush, writing.flush, fh)
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Names are at the under storage when they are made."""
+
+    async def release(self, fh: int) -> None:
+        """Close a file, whose last descriptor was closed."""
+        writing = self._writing
+        await self._answer(Operation.RELEASE, writing.known_release, writing.release, fh)
+
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Set size and time; owner and permissions are the mount's, and stay as they are."""
+        writing = self._writing
+        size = attr.st_size if fields.update_size else None
+        mtime_ns = attr.st_mtime_ns if fields.update_mtime else None
+        found = await self._answer(
+            Operation.SETATTR, writing.known_setattr, writing.setattr, inode, fh, size, mtime_ns
+        )
+        return self._entry(found)
+
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Remove a file."""
+        await self._wait(Operation.UNLINK, self._writing.unlink, parent_inode, name)
+
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make a directory."""
+        return self._entry(await self._wait(Operation.MKDIR, self._writing.mkdir, parent_inode, name))
+
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """Remove an empty directory."""
+        await self._wait(Operation.RMDIR, self._writing.rmdir, parent_inode, name)
+
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Rename a file or a directory."""
+        await self._wait(
+            Operation.RENAME,
+            self._writing.rename,
+            parent_inode_old,
+            name_old,
+            parent_inode_new,
+            name_new,
+            flags,
+        )
+
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse: there are no links."""
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse: an object has one name."""
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Refuse: there are files and directories, and nothing else."""
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    async def _wait(
+        self, operation: Operation, waiting: Callable[[*_Arguments], _T], *arguments: *_Arguments
+    ) -> _T:
+        """Answer in a thread. Raises: FUSEError."""
+        return await self._answer(operation, _unknown, waiting, *arguments)
+
+
+def _unknown(*arguments: object) -> None:
+    """Nothing can be said at once."""
+
+
+def _file_info(opened: Opened) -> pyfuse3.FileInfo:
+    return pyfuse3.FileInfo(fh=opened.handle, direct_io=opened.is_direct, keep_cache=opened.keep_pages)
 
 
 def _forget_attributes(inode: int) -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
-from forebay.cache import Cache
+from forebay.cache import Cache, Nodes
 from forebay.errors import ConfigError
 from forebay.fuse.mounts import FILE_SYSTEM, SUBTYPE, mount_at
 from forebay.fuse.operations import Operations
 from forebay.fuse.options import MountOptions
+from forebay.fuse.writing import Writing
 
 _DEVICE: Final = "/dev/fuse"
 _CONFIGURATION: Final = "/etc/fuse.conf"
@@ -53,8 +54,12 @@ def serve(
     place = _checked_place(mountpoint)
     nodes = cache.nodes(label)
     attached = nodes.attached()
-    # What is written comes later: until then every mount is for reading.
-    operations = Operations(nodes, options, read_only=True, status=cache.status)
+    read_only = options.read_only or not _is_writable(nodes)
+    operations = (
+        Operations(nodes, options, read_only=True, status=cache.status)
+        if read_only
+        else Writing(nodes, options, status=cache.status)
+    )
 
     from forebay.fuse.session import Session
 
@@ -64,14 +69,24 @@ def serve(
         attached.record.uri,
         place,
         attached.max_age("") is None,
-        read_only=True,
+        read_only=read_only,
         stop=session.stop,
         operations=operations.counters.to_json,
     )
+    wanted = _kernel_options(label, options, read_only=read_only)
     try:
-        session.run(place, _kernel_options(label, options), lambda: on_mounted(mount))
+        session.run(place, wanted, lambda: on_mounted(mount))
     finally:
         operations.close()
+
+
+def _is_writable(nodes: Nodes) -> bool:
+    """Say whether what is mounted can be written to; the storage's client is made by that."""
+    try:
+        nodes.writer().check()
+    except PermissionError:
+        return False
+    return True
 
 
 def _check_machine(options: MountOptions) -> None:
@@ -114,12 +129,12 @@ def _checked_place(mountpoint: str) -> str:
     return place
 
 
-def _kernel_options(label: str, options: MountOptions) -> set[str]:
+def _kernel_options(label: str, options: MountOptions, *, read_only: bool) -> set[str]:
     wanted = {
         f"fsname={SUBTYPE}:{label}",
         f"subtype={SUBTYPE}",
         "default_permissions",
-        "ro",
+        "ro" if read_only else "rw",
         "nodev",
         "nosuid",
     }

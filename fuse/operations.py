@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
-from forebay.cache import ROOT_INODE, Figures, Node, NodeFile, Nodes
-from forebay.fuse.attributes import Appearance, Attributes, timeout_of
+from forebay.cache import ROOT_INODE, Entry, Figures, Node, NodeFile, Nodes
+from forebay.fuse.attributes import FOR_EVER_S, SHARED_S, Appearance, Attributes
 from forebay.fuse.counters import Counters
 from forebay.fuse.handles import DIRECTORIES_MAX, FILES_MAX, Handles
 from forebay.fuse.listing import Listing
@@ -75,7 +75,8 @@ class Operations:
     ) -> None:
         """Show these nodes; status is the cache's own, for the folder .forebay. May block."""
         self.counters: Final = Counters()
-        self.appearance: Final = Appearance(options, read_only=read_only)
+        timeout_s_max = SHARED_S if nodes.attached().record.writable else FOR_EVER_S
+        self.appearance: Final = Appearance(options, read_only=read_only, timeout_s_max=timeout_s_max)
         self.files: Final[Handles[OpenFile]] = Handles("files", FILES_MAX)
         self.directories: Final[Handles[Listing]] = Handles("directories", DIRECTORIES_MAX)
         self._nodes: Final = nodes
@@ -106,11 +107,11 @@ class Operations:
         if self._virtual.owns(inode):
             return self._virtual.attributes(inode)
         node = self._nodes.known(inode)
-        return None if node is None else self.appearance.of(node)
+        return None if node is None else self._shown(node)
 
     def getattr(self, inode: int) -> Attributes:
         """Return the attributes of an inode. Raises: as UnderStorage.stat; Stale."""
-        return self.appearance.of(self._nodes.node(inode))
+        return self._shown(self._nodes.node(inode))
 
     def known_open(self, inode: int, flags: int) -> Opened | None:
         """Open a file to be read. Raises: OSError (EROFS, EISDIR, ENFILE); Stale."""
@@ -155,7 +156,7 @@ class Operations:
     def opendir(self, inode: int) -> int:
         """Open a directory, with what lies in it at this moment. Raises: as UnderStorage.list."""
         listing = Listing(self.appearance)
-        self._fill(inode, listing, self._nodes.children(inode))
+        self._fill(inode, listing, self._children(inode))
         return self.directories.add(listing)
 
     def readdir(self, handle: int) -> Listing:
@@ -173,7 +174,7 @@ class Operations:
 
     def statfs(self) -> Figures:
         """Return what the tiers hold."""
-        figures = self._nodes.figures()
+        figures = self._count()
         self._figures = (time.monotonic(), figures)
         return figures
 
@@ -211,8 +212,20 @@ class Operations:
         self.directories.remove_all()
 
     def _found(self, parent: int, name: bytes, node: Node) -> Attributes:
-        attributes = self.appearance.of(node)
+        attributes = self._shown(node)
         return self._outdated.told(name, attributes) if parent == ROOT_INODE else attributes
+
+    def _count(self) -> Figures:
+        """Count what the tiers hold."""
+        return self._nodes.figures()
+
+    def _shown(self, node: Node) -> Attributes:
+        """Return what a node looks like."""
+        return self.appearance.of(node)
+
+    def _children(self, inode: int) -> Iterator[list[Entry]]:
+        """Yield what lies in a directory, asking if need be. Raises: as UnderStorage.list."""
+        return self._nodes.children(inode)
 
     def _opened(self, node: Node) -> Opened:
         if node.entry.is_dir:
@@ -232,12 +245,13 @@ class Operations:
             listing.add(name, attributes, is_dir=False)
 
     def _fill(
-        self, inode: int, listing: Listing, pages: Iterator[list[Any]], pages_max: int | None = None
+        self, inode: int, listing: Listing, pages: Iterator[list[Entry]], pages_max: int | None = None
     ) -> bool:
         """Add pages of entries to a listing; False: there are more than that."""
         if inode == ROOT_INODE and self._options.show_control:
             listing.add(FOLDER, self._virtual.folder(), is_dir=True)
         attached, described = self._nodes.attached(), self.appearance.described
+        timeout_of = self.appearance.timeout_of
         for number, page in enumerate(pages):
             if number == pages_max:
                 return False

@@ -14,9 +14,10 @@ from typing import Final
 
 import pyfuse3
 
-from forebay.fuse.handlers import Handlers
+from forebay.fuse.handlers import Handlers, WritingHandlers
 from forebay.fuse.loop import Loop
 from forebay.fuse.operations import Operations
+from forebay.fuse.writing import Writing
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Session:
         Raises: OSError (it could not be mounted; libfuse has said why on standard error).
         """
         try:
-            pyfuse3.init(Handlers(self._operations, self._loop), mountpoint, options)
+            pyfuse3.init(self._handlers(), mountpoint, options)
         except RuntimeError as error:
             raise OSError(f"{mountpoint}: could not be mounted ({error})") from error
         try:
@@ -54,6 +55,11 @@ class Session:
                 self._loop.run(pyfuse3.main(min_tasks=_TASKS_IDLE, max_tasks=_TASKS_MAX))
         finally:
             pyfuse3.close()
+
+    def _handlers(self) -> Handlers:
+        if isinstance(self._operations, Writing):
+            return WritingHandlers(self._operations, self._loop)
+        return Handlers(self._operations, self._loop)
 
     def stop(self) -> None:
         """End the mount: those who use it get an error. Threads: any, at any time once it is mounted."""

@@ -21,7 +21,10 @@ from forebay.cache.record.traces import Trace, TraceStatus
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
 from forebay.cache.workers import Workers
+from forebay.cache.writes.draft import Draft
 from forebay.cache.writes.file import WritableFile
+from forebay.cache.writes.node_writer import NodeWriter
+from forebay.meta import Entry
 
 __all__ = [
     "RETENTIONS",
@@ -32,12 +35,15 @@ __all__ = [
     "Attached",
     "Cache",
     "CachedFile",
+    "Draft",
+    "Entry",
     "Figures",
     "FileStatus",
     "LoadJob",
     "ManifestStatus",
     "Node",
     "NodeFile",
+    "NodeWriter",
     "Nodes",
     "Prefetcher",
     "State",

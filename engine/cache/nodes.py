@@ -20,9 +20,11 @@ from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from forebay.cache.bound import Bound
 from forebay.cache.datasets import Attached
 from forebay.cache.node_file import NodeFile
 from forebay.cache.paths import block_keys
+from forebay.cache.writes.node_writer import NodeWriter
 from forebay.config import check_platform
 from forebay.errors import Stale
 from forebay.meta import Entry, Recent, manifest_of_inode
@@ -42,6 +44,7 @@ _TRANSIENT_INODE_END: Final = 1 << 33
 _ATTACHED_KEPT_NS: Final = 10_000_000
 _PATHS_KEPT: Final = 32_768
 _TRANSIENT_KEPT: Final = 65_536
+_BOUND_KEPT: Final = 65_536
 
 
 class Node(NamedTuple):
@@ -88,6 +91,7 @@ class Nodes:
         self._lookup: Final = runtime.lookup.remembering(self._recent)
         self._paths: Final = _Paths(_PATHS_KEPT)
         self._transient: Final = _Transient(_TRANSIENT_KEPT)
+        self._bound: Final = Bound(_BOUND_KEPT)
         self._kept: tuple[int, Attached] = (0, self._find())
         dataset_id = self._kept[1].record.id
         if self._entries.counter(dataset_id).load() == 0:
@@ -123,6 +127,40 @@ class Nodes:
         attached = self.attached()
         return Node(ROOT_INODE, Entry("", 0, 0, "", True, 0, ROOT_INODE), attached, None)
 
+    def writer(self) -> NodeWriter:
+        """Return what changes the dataset."""
+        return NodeWriter(self._runtime.writes, self._runtime.staging, self.attached)
+
+    def path_of(self, inode: int) -> str:
+        """Return the path of a node. Raises: Stale."""
+        return self._path_of(self.attached(), inode)
+
+    def path_in(self, parent: int, name: str) -> str:
+        """Return the path of a name in a directory. Raises: Stale."""
+        return self._path_in(self.attached(), parent, name)
+
+    def bind(self, path: str, inode: int | None = None) -> int:
+        """Let a path keep a number, None: one of its own, whatever is found there, and return it."""
+        number = self._bound.number_of(path)
+        if number is None:
+            number = self._transient.number_of(path) if inode is None else inode
+            self._bound.bind(path, number)
+        return number
+
+    def moved(self, path: str, target: str, inode: int) -> None:
+        """Let what is at the target, and below it, have the numbers that it had at a path."""
+        below = self._bound.below(path)
+        self._paths.clear()
+        self.removed(path)
+        self._bound.bind(target, inode)
+        for each, number in below:
+            self._bound.bind(f"{target}{each[len(path) :]}", number)
+
+    def removed(self, path: str) -> None:
+        """Let a number that was given to a path stand for nothing any more."""
+        self._bound.release(path)
+        self._transient.forget(path)
+
     def known_child(self, parent: int, name: str) -> Node | None:
         """Return what is known of a name in a directory, if that holds.
 
@@ -133,8 +171,11 @@ class Nodes:
 
     def child(self, parent: int, name: str) -> Node:
         """Return what a name in a directory is. Raises: as UnderStorage.stat."""
+        return self.node_at(self.path_in(parent, name))
+
+    def node_at(self, path: str) -> Node:
+        """Return what a path is. Raises: as UnderStorage.stat."""
         attached = self.attached()
-        path = self._path_in(attached, parent, name)
         return self._known(attached, path) or self._asked(attached, path)
 
     def known(self, inode: int) -> Node | None:
@@ -233,7 +274,7 @@ class Nodes:
         """Return the path of a node. Raises: Stale."""
         if inode == ROOT_INODE:
             return ""
-        path = self._paths.get(inode)
+        path = self._bound.path_of(inode) or self._paths.get(inode)
         if path is not None:
             return path
         if inode < _TRANSIENT_INODE_END:
@@ -286,7 +327,8 @@ class Nodes:
         return self._entries.seen(dataset_id, path, directories=True)
 
     def _made(self, attached: Attached, entry: Entry) -> Node:
-        inode, path = entry.inode, entry.path
+        path = entry.path
+        inode = self._bound.number_of(path) or entry.inode
         if self._paths.get(inode) != path:
             self._paths.put(inode, path)
         return Node(inode, entry, attached, self._lookup.valid_s(attached, entry))
@@ -304,6 +346,12 @@ class Nodes:
                 page = [entry for entry in page if entry.path not in directories]
             yield page
 
+    def _as_bound(self, page: list[Entry]) -> list[Entry]:
+        if not self._bound:
+            return page
+        number_of = self._bound.number_of
+        return [entry._replace(inode=number_of(entry.path) or entry.inode) for entry in page]
+
     def _pages_of(self, attached: Attached, directory: str, kind: bytes) -> Iterator[list[Entry]]:
         position: bytes | None = b""
         while position is not None:
@@ -317,12 +365,14 @@ class Nodes:
                     raise OSError(errno.EIO, "what was known of the directory is damaged; list it anew", name)
                 page, position = found
             if page:
-                yield page
+                yield self._as_bound(page)
 
     def _numbered(self, entries: Sequence[Entry]) -> list[Entry]:
         """Give numbers for the time to what was listed and could not be written down."""
         by_path = {entry.path: entry for entry in sorted(entries, key=lambda entry: entry.is_dir)}
-        return [entry._replace(inode=self._transient.number_of(path)) for path, entry in by_path.items()]
+        return self._as_bound(
+            [entry._replace(inode=self._transient.number_of(path)) for path, entry in by_path.items()]
+        )
 
 
 class _Paths:
@@ -341,6 +391,10 @@ class _Paths:
             self._paths[inode] = path
             if len(self._paths) > self._count_max:
                 self._paths.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._paths.clear()
 
 
 class _Transient:
@@ -368,6 +422,13 @@ class _Transient:
     def path_of(self, number: int) -> str | None:
         """Return the path that has a number."""
         return self._paths.get(number)
+
+    def forget(self, path: str) -> None:
+        """Let a path have another number from now on."""
+        with self._lock:
+            number = self._numbers.pop(path, None)
+            if number is not None:
+                del self._paths[number]
 
 
 def _same(node: Node, inode: int) -> Node:

@@ -110,10 +110,30 @@ class StagedFile:
                 error.filename = self.path
             raise
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that were written, or zeros between them; fewer behind the last. Raises: OSError."""
+        return os.pread(self._descriptor, length, offset)
+
+    def resize(self, size: int) -> None:
+        """Drop what lies behind size bytes, or have zeros up to there. Raises: as ``write``."""
+        try:
+            if size > self._reserved:
+                self._reserved = self._staging.reserve(self._descriptor, self._reserved, size)
+            else:
+                self._cut(size)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = self.path
+            raise
+
     def finish(self, size: int) -> FilePayload:
-        """Return what was written, which is size bytes. Raises: OSError."""
-        os.ftruncate(self._descriptor, size)
+        """Return what was written, which is size bytes; more may be written afterwards. Raises: OSError."""
+        self._cut(size)
         return FilePayload(self._descriptor, self.path)
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+        self._reserved = size
 
     def close(self) -> None:
         """Close and remove the file; may be called twice."""

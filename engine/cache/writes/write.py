@@ -193,6 +193,15 @@ class Writes:
         target = _Target(self, attached, path, exclusive=exclusive)
         return WritableFile(name, "xb" if exclusive else "wb", target, bytes_max)
 
+    def is_guarded(self, attached: Attached, path: str, size: int) -> bool:
+        """Say whether the storage itself would refuse to create an object of that size where there is one.
+
+        Raises: as ``writer``.
+        """
+        writer = self.writer(attached, path)
+        with self._holding(attached, path) as job:
+            return size <= writer.exclusive_bytes_max(path, job) > 0
+
     def stage(self, attached: Attached, path: str) -> Staged:
         """Begin a staged file for an object. Raises: OSError."""
         parts = self._parts
