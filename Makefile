@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 4
 
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
-DEBIAN_PACKAGES := e2fsprogs fuse3 gcc libc6-dev libfuse3-dev mount pkg-config python3 python3-dev python3-venv strace util-linux
+DEBIAN_PACKAGES := e2fsprogs fio fuse3 gcc git libc6-dev libfuse3-dev mount pkg-config python3 python3-dev python3-venv rsync sqlite3 strace util-linux
 
 # What `bench-fuse` measures against, rclone apart, which the tests need as well.
 MOUNT_PEERS := build/peers

@@ -7,7 +7,7 @@ from typing import Final
 
 from forebay.errors import Closed, ConfigError, NotAttached, NotFound, PinLimit, Stale
 
-# The first that fits. What is no OSError of its own number is here.
+# The first that fits, of what has no number of its own.
 _ERRNOS: Final = (
     (NotFound, errno.ENOENT),
     (Stale, errno.ESTALE),
@@ -24,11 +24,11 @@ _ERRNOS: Final = (
 
 def errno_of(error: BaseException) -> int:
     """Return the errno for whatever an operation raised; EIO for what nobody raises on purpose."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
     for kind, number in _ERRNOS:
         if isinstance(error, kind):
             return number
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
     return errno.EIO
 
 

@@ -31,24 +31,27 @@ class OpenInode:
         self.has_failed = False
 
     @property
-    def is_outdated(self) -> bool:
-        """Whether it may be left to those who have it open, for there is nothing to be written."""
-        return self.draft is not None and not self.draft.is_dirty
+    def is_settled(self) -> bool:
+        """Whether nothing of it is to be written any more; it may be left to those who have it open."""
+        return self.draft is None or not self.draft.is_dirty or (self.has_failed and self.handles == 0)
 
 
 class FileHandle:
     """One handle of an open file. Threads: any."""
 
-    def __init__(self, opened: OpenInode, reader: NodeFile | None, *, appends: bool = False) -> None:
+    def __init__(
+        self, opened: OpenInode, reader: NodeFile | None, *, writes: bool = False, appends: bool = False
+    ) -> None:
         """Read from the draft, once there is one, and from reader until then."""
         self.opened: Final = opened
+        self.writes: Final = writes
         self.appends: Final = appends
         self._reader: Final = reader
 
     @property
     def draft(self) -> Draft:
         """What is written to. Raises: OSError (EBADF: it was opened to be read)."""
-        if self._reader is not None or self.opened.draft is None:
+        if not self.writes or self.opened.draft is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return self.opened.draft
 
@@ -104,7 +107,7 @@ class OpenInodes:
         """Return the open file of a node, for one more handle."""
         with self._lock:
             opened = self._by_inode.get(node.inode)
-            if opened is not None and opened.is_outdated and _has_changed(opened, node):
+            if opened is not None and opened.is_settled and _has_changed(opened, node):
                 # Looked up before this mount's own last commit, perhaps.
                 node = self._nodes.known(node.inode) or node
                 if _has_changed(opened, node):
@@ -121,7 +124,7 @@ class OpenInodes:
         """Return a file that has something to be written, for one more handle; None: it has not."""
         with self._lock:
             opened = self._by_inode.get(inode)
-            if opened is None or opened.draft is None or opened.is_outdated:
+            if opened is None or opened.is_settled:
                 return None
             opened.handles += 1
             return opened
@@ -177,13 +180,19 @@ class OpenInodes:
                 self._by_path[target] = opened
 
     def release(self, opened: OpenInode) -> bool:
-        """Take a handle from an open file; return whether it was the last."""
+        """Take a handle from an open file; return whether it was the last, and ``finish`` is to follow."""
         with self._lock:
             opened.handles -= 1
-            is_last = opened.handles == 0
-            if is_last:
+            if opened.handles == 0 and opened.is_settled:
                 self._forget(opened)
-        return is_last
+            return opened.handles == 0 and opened.draft is not None
+
+    def finish(self, opened: OpenInode) -> bool:
+        """Forget a file without handles; return False if it was opened again meanwhile."""
+        with self._lock:
+            if opened.handles == 0:
+                self._forget(opened)
+            return opened.handles == 0
 
     def all(self) -> list[OpenInode]:
         """Return all that are open."""

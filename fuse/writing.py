@@ -37,6 +37,8 @@ class Writing(Operations):
         self._inodes: Final = OpenInodes(nodes, self._writer)
         self._folders: Final = Folders()
         self._times: Final = Times()
+        # By the numbers of handles that are closed, what is still to be seen to.
+        self._ending: Final[dict[int, OpenInode]] = {}
         self._tree: Final = TreeChanges(nodes, self._writer, self._inodes, self._folders)
 
     def known_lookup(self, parent: int, name: bytes) -> Attributes | None:
@@ -144,9 +146,9 @@ class Writing(Operations):
 
     def known_flush(self, handle: int) -> bool | None:
         """Close a descriptor of an open file, if nothing is to be written."""
-        opened = self.files.get(handle)
-        draft = opened.opened.draft if isinstance(opened, FileHandle) else None
-        return None if draft is not None and draft.is_dirty else True
+        file = self.files.get(handle)
+        # Who only reads leaves the time to those who write.
+        return None if isinstance(file, FileHandle) and file.writes and file.draft.is_dirty else True
 
     def flush(self, handle: int) -> bool:
         """Have the under storage have what was written. Raises: as ``Draft.commit``."""
@@ -155,20 +157,20 @@ class Writing(Operations):
 
     def known_release(self, handle: int) -> bool | None:
         """Close a file, if that needs no wait."""
-        file = self.files.get(handle)
-        if isinstance(file, FileHandle) and file.opened.draft is not None:
-            return None
-        self.release(handle)
-        return True
+        file = self.files.remove(handle)
+        if file is None:
+            return True
+        file.close()
+        if not isinstance(file, FileHandle) or not self._inodes.release(file.opened):
+            return True
+        # From here on it is not open: who opens it now must not come upon it.
+        self._ending[handle] = file.opened
+        return None
 
     def release(self, handle: int) -> None:
         """Close a file; what was written since its last flush, by a map, is written now."""
-        file = self.files.remove(handle)
-        if file is None:
-            return
-        file.close()
-        if isinstance(file, FileHandle) and self._inodes.release(file.opened):
-            self._end(file.opened)
+        if self.known_release(handle) is None:
+            self._end(self._ending.pop(handle))
 
     def known_setattr(
         self, inode: int, handle: int | None, size: int | None, mtime_ns: int | None
@@ -190,9 +192,7 @@ class Writing(Operations):
                 self._file(handle).draft.truncate(size)
             else:
                 self._truncate(inode, size)
-        # Looked up by this, whatever it is.
-        found = self.getattr(inode)
-        return self._with_time(self.known_getattr(inode) or found, mtime_ns)
+        return self._with_time(self.known_getattr(inode) or self.getattr(inode), mtime_ns)
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a file; who has it open goes on with it. Raises: as ``Cache.delete``."""
@@ -243,16 +243,16 @@ class Writing(Operations):
     def _opened_for(self, opened: OpenInode, flags: int, node: Node | None = None) -> Opened:
         """Open a file that is held for this handle."""
         try:
-            is_written = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
+            writes = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
             reader = None
-            if is_written:
+            if writes:
                 draft = self._inodes.draft_of(opened)
                 if flags & os.O_TRUNC:
                     draft.truncate(0)
             elif node is not None:
                 reader = self._nodes.open(node)
-            appends = is_written and bool(flags & os.O_APPEND)
-            handle = self.files.add(FileHandle(opened, reader, appends=appends))
+            appends = writes and bool(flags & os.O_APPEND)
+            handle = self.files.add(FileHandle(opened, reader, writes=writes, appends=appends))
         except BaseException:
             if self._inodes.release(opened):
                 self._end(opened)
@@ -278,14 +278,13 @@ class Writing(Operations):
     def _end(self, opened: OpenInode) -> None:
         """See to a file whose last handle is closed."""
         draft = opened.draft
-        if draft is None:
-            return
+        assert draft is not None
         try:
             if not opened.has_failed:
                 self._commit(opened)
         except (OSError, ValueError, LookupError) as error:
             _log.error("%s: was not written: %s", draft.path, error)
-        finally:
+        if self._inodes.finish(opened):
             if draft.is_dirty:
                 _log.error("%s: %d bytes that were not written are lost", draft.path, draft.size)
             draft.discard()
