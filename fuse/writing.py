@@ -168,9 +168,8 @@ class Writing(Operations):
         return None
 
     def release(self, handle: int) -> None:
-        """Close a file; what was written since its last flush, by a map, is written now."""
-        if self.known_release(handle) is None:
-            self._end(self._ending.pop(handle))
+        """Go on where ``known_release`` has ended: what was written since its last flush is written now."""
+        self._end(self._ending.pop(handle))
 
     def known_setattr(
         self, inode: int, handle: int | None, size: int | None, mtime_ns: int | None
