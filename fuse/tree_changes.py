@@ -66,7 +66,6 @@ class TreeChanges:
             return
         inode = self._renamed(path, target)
         self._nodes.moved(path, target, inode)
-        self._folders.remove(target)
         self._keep_directory(parent, path)
 
     def _renamed(self, path: str, target: str) -> int:
@@ -76,10 +75,12 @@ class TreeChanges:
             return self._rename_opened(opened, path, target)
         inode = self._folders.get(path)
         if inode is not None and not self._is_at_source(path):
+            self._refuse_full(target)
             self._rename_folder(path, target)
             return inode
         node = self._found(path)
         if node.entry.is_dir:
+            self._refuse_full(target)
             self._rename_directory(path, target)
             return node.inode
         # Who reads it goes on reading.
@@ -122,6 +123,7 @@ class TreeChanges:
                     entry = None if self._is_here_alone(opened) else self._found(new).entry
                     opened.draft.move(new, entry)
                 self._inodes.moved(each, new)
+        self._folders.remove(target)
         self._folders.move(path, target)
 
     def _rename_folder(self, path: str, target: str) -> None:
@@ -131,7 +133,16 @@ class TreeChanges:
             if opened.draft is not None:
                 opened.draft.move(new, None)
             self._inodes.moved(each, new)
+        self._folders.remove(target)
         self._folders.move(path, target)
+
+    def _refuse_full(self, target: str) -> None:
+        """See that a directory may take that place. Raises: OSError (ENOTEMPTY)."""
+        if self._folders.inside(target) or self._inodes.within(target):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
+        # Where a directory is no thing of its own it would be merged into what is there.
+        if not self._writer.keeps_directories:
+            self._writer.refuse_full(target)
 
     def _replace(self, target: str) -> None:
         """Have what is open of a file that is about to be replaced go on without its name."""

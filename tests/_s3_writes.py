@@ -78,6 +78,8 @@ class WritableHandler(Handler):
             self._change()
 
     def _change(self) -> None:
+        # As many keys as before may be others.
+        self.server.sorted = []
         parts = urlsplit(self.path)
         bucket, _, key = parts.path[1:].partition("/")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))

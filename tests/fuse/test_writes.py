@@ -179,31 +179,46 @@ def test_directories(path: Path, folder: Path) -> None:
     assert sorted(os.listdir(path)) == ["old.txt", "sub"]
 
 
-@pytest.mark.parametrize(
-    ("act", "number"),
-    [
-        (lambda path: (path / "link").symlink_to("old.txt"), errno.EPERM),
-        (lambda path: os.link(path / "old.txt", path / "link"), errno.EPERM),
-        (lambda path: os.mkfifo(path / "fifo"), errno.EPERM),
-        (lambda path: (path / ".forebay/new").write_bytes(b""), errno.EPERM),
-        (lambda path: (path / ".forebay").rmdir(), errno.EPERM),
-        (lambda path: (path / ".forebay/stats").write_bytes(b""), errno.EROFS),
-        (lambda path: (path / "nothing").unlink(), errno.ENOENT),
-        (lambda path: (path / "nothing/new").write_bytes(b""), errno.ENOENT),
-        (lambda path: (path / "old.txt/new").write_bytes(b""), errno.ENOTDIR),
-        (lambda path: (path / "sub").write_bytes(b""), errno.EISDIR),
-        (lambda path: (path / "sub").unlink(), errno.EISDIR),
-        (lambda path: (path / "old.txt").rmdir(), errno.ENOTDIR),
-        (lambda path: (path / "sub").rmdir(), errno.ENOTEMPTY),
-        (lambda path: os.open(path / "old.txt", os.O_CREAT | os.O_EXCL), errno.EEXIST),
-        (lambda path: os.setxattr(path / "old.txt", "user.mine", b""), errno.EOPNOTSUPP),
-    ],
-)
+ERRORS: list[tuple[Callable[[Path], object], int]] = [
+    (lambda path: (path / "link").symlink_to("old.txt"), errno.EPERM),
+    (lambda path: os.link(path / "old.txt", path / "link"), errno.EPERM),
+    (lambda path: os.mkfifo(path / "fifo"), errno.EPERM),
+    (lambda path: (path / ".forebay/new").write_bytes(b""), errno.EPERM),
+    (lambda path: (path / ".forebay").rmdir(), errno.EPERM),
+    (lambda path: (path / "old.txt").rename(path / ".forebay/new"), errno.EPERM),
+    (lambda path: (path / ".forebay/stats").write_bytes(b""), errno.EROFS),
+    (lambda path: (path / "nothing").unlink(), errno.ENOENT),
+    (lambda path: (path / "nothing/new").write_bytes(b""), errno.ENOENT),
+    (lambda path: (path / "old.txt/new").write_bytes(b""), errno.ENOTDIR),
+    (lambda path: (path / "sub").write_bytes(b""), errno.EISDIR),
+    (lambda path: (path / "sub").unlink(), errno.EISDIR),
+    (lambda path: (path / "old.txt").rmdir(), errno.ENOTDIR),
+    (lambda path: (path / "sub").rmdir(), errno.ENOTEMPTY),
+    (lambda path: (path / "sub").rename(path / "old.txt"), errno.ENOTDIR),
+    (lambda path: (path / "sub").rename(path / "sub/inner"), errno.EINVAL),
+    (lambda path: os.open(path / "old.txt", os.O_CREAT | os.O_EXCL), errno.EEXIST),
+    (lambda path: os.truncate(path / "old.txt", -1), errno.EINVAL),
+    (lambda path: os.setxattr(path / "old.txt", "user.mine", b""), errno.EOPNOTSUPP),
+    (lambda path: os.removexattr(path / "old.txt", "user.forebay.version"), errno.EOPNOTSUPP),
+]
+
+
 @pytest.mark.parametrize("folder", ["file"], indirect=True)
-def test_errors(path: Path, act: Callable[[Path], object], number: int) -> None:
-    assert errno_of(lambda: act(path)) == number
+def test_errors(path: Path) -> None:
+    found = [errno_of(lambda act=act: act(path)) for act, _ in ERRORS]  # type: ignore[misc]
+    assert found == [number for _, number in ERRORS]
 
 
+@pytest.mark.parametrize("folder", ["file"], indirect=True)
+def test_mv_that_replaces_nothing(path: Path) -> None:
+    (path / "new").write_bytes(b"new")
+    subprocess.run(["mv", "-n", path / "new", path / "old.txt"], capture_output=True)
+    assert ((path / "old.txt").read_bytes(), (path / "new").read_bytes()) == (b"old\n", b"new")
+    run("mv", "-n", path / "new", path / "newer")
+    assert (path / "newer").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("folder", ["file"], indirect=True)
 def test_what_the_source_does_not_keep_is_told_by_nobody(path: Path) -> None:
     file = path / "old.txt"
     mode = file.stat().st_mode

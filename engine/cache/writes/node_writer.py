@@ -57,25 +57,23 @@ class NodeWriter:
         """Rename an object in place of what there is. Raises: as ``Cache.rename``."""
         self._writes.rename(self._attached(), path, target)
 
-    def rename_directory(self, path: str, target: str) -> None:
-        """Rename a directory, where there is none or an empty one: as ``Cache.rename``.
-
-        Raises: as ``Cache.rename``; OSError (ENOTEMPTY).
-        """
+    def refuse_full(self, path: str) -> None:
+        """See that there is nothing in a directory, if there is one. Raises: OSError (ENOTEMPTY)."""
         attached = self._attached()
-        if not attached.storage.has_directories:
-            # It would be merged into what is there.
-            self._refuse_full(attached, target)
-        rename_tree(self._writes, attached, path, target)
-
-    def room_bytes(self) -> int:
-        """Return how much more may be staged. Blocking: staged files are counted."""
-        return max(self._staging.bytes_max - self._staging.used_bytes(), 0)
-
-    def _refuse_full(self, attached: Attached, path: str) -> None:
         try:
             is_full = any(info.path != path for page in attached.storage.list(path) for info in page)
         except NotFound:
             return
         if is_full:
             raise OSError(errno.ENOTEMPTY, "is a directory that is not empty", f"{attached.label}/{path}")
+
+    def rename_directory(self, path: str, target: str) -> None:
+        """Rename a directory, where there is none or an empty one, as ``refuse_full`` tells.
+
+        Raises: as ``Cache.rename``; OSError (ENOTEMPTY).
+        """
+        rename_tree(self._writes, self._attached(), path, target)
+
+    def room_bytes(self) -> int:
+        """Return how much more may be staged. Blocking: staged files are counted."""
+        return max(self._staging.bytes_max - self._staging.used_bytes(), 0)
