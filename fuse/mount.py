@@ -84,7 +84,9 @@ def _is_writable(nodes: Nodes) -> bool:
     """Say whether what is mounted can be written to; the storage's client is made by that."""
     try:
         nodes.writer().check()
-    except PermissionError:
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
         return False
     return True
 

@@ -214,8 +214,13 @@ class Writing(Operations):
         if flags:
             # The kernel asks no more, and answers EINVAL: the storages cannot.
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        target = self._new_path(new_parent, new_name)
-        self._tree.rename(parent, self._old_path(parent, name), target)
+        path, target = self._old_path(parent, name), self._new_path(new_parent, new_name)
+        before = self.known_lookup(parent, name) or self.lookup(parent, name)
+        self._tree.rename(parent, path, target)
+        # A copy has a time of its own, and a file that is renamed another version.
+        node = self._known_node(before.inode)
+        if node is not None and not node.entry.is_dir:
+            self._times.set(before.inode, node.entry.version, before.mtime_ns)
 
     def close(self) -> None:
         """Close what is still open; what was not written is not written any more."""
@@ -270,7 +275,7 @@ class Writing(Operations):
         opened.has_failed = False
         if entry is not None:
             self._times.set(opened.inode, entry.version, mtime_ns)
-            node = self._nodes.known(opened.inode)
+            node = self._known_node(opened.inode)
             if node is not None:
                 self._pages.opened(node)
 
@@ -307,7 +312,7 @@ class Writing(Operations):
             draft.set_mtime(mtime_ns)
             entry = draft.entry
         else:
-            node = self._nodes.known(attributes.inode)
+            node = self._known_node(attributes.inode)
             entry = None if node is None else node.entry
         if entry is not None:
             self._times.set(attributes.inode, entry.version, mtime_ns)
@@ -400,6 +405,13 @@ class Writing(Operations):
         try:
             return self._nodes.known_child(parent, _text(name))
         except NotFound:
+            return None
+
+    def _known_node(self, inode: int) -> Node | None:
+        """Return what is known of a node, if anything is."""
+        try:
+            return self._nodes.known(inode)
+        except (NotFound, Stale):
             return None
 
     def _path_in(self, parent: int, name: bytes) -> str:
