@@ -218,7 +218,7 @@ class Writing(Operations):
         before = self.known_lookup(parent, name) or self.lookup(parent, name)
         self._tree.rename(parent, path, target)
         # A copy has a time of its own, and a file that is renamed another version.
-        node = self._known_node(before.inode)
+        node = self._node_of(before.inode)
         if node is not None and not node.entry.is_dir:
             self._times.set(before.inode, node.entry.version, before.mtime_ns)
 
@@ -275,7 +275,7 @@ class Writing(Operations):
         opened.has_failed = False
         if entry is not None:
             self._times.set(opened.inode, entry.version, mtime_ns)
-            node = self._known_node(opened.inode)
+            node = self._node_of(opened.inode)
             if node is not None:
                 self._pages.opened(node)
 
@@ -312,7 +312,7 @@ class Writing(Operations):
             draft.set_mtime(mtime_ns)
             entry = draft.entry
         else:
-            node = self._known_node(attributes.inode)
+            node = self._node_of(attributes.inode)
             entry = None if node is None else node.entry
         if entry is not None:
             self._times.set(attributes.inode, entry.version, mtime_ns)
@@ -407,11 +407,11 @@ class Writing(Operations):
         except NotFound:
             return None
 
-    def _known_node(self, inode: int) -> Node | None:
-        """Return what is known of a node, if anything is."""
+    def _node_of(self, inode: int) -> Node | None:
+        """Return what a node is, if it can be told."""
         try:
-            return self._nodes.known(inode)
-        except (NotFound, Stale):
+            return self._nodes.known(inode) or self._nodes.node(inode)
+        except OSError:
             return None
 
     def _path_in(self, parent: int, name: bytes) -> str:

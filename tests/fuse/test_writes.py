@@ -308,6 +308,22 @@ def test_two_mounts_and_the_library(folder: Path, cache: Cache, mounted: Mountin
 
 
 @pytest.mark.parametrize("folder", ["file"], indirect=True)
+def test_where_nothing_is_believed(folder: Path, cache: Cache, mounted: Mounting) -> None:
+    cache.attach("e", folder.as_uri(), writable=True, max_age=0)
+    path = mounted(what="e").path
+    for number in range(3):
+        (folder / "shared").write_bytes(b"outside %d" % number)
+        assert (path / "shared").read_bytes() == b"outside %d" % number
+        (path / "shared").write_bytes(b"inside")
+        assert (folder / "shared").read_bytes() == b"inside"
+    os.utime(path / "shared", ns=(1, 1_000_000_007))
+    (path / "shared").rename(path / "moved")
+    assert (path / "moved").stat().st_mtime_ns == 1_000_000_007
+    (path / "moved").unlink()
+    assert sorted(os.listdir(path)) == sorted(os.listdir(folder)) == ["old.txt", "sub"]
+
+
+@pytest.mark.parametrize("folder", ["file"], indirect=True)
 def test_created_exclusively_by_one_of_two(folder: Path, mounted: Mounting) -> None:
     one, other = mounted().path, mounted().path
     first = os.open(one / "new", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
