@@ -143,6 +143,11 @@ class Fetcher:
         if run.error is not None:
             raise run.error
 
+    def prepare(self, attached: Attached) -> None:
+        """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""
+        if isinstance(self._remote, NoRemote):
+            attached.storage.prepare()
+
     def first_touch(
         self, attached: Attached, path: str, offset: int, length: int, kind: Kind = Kind.DEMAND
     ) -> FirstTouch:
@@ -163,7 +168,7 @@ class Fetcher:
         key = block_key(attached.record.id, path, "", number, self.block_bytes)
         asked_bytes = None if kind is Kind.LOAD else length
         fetch = partial(self._fetch_unknown, attached, path, number, count, kind, asked_bytes)
-        self._prepare(attached)
+        self.prepare(attached)
         return self._fly(key, look, lambda claim: self.pool.run_one(partial(fetch, claim)))
 
     def _fly(self, key: bytes, look: Callable[[], _T | None], fetch: Callable[[Claim | None], _T]) -> _T:
@@ -188,7 +193,7 @@ class Fetcher:
         """Fetch of a run what this process leads, up to the first block that another fetches."""
         path = run.blocks[0].entry.path if run.blocks else ""
         try:
-            self._prepare(run.attached)
+            self.prepare(run.attached)
             while run.blocks and run.awaited is None:
                 led = self._lead(run)
                 try:
@@ -200,11 +205,6 @@ class Fetcher:
                             claim.done()
         except Exception as error:  # noqa: BLE001  (whoever brings the run raises it)
             run.error = run.attached.explained(path, error)
-
-    def _prepare(self, attached: Attached) -> None:
-        """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""
-        if isinstance(self._remote, NoRemote):
-            attached.storage.prepare()
 
     def _lead(self, run: Run) -> _Led:
         """Take from the run adjacent blocks that nobody has and nobody fetches."""

@@ -79,22 +79,22 @@ class _Walk:
         previous: str | None = None
         try:
             for page in self._listing.pages(after):
-                shown = self._shown(self._within(page.keys, after, upto))
-                cuts: list[str] = []
-                if page.keys:
-                    self.found = True
-                    last = page.keys[-1].key
-                    if upto is not None and last >= upto:
-                        yield shown, ()
-                        return
-                    after = max(after, last)
-                    # One page may lie within one directory of many, and says little of a range's length.
-                    if page.truncated and (previous is not None or upto is None):
-                        cuts = self._cuts(previous or page.keys[0].key, after, upto)
-                    previous = after
-                bounds = [*cuts, upto]
-                upto = bounds[0]
-                yield shown, [KeyRange(place, bound) for place, bound in zip(cuts, bounds[1:], strict=True)]
+                yield self._shown(self._within(page.keys, after, upto)), ()
+                if not page.keys:
+                    continue
+                self.found = True
+                last = page.keys[-1].key
+                if upto is not None and last >= upto:
+                    return
+                after = max(after, last)
+                # One page may lie within one directory of many, and says little of a range's length; and what
+                # ends on the second takes no longer in one piece.
+                if page.truncated and previous is not None:
+                    cuts = self._cuts(previous, after, upto)
+                    ends = [*cuts[1:], upto]
+                    upto = cuts[0] if cuts else upto
+                    yield (), [KeyRange(*each) for each in zip(cuts, ends, strict=False)]
+                previous = after
         finally:
             with self._lock:
                 self._ranges -= 1

@@ -98,6 +98,12 @@ def test_a_small_prefix_takes_one_request() -> None:
     assert bucket.request_count == 1
 
 
+def test_a_prefix_of_two_pages_takes_two_requests() -> None:
+    bucket = Bucket([f"{number // 5}/{number:02}" for number in range(20)], page_keys=10)
+    assert len(walk(bucket, 8)) == 20
+    assert bucket.request_count == 2
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -262,11 +262,15 @@ class LoadRun:
             self._list_only(lister.pages(self._stop.is_set), collector)
             return
         listing = Listing(self._folder, self._stop)
-        if listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached, path, listed_ns)):
+        is_usable = listing.is_usable(lambda listed_ns: parts.lookup.is_fresh(attached, path, listed_ns))
+        if is_usable:
             self._meter.set_totals(*listing.totals)
         else:
             listing.fill(lister, on_end=self._meter.set_totals)
         try:
+            if not (is_usable or request.dry_run):
+                # While the first page is under way: the first files would wait for it.
+                parts.fetcher.prepare(attached)
             self._load_pages(lambda: map(_items, listing.pages()), loader)
         finally:
             listing.close()
