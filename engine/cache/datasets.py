@@ -69,6 +69,9 @@ class Source:
     def newly_throttled(self) -> int:
         """Return how many requests the under storage has refused for load since this was asked last."""
         throttled = self.storage.counts().get("throttled", 0)
+        # Nothing new, as nearly always: the figure only grows.
+        if throttled <= self._throttled_told:
+            return 0
         with self._lock:
             new = max(throttled - self._throttled_told, 0)
             self._throttled_told += new

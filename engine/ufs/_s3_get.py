@@ -6,9 +6,8 @@ Both give the same description of an object for the same answer, above all the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from forebay.clock import NS_PER_S
 from forebay.ufs.base import ObjectInfo
@@ -17,8 +16,7 @@ from forebay.ufs.base import ObjectInfo
 _NO_ETAG: Final = "mtime-"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """length bytes from offset on of the object at path, whose key in the bucket is key.
 
     With a version, of that version.

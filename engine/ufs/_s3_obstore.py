@@ -25,7 +25,7 @@ from forebay.ufs._s3_tries import CONNECT_TIMEOUT_S
 from forebay.ufs.base import PIECE_BYTES, ObjectInfo, RequestKind
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetOptions, GetResult
     from obstore.store import S3Credential, S3Store
 
     from forebay.ufs._s3_boto import BotoClient
@@ -40,6 +40,7 @@ _CREDENTIALS_HOLD: Final = timedelta(minutes=10)
 _ODD_FAILURES_MAX: Final = 3
 _REST_S: Final = 60.0
 
+_NOTHING: Final = memoryview(b"")
 _STATUS: Final = re.compile(r"Server returned non-2xx status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([^<]{1,100})</Code>")
 _WORDS: Final = re.compile(r"<Message>([^<]{0,500})</Message>")
@@ -85,8 +86,14 @@ class ObstoreClient:
 
     def __init__(self, store: S3Store, endpoint: Endpoint, on_request: Callable[[RequestKind], None]) -> None:
         """Use this store; on_request is told of each request before it is sent."""
+        import obstore
+        from obstore.exceptions import BaseError
+
         self._on_request: Final = on_request
         self._store: Final = store
+        # Looked up once, not for each of very many objects.
+        self._get: Final = obstore.get
+        self._errors: Final = (BaseError, OSError)
         self._endpoint: Final = endpoint
         self._odd_failures = 0
         self._rests_until_s = 0.0
@@ -104,27 +111,36 @@ class ObstoreClient:
         Where ranges are answered with 200 the object is asked for as a whole, and a range that begins it is
         read as far as wanted. Raises: Failed, with Kind.ODD where boto3 may do better.
         """
-        from obstore.exceptions import BaseError
-
-        options: dict[str, Any] = {}
+        options: GetOptions = {}
         whole = not self._endpoint.answers_206
         if not whole:
             options["range"] = (wanted.offset, wanted.offset + wanted.length)
-        if wanted.if_match:
-            options["if_match"] = wanted.if_match
+        if if_match := wanted.if_match:
+            options["if_match"] = if_match
         self._on_request("gets")
         try:
-            result = self._store.get(wanted.key, options=options)  # type: ignore[arg-type]
+            result = self._get(self._store, wanted.key, options=options)
         except ValueError:
             # A control character, or something else that it takes for no path.
             return None
-        except (BaseError, OSError) as error:
+        except self._errors as error:
             if _NOT_PARTIAL in str(error):
                 self._endpoint.learn_ranges(200)
                 return None
             raise Failed(failure_of(error)) from error
         self._odd_failures = 0
-        return _accept(wanted, result, whole=whole)
+        return self._accept(wanted, result, whole=whole)
+
+    def _accept(self, wanted: Wanted, result: GetResult, *, whole: bool) -> ObstoreAnswer:
+        meta = result.meta
+        size = int(meta["size"])
+        info = describe(wanted.path, size, meta["e_tag"], meta["last_modified"])
+        end = min(wanted.offset + wanted.length, size)
+        start, stop = result.range
+        if start != wanted.offset or stop != (size if whole else end):
+            last = wanted.offset + wanted.length - 1
+            raise broken(f"asked for bytes {wanted.offset}-{last}, got bytes {start}-{stop - 1}")
+        return ObstoreAnswer(info, end - start, result, stop - start, self._errors)
 
     def was_odd(self) -> None:
         """Take note that boto3 did what obstore failed at oddly; from the third in a row on it rests."""
@@ -137,26 +153,34 @@ class ObstoreClient:
 class ObstoreAnswer:
     """The answer to a GET of obstore."""
 
-    def __init__(self, info: ObjectInfo, length: int, result: GetResult) -> None:
-        """Take the result, whose body is still to come."""
+    def __init__(
+        self,
+        info: ObjectInfo,
+        length: int,
+        result: GetResult,
+        claimed: int,
+        errors: tuple[type[Exception], ...],
+    ) -> None:
+        """Take the result, whose body is still to come: claimed bytes long, or one of these errors."""
         self.info: Final = info
         self.length: Final = length
         self._result: GetResult | None = result
-        self._claimed: int = result.range[1] - result.range[0]
+        self._claimed = claimed
+        self._errors: Final = errors
         self._pieces: Iterator[bytes] | None = None
-        self._piece = memoryview(b"")
+        self._piece = _NOTHING
 
     def read(self, size_max: int) -> memoryview:
         """Return what there is of the piece at hand, waiting for the next if it is used up."""
-        from obstore.exceptions import BaseError
-
         try:
-            if not self._piece:
-                self._piece = self._next_piece()
-        except (BaseError, OSError) as error:
+            piece = self._piece or self._next_piece()
+        except self._errors as error:
             raise Failed(failure_of(error)) from error
-        piece, self._piece = self._piece[:size_max], self._piece[size_max:]
-        return piece
+        if len(piece) <= size_max:
+            self._piece = _NOTHING
+            return piece
+        self._piece = piece[size_max:]
+        return piece[:size_max]
 
     def _next_piece(self) -> memoryview:
         """Wait for the next piece, empty at the end, and hold it to the length that the answer claimed."""
@@ -183,19 +207,7 @@ class ObstoreAnswer:
     def close(self) -> None:
         """Drop the result, and with it a connection on which something is still to come."""
         self._result = self._pieces = None
-        self._piece = memoryview(b"")
-
-
-def _accept(wanted: Wanted, result: GetResult, *, whole: bool) -> ObstoreAnswer:
-    meta = result.meta
-    size = int(meta["size"])
-    info = describe(wanted.path, size, meta["e_tag"], meta["last_modified"])
-    end = min(wanted.offset + wanted.length, size)
-    start, stop = result.range
-    if start != wanted.offset or stop != (size if whole else end):
-        last = wanted.offset + wanted.length - 1
-        raise broken(f"asked for bytes {wanted.offset}-{last}, got bytes {start}-{stop - 1}")
-    return ObstoreAnswer(info, end - start, result)
+        self._piece = _NOTHING
 
 
 def failure_of(error: Exception) -> Failure:

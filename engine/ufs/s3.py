@@ -9,7 +9,6 @@ attached s3:// dataset is first asked.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -90,7 +89,7 @@ class S3Storage(UnderStorage):
             self.endpoint.throttle.limit(_positive(options["requests_per_s"], "requests_per_s"))
         self._lock: Final = threading.Lock()
         self._stop: Final = Stop()
-        self._counts: Final[Counter[str]] = Counter()
+        self._counts: Final = {"failed_requests": 0, "throttled": 0, "hidden_keys": 0}
         self._made: BotoClient | None = None
         self._made_fast: ObstoreClient | None = None
         self._fast_wanted = self._use_obstore
@@ -168,8 +167,7 @@ class S3Storage(UnderStorage):
 
         Empty objects that mark directories are not counted.
         """
-        with self._lock:
-            return {name: self._counts[name] for name in ("failed_requests", "throttled", "hidden_keys")}
+        return self._counts.copy()
 
     @property
     def requests_per_s(self) -> float | None:
