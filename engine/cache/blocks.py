@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forebay.cache.datasets import Attached
 from forebay.cache.paths import block_key
@@ -27,8 +27,7 @@ _PARTS_MANY: Final = 64
 _JOIN_BLOCKS_MAX: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One block of one version of an object, its key, and whose it is."""
 
     entry: Entry
@@ -217,13 +216,16 @@ class Run:
 
 def runs_of(attached: Attached, missing: Iterable[Block], sink: Sink) -> list[Run]:
     """Join missing blocks of one object, in order, to runs of one request each."""
+    blocks = list(missing)
+    if len(blocks) == 1:
+        return [Run(attached, deque(blocks), sink)]
     adjacent: list[list[Block]] = []
-    for block in missing:
+    for block in blocks:
         if adjacent and adjacent[-1][-1].end == block.offset:
             adjacent[-1].append(block)
         else:
             adjacent.append([block])
-    return [Run(attached, deque(part), sink) for blocks in adjacent for part in _cut(blocks)]
+    return [Run(attached, deque(part), sink) for whole in adjacent for part in _cut(whole)]
 
 
 def part_bytes(size_bytes: int) -> int:

@@ -18,7 +18,6 @@ Whoever follows leads nothing meanwhile, so no two processes wait for each other
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -248,8 +247,10 @@ class Fetcher:
 
     def _fetch(self, run: Run, led: _Led, kind: Kind) -> None:
         """Fetch adjacent blocks of a known version, offer them to the store, give them to the reader."""
-        if not isinstance(self._remote, NoRemote):
-            led = [each for each in led if not self._fetch_from_peer(run, *each)]
+        if isinstance(self._remote, NoRemote):
+            self._fetch_from_source(run, led, kind)
+            return
+        led = [each for each in led if not self._fetch_from_peer(run, *each)]
         for part in _adjacent(led):
             self._fetch_from_source(run, part, kind)
 
@@ -258,7 +259,7 @@ class Fetcher:
         record, entry, length = run.attached.record, first.entry, last.end - first.offset
         progress = self._progress([claim for _, claim in led if claim is not None], kind)
         with (
-            self._asking(run.attached, kind),
+            _Asking(self.store, self._demand, run.attached, kind),
             run.attached.storage.read_range(entry.path, first.offset, length, entry.version) as body,
         ):
             _check_length(body, f"{record.uri}/{entry.path}", length)
@@ -338,7 +339,7 @@ class Fetcher:
         data = memoryview(b"")
         with (
             self.pool.permit(kind, length),
-            self._asking(attached, kind),
+            _Asking(self.store, self._demand, attached, kind),
             attached.storage.read_range(path, offset, length) as body,
         ):
             entry = as_entry(body.info, asked_ns)
@@ -361,21 +362,6 @@ class Fetcher:
         self._lookup.remember(attached, entry)
         return FirstTouch(entry, offset, data)
 
-    @contextmanager
-    def _asking(self, attached: Attached, kind: Kind) -> Iterator[None]:
-        """Count a request to the under storage, and tell the host that a reader waits for it."""
-        self.store.count("source_requests", 1, attached.record.id)
-        self._mark(kind)
-        try:
-            yield
-        except Exception:
-            self.store.count("source_errors", 1, attached.record.id)
-            raise
-        finally:
-            self._mark(kind)
-            if throttled := attached.newly_throttled():
-                self.store.count("source_throttled", throttled, attached.record.id)
-
     def _mark(self, kind: Kind) -> None:
         if kind is Kind.DEMAND:
             self._demand.mark()
@@ -394,6 +380,33 @@ class Fetcher:
         self.store.count("source_bytes", count_bytes, attached.record.id)
         if kind in _BYTE_COUNTERS:
             self.store.count(_BYTE_COUNTERS[kind], count_bytes, attached.record.id)
+
+
+class _Asking:
+    """Counts a request to the under storage, and tells the host where a reader waits for it.
+
+    A class, and no generator: it is made for each of very many small objects.
+    """
+
+    __slots__ = ("_attached", "_demand", "_store")
+
+    def __init__(self, store: BlockStore, demand: Demand, attached: Attached, kind: Kind) -> None:
+        self._store: Final = store
+        self._demand: Final = demand if kind is Kind.DEMAND else None
+        self._attached: Final = attached
+
+    def __enter__(self) -> None:
+        self._store.count("source_requests", 1, self._attached.record.id)
+        if self._demand is not None:
+            self._demand.mark()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            self._store.count("source_errors", 1, self._attached.record.id)
+        if self._demand is not None:
+            self._demand.mark()
+        if throttled := self._attached.newly_throttled():
+            self._store.count("source_throttled", throttled, self._attached.record.id)
 
 
 def _check_length(body: RangeBody, uri: str, length: int) -> None:

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forebay.cache.blocks import PART_BYTES, Block, Sink, blocks_of, runs_of
 from forebay.cache.datasets import Attached
@@ -45,8 +45,7 @@ class LoadStopped(Exception):  # noqa: N818  (nothing went wrong)
     """The run is to stop; the file that it is at counts as not begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadItem:
+class LoadItem(NamedTuple):
     """One file to load: path is that in the dataset; line is its place in a file list; error: a bad line.
 
     entry is None where it has yet to be asked what the file is; tries counts versions that were tried.
@@ -179,7 +178,7 @@ class FileLoader:
             touched = None
             if item.entry is None:
                 entry, touched = self._resolve(item.path)
-                item = replace(item, entry=entry)
+                item = item._replace(entry=entry)
                 if item.is_large:
                     return item
             assert item.entry is not None
@@ -211,7 +210,7 @@ class FileLoader:
         is_fixed = self._attached.manifest is not None
         if isinstance(error, Stale) and item.tries + 1 < _VERSIONS_TRIED_MAX and not is_fixed:
             try:
-                return replace(item, entry=self._ask(item.path), tries=item.tries + 1)
+                return item._replace(entry=self._ask(item.path), tries=item.tries + 1)
             except OSError as now:
                 error = now
         if isinstance(error, NotFound) and not self._request.dry_run:

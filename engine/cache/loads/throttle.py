@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 _BURST_S: Final = 0.2
@@ -76,9 +75,8 @@ class Turn:
         self._lock: Final = threading.Lock()
         self._requests = 0
 
-    @contextmanager
-    def of(self, count_bytes: int) -> Iterator[None]:
-        """Make a request for so many bytes meanwhile. Raises: NotNow."""
+    def of(self, count_bytes: int) -> Turn:
+        """Begin a request for so many bytes; the context that this gives ends it. Raises: NotNow."""
         with self._lock:
             if self._requests >= _REQUESTS_BESIDE_READERS and self._readers_wait():
                 raise NotNow(_LOOK_AGAIN_S)
@@ -86,11 +84,15 @@ class Turn:
             if wait_s > 0:
                 raise NotNow(wait_s)
             self._requests += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._requests -= 1
+        return self
+
+    def __enter__(self) -> None:
+        """Go on with the request that ``of`` began."""
+
+    def __exit__(self, *exception: object) -> None:
+        """End it."""
+        with self._lock:
+            self._requests -= 1
 
     def owe(self, count_bytes: int) -> None:
         """Count bytes against the rate whose number was not known before."""
