@@ -140,6 +140,7 @@ class Operations:
         """Close a file."""
         opened = self.files.remove(handle)
         if opened is not None:
+            self._pages.closed(handle)
             opened.close()
 
     def known_opendir(self, inode: int) -> int | None:
@@ -231,8 +232,14 @@ class Operations:
         if node.entry.is_dir:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), node.entry.path)
         file: NodeFile = self._nodes.open(node)
-        pages = self._pages.opened(node)
-        return Opened(self.files.add(file), keep_pages=pages.may_be_kept, forget_inode=pages.is_doubtful)
+        handle = self.files.add(file)
+        pages = self._pages.opened(node, handle)
+        return Opened(
+            handle,
+            keep_pages=pages.may_be_kept,
+            is_direct=pages.is_apart,
+            forget_inode=pages.is_doubtful,
+        )
 
     def _refuse_writing(self, flags: int) -> None:
         if flags & os.O_ACCMODE != os.O_RDONLY:

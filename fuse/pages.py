@@ -3,12 +3,16 @@
 The kernel goes by times and sizes, and two versions may have the same of both. So it may keep its pages over
 an open only if they were read from that very version: of files opened lately that is remembered, and as long
 as nothing known of a dataset has become different it is so for all.
+
+It has one set of pages a file, whoever has it open. So who opens a version while another is open has none of
+them: else each would be shown the other's bytes.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from threading import Lock
 from typing import Final, NamedTuple
 
 from forebay.cache import Node, Nodes
@@ -18,14 +22,18 @@ _VERSIONS_KEPT: Final = 65_536
 
 
 class Pages(NamedTuple):
-    """What holds of a file's pages: whether they may be kept, and whether its attributes are doubtful."""
+    """What holds of a file's pages: whether they may be kept, and whether its attributes are doubtful.
+
+    is_apart: it is to be read without them.
+    """
 
     may_be_kept: bool
     is_doubtful: bool
+    is_apart: bool = False
 
 
 class PageKeeper:
-    """Follows the versions of files that are opened. Threads: one at a time."""
+    """Follows the versions of files that are opened. Threads: any."""
 
     def __init__(self, nodes: Nodes) -> None:
         """Follow these from now on: the kernel has nothing yet."""
@@ -36,16 +44,49 @@ class PageKeeper:
         self._changed_s = 0.0
         # inode -> hash of the version whose pages the kernel may have.
         self._versions: Final[OrderedDict[int, int]] = OrderedDict()
+        self._lock: Final = Lock()
+        # Of files that are open: handle -> inode and version; inode -> handles by their version.
+        self._handles: Final[dict[int, tuple[int, int]]] = {}
+        self._open: Final[dict[int, Counter[int]]] = {}
 
-    def opened(self, node: Node) -> Pages:
-        """Note that a file is opened in the version that its node says."""
+    def opened(self, node: Node, handle: int | None = None) -> Pages:
+        """Note that a file is opened in the version that its node says.
+
+        handle: under which, until that is ``closed``; None: what is open shows every version alike, as what
+        is written here does.
+        """
+        version = hash((node.attached.fixed_label, node.entry.version))
+        with self._lock:
+            if handle is not None:
+                self._handles[handle] = (node.inode, version)
+                versions = self._open.setdefault(node.inode, Counter())
+                versions[version] += 1
+                if len(versions) > 1:
+                    # Of which the kernel has pages from now on nobody knows.
+                    self._versions.pop(node.inode, None)
+                    return Pages(may_be_kept=False, is_doubtful=True, is_apart=True)
+            return self._pages_of(node, version)
+
+    def closed(self, handle: int) -> None:
+        """Note that a file is closed."""
+        with self._lock:
+            inode, version = self._handles.pop(handle, (0, 0))
+            versions = self._open.get(inode)
+            if versions is None:
+                return
+            versions[version] -= 1
+            if versions[version] == 0:
+                del versions[version]
+            if not versions:
+                del self._open[inode]
+
+    def _pages_of(self, node: Node, version: int) -> Pages:
         state = self._nodes.state()
         if state != self._last:
             self._last = state
             self._changed_s = time.monotonic()
         if state == self._first and node.valid_s is None:
             return Pages(may_be_kept=True, is_doubtful=False)
-        version = hash((node.attached.fixed_label, node.entry.version))
         before = self._versions.pop(node.inode, None)
         self._versions[node.inode] = version
         if len(self._versions) > _VERSIONS_KEPT:

@@ -65,11 +65,12 @@ class NodeFile:
 
     def known(self, offset: int, length: int) -> memoryview | None:
         """Return the range, less at the object's end, if all of it is cached. Raises: Stale; Closed."""
+        # First: behind the end of this version another may go on.
+        if self._lookup.changes(self.attached) != self._seen:
+            self._check()
         end = min(offset + length, self.entry.size)
         if offset >= end:
             return _NOTHING
-        if self._lookup.changes(self.attached) != self._seen:
-            self._check()
         data = self._cached(offset, end)
         if data is not None:
             if self._source is not None:

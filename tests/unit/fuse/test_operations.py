@@ -136,12 +136,30 @@ def test_an_open_file_keeps_to_its_version(operate: Mounting, cache: Cache, stor
 def test_pages_are_kept_of_the_same_version_alone(operate: Mounting, storage: FaultyStorage) -> None:
     operations = operate(max_age=0)
     inode = walk(operations, b"a")
-    assert not operations.open(inode, os.O_RDONLY).keep_pages
-    assert operations.open(inode, os.O_RDONLY).keep_pages
+    before = [operations.open(inode, os.O_RDONLY) for _ in range(2)]
+    assert [opened.keep_pages for opened in before] == [False, True]
+    for each in before:
+        operations.release(each.handle)
     storage.put("a", b"2")  # of the same size and time
     opened = operations.open(inode, os.O_RDONLY)
-    assert (opened.keep_pages, opened.forget_inode) == (False, True)
+    assert (opened.keep_pages, opened.is_direct, opened.forget_inode) == (False, False, True)
     assert operations.open(inode, os.O_RDONLY).keep_pages
+
+
+def test_a_version_beside_another_that_is_open_has_no_pages(
+    operate: Mounting, storage: FaultyStorage
+) -> None:
+    operations = operate(max_age=0)
+    inode = walk(operations, b"a")
+    old = operations.open(inode, os.O_RDONLY)
+    storage.put("a", b"2")
+    for _ in range(2):
+        opened = operations.open(inode, os.O_RDONLY)
+        assert (opened.keep_pages, opened.is_direct, opened.forget_inode) == (False, True, True)
+        operations.release(opened.handle)
+    operations.release(old.handle)
+    found = [operations.open(inode, os.O_RDONLY) for _ in range(2)]
+    assert [(opened.keep_pages, opened.is_direct) for opened in found] == [(False, False), (True, False)]
 
 
 def test_pages_of_what_never_changes_are_kept(operate: Mounting) -> None:

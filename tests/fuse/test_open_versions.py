@@ -1,0 +1,68 @@
+"""Two versions of one object open at a time: each handle has the bytes of its own, or ESTALE."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from forebay.cache import Cache
+from tests._s3 import BUCKET, FakeS3, give_keys
+from tests.fuse._mount import Mounted, errno_of
+from tests.fuse.conftest import BLOCK_BYTES, Mounting
+
+OLD = os.urandom(2 * BLOCK_BYTES + 17)
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    give_keys(monkeypatch)
+    with FakeS3() as storage:
+        storage.objects["a"] = OLD
+        yield storage
+
+
+@pytest.fixture
+def mount(cache: Cache, storage: FakeS3, mounted: Mounting) -> Mounted:
+    cache.attach("d", f"s3://{BUCKET}", endpoint_url=storage.url, max_age=0)
+    return mounted()
+
+
+@pytest.mark.parametrize("length", [len(OLD), 5 * BLOCK_BYTES])
+def test_an_open_file_does_not_show_pages_of_another_version(
+    mount: Mounted, storage: FakeS3, length: int
+) -> None:
+    path = mount.path / "a"
+    with open(path, "rb", buffering=0) as old:
+        assert os.pread(old.fileno(), 100, 0) == OLD[:100]
+        storage.objects["a"] = new = os.urandom(length)
+        with open(path, "rb", buffering=0) as file:
+            assert file.read() == new
+            for offset in range(0, length, 10_000):
+                try:
+                    found = os.pread(old.fileno(), 10_000, offset)
+                except OSError as error:
+                    found = b""
+                    number = error.errno
+                    if number != errno.ESTALE:
+                        raise
+                assert found in (b"", OLD[offset : offset + len(found)])
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(file.fileno(), length, 0) == new
+    # The old is closed: from now on the kernel keeps pages of the new.
+    for _ in range(2):
+        assert path.read_bytes() == new
+
+
+def test_behind_the_end_of_an_old_version_is_no_end_of_the_new(mount: Mounted, storage: FakeS3) -> None:
+    path = mount.path / "a"
+    with open(path, "rb", buffering=0) as old:
+        assert os.pread(old.fileno(), 100, 0) == OLD[:100]
+        storage.objects["a"] = new = os.urandom(5 * BLOCK_BYTES)
+        assert path.stat().st_size == len(new)
+        with open(path, "rb", buffering=0) as file:
+            assert errno_of(lambda: os.pread(old.fileno(), 100, 4 * BLOCK_BYTES)) == errno.ESTALE
+            assert os.pread(file.fileno(), len(new), 0) == new
+        assert path.read_bytes() == new
