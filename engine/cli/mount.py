@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -129,16 +129,29 @@ def _serve(
     from forebay.fuse import serve
     from forebay.fuse.readiness import tell_ready
 
-    with ExitStack() as records:
+    telling: list[threading.Thread] = []
+    with ExitStack() as stack:
+
+        def tell(served: Mount) -> None:
+            _read_ahead(served, read_ahead)
+            _keep_record(stack, cache, served)
+            # Whoever started it may have gone.
+            with suppress(BrokenPipeError):
+                _tell(session, cache, served, options)
+            tell_ready(ready_fd)
 
         def told(served: Mount) -> None:
             ending.begin(served)
-            threading.Thread(target=_read_ahead, args=(served, read_ahead), daemon=True).start()
-            _keep_record(records, cache, served)
-            _tell(session, cache, served, options)
-            tell_ready(ready_fd)
+            # It asks the mount, which this thread is about to serve. Nobody hears of the mount before that is
+            # over, for meanwhile it is in use and cannot be unmounted.
+            telling.append(threading.Thread(target=tell, args=(served,), name="forebay-mount-tell"))
+            telling[0].start()
 
-        serve(cache, label, mountpoint, options, told)
+        try:
+            serve(cache, label, mountpoint, options, told)
+        finally:
+            for thread in telling:
+                thread.join()
 
 
 def _read_ahead(served: Mount, size_bytes: int) -> None:
