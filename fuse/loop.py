@@ -77,9 +77,10 @@ class Loop:
         self._requests: int | None = None
         self._poll: Final = select.poll()
         self._poll.register(self._event, select.POLLIN)
-        self._stop_lock: Final = Lock()
-        self._is_stop_asked = False
+        # Over which nobody writes to a descriptor that is closed, and perhaps somebody else's by now.
+        self._event_lock: Final = Lock()
         self._is_over = False
+        self._is_stop_asked = False
         self._is_closing = False
         self._deadline_s: float | None = None
 
@@ -98,21 +99,17 @@ class Loop:
         for task in list(self._tasks):
             task.coroutine.close()
         self._workers.close(0.0)
-        with self._stop_lock:
+        with self._event_lock:
             self._is_over = True
-            # Those who were left behind still tell of their end.
-            if not self._in_threads:
-                os.close(self._event)
+            os.close(self._event)
         for error in ends:
             if error is not None:
                 raise error
 
     def stop(self) -> None:
         """Have the loop end. Threads: any, at any time."""
-        with self._stop_lock:
-            if not self._is_over:
-                self._is_stop_asked = True
-                os.eventfd_write(self._event, 1)
+        self._is_stop_asked = True
+        self._wake()
 
     async def in_thread(self, work: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Run what may wait in a thread. Raises: what it raises."""
@@ -199,7 +196,13 @@ class Loop:
         except BaseException as error:  # noqa: BLE001  (the task raises it)
             outcome = (task, None, error)
         self._finished.append(outcome)
-        os.eventfd_write(self._event, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the loop look what threads have come to, unless it is over. Threads: any."""
+        with self._event_lock:
+            if not self._is_over:
+                os.eventfd_write(self._event, 1)
 
     def _take_finished(self) -> None:
         with suppress(BlockingIOError):

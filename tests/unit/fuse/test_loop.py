@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,6 +99,41 @@ def test_what_a_thread_raises_is_raised(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], b"a")
     with pytest.raises(ValueError, match="no number"):
         serve(loop, pipe[0], answer)()
+
+
+def test_a_thread_that_tells_too_late_writes_to_no_other_descriptor(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(lambda: None, TIMEOUT_S)
+    is_over = threading.Event()
+    late = []
+
+    class Slow(deque[Any]):
+        """What a thread has come to is there, and seen for another reason, before the thread tells."""
+
+        def append(self, outcome: Any) -> None:
+            super().append(outcome)
+            os.eventfd_write(loop._event, 1)
+            late.append(threading.current_thread())
+            assert is_over.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(loop, "_finished", Slow())
+
+    async def answer(request: bytes) -> None:
+        await loop.in_thread(int, "no number")
+
+    os.write(pipe[1], b"a")
+    with pytest.raises(ValueError, match="no number"):
+        serve(loop, pipe[0], answer)()
+    same_number = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        assert same_number == loop._event
+        is_over.set()
+        late[0].join(TIMEOUT_S)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(same_number)
+    finally:
+        os.close(same_number)
 
 
 def test_it_is_stopped_while_it_waits(pipe: tuple[int, int]) -> None:
