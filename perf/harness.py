@@ -34,10 +34,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Bar:
-    """A ratio, round by round, with the target that it is held to."""
+    """A ratio, round by round, with the target that it is held to; without one it is there to be seen."""
 
     name: str
-    target: float
+    target: float | None
     rounds: list[float]
     sense: Sense = "at least"
 
@@ -54,8 +54,18 @@ class Bar:
         return lower, upper
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
+        """Whether it meets its target; None without one."""
+        if self.target is None:
+            return None
         return self.ratio >= self.target if self.sense == "at least" else self.ratio <= self.target
+
+    @property
+    def margin(self) -> float | None:
+        """The ratio as a multiple of its target, above 1 is better; None without a target above 0."""
+        if not self.target or self.target < 0:
+            return None
+        return self.ratio / self.target if self.sense == "at least" else self.target / self.ratio
 
     def as_json(self) -> Facts:
         return {
@@ -124,14 +134,19 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def compare(
-    name: str, samples: Samples, ours: str, theirs: str, target: float, sense: Sense = "at least"
+    name: str, samples: Samples, ours: str, theirs: str, target: float | None, sense: Sense = "at least"
 ) -> Bar:
-    """Make the bar `ours / theirs` from the rounds that they shared."""
+    """Make the bar `ours / theirs` from the rounds that they shared. A target of None: only to be seen."""
     return Bar(name, target, ratios(samples[ours], samples[theirs]), sense)
 
 
 def compare_with_best(
-    name: str, samples: Samples, ours: str, rivals: Sequence[str], target: float, sense: Sense = "at least"
+    name: str,
+    samples: Samples,
+    ours: str,
+    rivals: Sequence[str],
+    target: float | None,
+    sense: Sense = "at least",
 ) -> Bar:
     """Make the bar `ours / best rival`, the rival with the best median: the highest for `at least`."""
     choose = max if sense == "at least" else min

@@ -34,23 +34,24 @@ def plot_run(cases: Sequence[CaseResult], folder: Path) -> list[Path]:
     """Draw what the run holds; returns the files written."""
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
-    bars = [bar for case in cases for bar in case.bars if bar.target > 0 and bar.ratio > 0]
-    if bars:
-        plots.append(_plot_bars(bars, folder / "bars.png"))
+    bars = [bar for case in cases for bar in case.bars if bar.ratio > 0]
+    margins = [(bar, bar.margin) for bar in bars if bar.margin is not None]
+    if margins:
+        plots.append(_plot_margins(margins, folder / "bars.png"))
     plots += [
         _plot_hit_ratio(case, folder / f"{case.name}.png") for case in cases if "hit_ratio" in case.facts
     ]
     return plots
 
 
-def _plot_bars(bars: Sequence[Bar], path: Path) -> Path:
+def _plot_margins(bars: Sequence[tuple[Bar, float]], path: Path) -> Path:
     """Each ratio as a multiple of its target, so that 1 is the line to reach; right of it is better."""
     _, axes = pyplot.subplots(figsize=(9, 0.4 * len(bars) + 1.2), layout="constrained")
-    margins = [bar.ratio / bar.target if bar.sense == "at least" else bar.target / bar.ratio for bar in bars]
-    colours = [OURS if bar.met else MISSED for bar in bars]
+    margins = [margin for _, margin in bars]
+    colours = [OURS if bar.met else MISSED for bar, _ in bars]
     positions = range(len(bars))
     axes.barh(positions, margins, color=colours)
-    axes.set_yticks(positions, [bar.name for bar in bars])
+    axes.set_yticks(positions, [bar.name for bar, _ in bars])
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")

@@ -17,6 +17,8 @@ from perf.results import CaseResult, Standing
 BEGIN = "<!-- perf table: begin -->"
 END = "<!-- perf table: end -->"
 SIGNS = {"at least": ">=", "at most": "<="}
+VERDICTS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
+MARKDOWN_VERDICTS = {True: "met", False: "**missed**", None: ""}
 PLAIN_WIDTH = 140
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -49,8 +51,7 @@ def bars_table(bars: Sequence[Bar]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("")
     for bar in bars:
-        verdict = "[green]met[/]" if bar.met else "[red]missed[/]"
-        table.add_row(bar.name, f"{bar.ratio:.3g}", _spread(bar), _target(bar), verdict)
+        table.add_row(bar.name, f"{bar.ratio:.3g}", _spread(bar), _target(bar), VERDICTS[bar.met])
     return table
 
 
@@ -72,9 +73,9 @@ def markdown(standings: dict[str, Standing]) -> str:
     lines = ["| ratio of | median | quartiles | target | |", "|---|---|---|---|---|"]
     for standing in standings.values():
         for bar in standing.case.bars:
-            verdict = "met" if bar.met else "**missed**"
             name = bar.name.replace("|", "\\|")
-            lines.append(f"| {name} | {bar.ratio:.3g} | {_spread(bar)} | {_target(bar)} | {verdict} |")
+            figures = f"{bar.ratio:.3g} | {_spread(bar)} | {_target(bar)}"
+            lines.append(f"| {name} | {figures} | {MARKDOWN_VERDICTS[bar.met]} |")
     sources = {standing.path.name: standing.machine for standing in standings.values()}
     notes = [f"`perf/results/{name}`: {_machine(machine)}" for name, machine in sorted(sources.items())]
     origin = f"Measured by `make bench` and `make bench-fuse`. {'; '.join(notes)}."
@@ -99,7 +100,7 @@ def _spread(bar: Bar) -> str:
 
 
 def _target(bar: Bar) -> str:
-    return f"{SIGNS[bar.sense]} {bar.target:g}"
+    return "none" if bar.target is None else f"{SIGNS[bar.sense]} {bar.target:g}"
 
 
 def _print_fact(console: Console, name: str, fact: Any) -> None:

@@ -19,7 +19,7 @@ from perf import workload
 from perf.fuse.mounts import Mount
 from perf.fuse.passes import first_read_s, stat_files
 from perf.fuse.stage import Stage
-from perf.fuse.systems import OURS, PEERS, SYSTEMS, all_mounted, peer_versions
+from perf.fuse.systems import NEW_JUICEFS, OURS, SYSTEMS, all_mounted, peer_versions
 from perf.harness import Case, Contender, Outcome, compare, interleave
 from perf.places import memory_folder
 from perf.system.bucket import BUCKET, served, write_object, write_objects
@@ -27,6 +27,7 @@ from perf.system.peers import Boto3
 
 ROOM_BYTES = 4 << 30
 GET = "ranged GET"
+MEASURED = (OURS, "rclone", "s3fs", NEW_JUICEFS)
 QUIET_S = 0.05  # longer than a request takes to be answered
 
 Read = Callable[[str, int], float]  # key and bytes wanted, seconds taken
@@ -55,7 +56,7 @@ def run(quick: bool) -> Outcome:
         stage = Stage(folder, server, proxy.url, load)
         small, large = _write_files(stage, load)
         _let_server_hash(stage, small.keys + large.keys)
-        with all_mounted(stage, {OURS: SYSTEMS[OURS], **PEERS}) as mounts:
+        with all_mounted(stage, {name: SYSTEMS[name] for name in MEASURED}) as mounts:
             for mount in mounts.values():
                 stat_files([str(mount.root / key) for key in small.keys + large.keys])
             reads: dict[str, Read] = {name: partial(_read, mount) for name, mount in mounts.items()}
@@ -77,7 +78,7 @@ def run(quick: bool) -> Outcome:
         )
         for files in (small, large)
     ]
-    return Outcome("s", samples, bars, load, peer_versions())
+    return Outcome("s", samples, bars, load, peer_versions(MEASURED))
 
 
 CASE = Case(

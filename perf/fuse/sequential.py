@@ -11,7 +11,7 @@ from perf import workload
 from perf.fuse.mounts import Mount, drop_kernel_caches
 from perf.fuse.passes import check_same, read_in_steps
 from perf.fuse.stage import Stage
-from perf.fuse.systems import BARE, OURS, PEERS, SYSTEMS, all_mounted, peer_versions
+from perf.fuse.systems import BARE, NEW_JUICEFS, OURS, PEERS, SYSTEMS, all_mounted, peer_versions
 from perf.harness import Case, Contender, Outcome, compare, compare_with_best, interleave
 from perf.places import memory_folder
 from perf.system.bucket import served, write_object
@@ -36,8 +36,9 @@ def run(quick: bool) -> Outcome:
     bars = [
         compare("mount, 256 MiB in sequence / bare pyfuse3", samples, OURS, BARE, 0.75),
         compare_with_best("mount, 256 MiB in sequence / best peer", samples, OURS, list(PEERS), 1.2),
+        compare(f"mount, 256 MiB in sequence / {NEW_JUICEFS}", samples, OURS, NEW_JUICEFS, None),
     ]
-    return Outcome("MiB/s", samples, bars, load, peer_versions())
+    return Outcome("MiB/s", samples, bars, load, peer_versions(SYSTEMS))
 
 
 CASE = Case(

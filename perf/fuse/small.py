@@ -19,7 +19,7 @@ from perf.crew import Crew
 from perf.fuse.mounts import Mount, drop_kernel_caches
 from perf.fuse.passes import check_same, rate, read_files, shuffled, stat_files
 from perf.fuse.stage import Stage
-from perf.fuse.systems import BARE, OURS, PEERS, SYSTEMS, all_mounted, peer_versions
+from perf.fuse.systems import BARE, NEW_JUICEFS, OURS, PEERS, SYSTEMS, all_mounted, peer_versions
 from perf.harness import (
     Bar,
     Case,
@@ -49,7 +49,7 @@ def run(quick: bool) -> Outcome:
                 check_same(mount.root, stage.objects, keys)
             with _readers(mounts, keys, load) as readers:
                 samples = _measure(readers, stage)
-    return Outcome("files/s", samples, _bars(samples), load, peer_versions())
+    return Outcome("files/s", samples, _bars(samples), load, peer_versions(SYSTEMS))
 
 
 CASE = Case(
@@ -115,15 +115,21 @@ def _measure(readers: dict[str, _Reader], stage: Stage) -> Samples:
 
 
 def _bars(samples: Samples) -> list[Bar]:
-    def against_best(title: str, pass_: str, target: float) -> Bar:
+    def against(name: str, title: str, pass_: str, target: float | None) -> Bar:
+        return compare(f"{title} / {name}", samples, f"{pass_}, {OURS}", f"{pass_}, {name}", target)
+
+    def against_peers(title: str, pass_: str, target: float) -> list[Bar]:
         rivals = [f"{pass_}, {name}" for name in PEERS]
-        return compare_with_best(title, samples, f"{pass_}, {OURS}", rivals, target)
+        return [
+            compare_with_best(f"{title} / best peer", samples, f"{pass_}, {OURS}", rivals, target),
+            against(NEW_JUICEFS, title, pass_, None),
+        ]
 
     of_files = "mount, open + read + close of 100 KiB"
     return [
-        compare(f"{of_files} / bare pyfuse3", samples, f"{ONE}, {OURS}", f"{ONE}, {BARE}", 0.75),
-        against_best(f"{of_files} / best peer", ONE, 2.0),
-        against_best(f"{of_files}, four processes / best peer", MANY, 2.0),
-        against_best(f"{of_files}, page cache warm / best peer", AGAIN, 4.0),
-        compare("mount, stat after reading / rclone", samples, f"{STAT}, {OURS}", f"{STAT}, rclone", 0.9),
+        against(BARE, of_files, ONE, 0.75),
+        *against_peers(of_files, ONE, 2.0),
+        *against_peers(f"{of_files}, four processes", MANY, 2.0),
+        *against_peers(f"{of_files}, page cache warm", AGAIN, 4.0),
+        against("rclone", "mount, stat after reading", STAT, 0.9),
     ]

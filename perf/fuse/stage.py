@@ -11,6 +11,8 @@ from typing import Any
 from forebay.testing.s3 import S3Server
 from perf.system.bucket import BUCKET
 
+VALID_S = 86_400  # how long a system is told that names and attributes hold: the whole run
+
 
 @dataclass(frozen=True)
 class Stage:

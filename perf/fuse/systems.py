@@ -6,32 +6,22 @@ the kernel for the whole run, and every mount is read-only. That is what forebay
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import forebay
 from forebay.testing.s3 import find_rclone
-from perf.fuse import bare_mount
+from perf.fuse import bare_mount, juicefs
 from perf.fuse.mounts import Mount, mounted, raise_read_ahead
-from perf.fuse.redis import redis_server
-from perf.fuse.stage import Stage
+from perf.fuse.stage import VALID_S, Stage
 from perf.harness import Facts
-from perf.places import BUILD
 from perf.system.bucket import BUCKET, DATASET
 
-JUICEFS = BUILD / "peers" / "bin" / "juicefs"
 FOREBAY = Path(sys.executable).with_name("forebay")
-JUICEFS_BUCKET = "juicefs"
-VALID_S = 86_400
-COPIES_AT_A_TIME = 8
-# mdtest of JuiceFS makes its files in a directory of this name.
-MADE_FOLDER = "test-dir.0-0/mdtest_tree.0"
 
 
 System = Callable[[Stage], AbstractContextManager[Mount]]
@@ -100,28 +90,6 @@ def s3fs_mount(stage: Stage) -> Iterator[Mount]:
 
 
 @contextmanager
-def juicefs_mount(stage: Stage) -> Iterator[Mount]:
-    """Mount a JuiceFS volume with copies of the objects; its blocks lie in a bucket beside theirs."""
-    with _juicefs_volume(stage) as (place, meta):
-        with _juicefs(place, meta) as mount:
-            _copy_tree(stage.objects, mount.root)
-        shutil.rmtree(place / "cache", ignore_errors=True)
-        with _juicefs(place, meta, "--read-only") as mount:
-            yield mount
-
-
-@contextmanager
-def juicefs_listed(stage: Stage) -> Iterator[Mount]:
-    """Mount a JuiceFS volume with one directory of empty files, made by its own benchmark of metadata."""
-    count = stage.load["listed_count"]
-    with _juicefs_volume(stage) as (place, meta):
-        command = [str(JUICEFS), "mdtest", meta, "/many", "--threads", "4", "--dirs", "0", "--depth", "0"]
-        subprocess.run([*command, "--files", str(count // 4)], check=True, capture_output=True)
-        with _juicefs(place, meta, "--read-only") as mount:
-            yield Mount(mount.root / "many" / MADE_FOLDER, mount.pid)
-
-
-@contextmanager
 def bare_pyfuse3_mount(stage: Stage) -> Iterator[Mount]:
     """Mount the objects where they lie, by a program that knows nothing but a table."""
     place = stage.place("bare")
@@ -132,67 +100,31 @@ def bare_pyfuse3_mount(stage: Stage) -> Iterator[Mount]:
 
 
 OURS, BARE = "forebay", "bare pyfuse3"
-PEERS: dict[str, System] = {"rclone": rclone_mount, "s3fs": s3fs_mount, "JuiceFS": juicefs_mount}
-SYSTEMS: dict[str, System] = {OURS: forebay_mount, BARE: bare_pyfuse3_mount, **PEERS}
+OLD_JUICEFS, NEW_JUICEFS = juicefs.V0_14.name, juicefs.V1_4.name
+# The bars are set against these; the new JuiceFS is measured as well, and its ratios have no target.
+PEERS: dict[str, System] = {
+    "rclone": rclone_mount,
+    "s3fs": s3fs_mount,
+    OLD_JUICEFS: partial(juicefs.copied, juicefs.V0_14),
+}
+SYSTEMS: dict[str, System] = {
+    OURS: forebay_mount,
+    BARE: bare_pyfuse3_mount,
+    **PEERS,
+    NEW_JUICEFS: partial(juicefs.copied, juicefs.V1_4),
+}
 
 
-def peer_versions() -> Facts:
+def peer_versions(measured: Iterable[str]) -> Facts:
     """Say what was measured against, in the programs' own words."""
     commands = {
         "rclone": [find_rclone(), "version"],
         "s3fs": ["s3fs", "--version"],
-        "JuiceFS": [str(JUICEFS), "version"],
+        **{version.name: [str(version.program()), "--version"] for version in juicefs.VERSIONS},
     }
-    return {
-        name: subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n")[0]
-        for name, command in commands.items()
-    }
+    return {name: _first_line(commands[name]) for name in measured if name in commands}
 
 
-@contextmanager
-def _juicefs_volume(stage: Stage) -> Iterator[tuple[Path, str]]:
-    """Make an empty volume; gives its folder and the URL of its metadata."""
-    place = stage.place("juicefs")
-    (stage.folder / "s3" / JUICEFS_BUCKET).mkdir(parents=True)
-    with redis_server(place / "redis") as meta:
-        bucket = f"{stage.endpoint_url}/{JUICEFS_BUCKET}"
-        command = [str(JUICEFS), "format", "--storage", "s3", "--bucket", bucket, meta, DATASET]
-        keys = {"ACCESS_KEY": stage.server.access_key, "SECRET_KEY": stage.server.secret_key}
-        subprocess.run(command, env={**os.environ, **keys}, check=True, capture_output=True)
-        yield place, meta
-
-
-@contextmanager
-def _juicefs(place: Path, meta: str, *options: str) -> Iterator[Mount]:
-    valid = str(VALID_S)
-    command = [
-        str(JUICEFS),
-        "mount",
-        meta,
-        str(place / "mount"),
-        "--cache-dir",
-        str(place / "cache"),
-        *options,
-    ]
-    command += [
-        "--attr-cache",
-        valid,
-        "--entry-cache",
-        valid,
-        "--dir-entry-cache",
-        valid,
-        "--open-cache",
-        valid,
-    ]
-    command += ["--no-usage-report", "--no-syslog", "--backup-meta", "0"]
-    with mounted(command, place / "mount") as mount:
-        yield mount
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    files = [path for path in source.rglob("*") if path.is_file()]
-    for folder in {path.parent for path in files}:
-        (target / folder.relative_to(source)).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
-        for _ in pool.map(lambda path: shutil.copyfile(path, target / path.relative_to(source)), files):
-            pass
+def _first_line(command: list[str]) -> str:
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return said.partition("\n")[0]
