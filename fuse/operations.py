@@ -180,7 +180,7 @@ class Operations:
         return figures
 
     def known_getxattr(self, inode: int, name: bytes) -> bytes | None:
-        """Return an extended attribute. Raises: OSError (ENODATA); Stale."""
+        """Return an extended attribute. Raises: OSError (ENODATA; EOPNOTSUPP); Stale."""
         node = self._nodes.known(inode) if self._has_xattrs(inode, name) else None
         return None if node is None else self._xattrs.value(node, name)
 
@@ -276,8 +276,8 @@ class Operations:
         return True
 
     def _has_xattrs(self, inode: int, name: bytes) -> bool:
-        """Say whether a file may have such an attribute. Raises: OSError (ENODATA)."""
-        if self._virtual.owns(inode) or not self._xattrs.is_known(name):
+        """Say whether a file may have such an attribute. Raises: OSError (ENODATA; EOPNOTSUPP)."""
+        if not self._xattrs.is_known(name) or self._virtual.owns(inode):
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return True
 

@@ -10,6 +10,8 @@ from typing import Final
 
 from forebay.cache import Node, Nodes
 
+_KIND: Final = b"user."
+
 
 class Xattrs:
     """The extended attributes ``user.forebay.*`` of objects. Threads: any."""
@@ -25,7 +27,13 @@ class Xattrs:
         }
 
     def is_known(self, name: bytes) -> bool:
-        """Say whether there is an attribute of that name at all."""
+        """Say whether there is an attribute of that name at all.
+
+        Raises: OSError (EOPNOTSUPP: none of its kind. ``ls -l`` asks for a label and an access list of every
+        file, and stops when it is told this, not when it is told that one has none).
+        """
+        if not name.startswith(_KIND):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         return name in self._values
 
     def names(self, node: Node) -> list[bytes]:

@@ -50,6 +50,14 @@ def test_find_and_rsync_find_no_difference(tree: Path, mounted: Mounting) -> Non
     assert output_of("tar", "cf", "/dev/null", "-C", path, ".") == []
 
 
+def test_ls_does_not_ask_every_file_for_labels_and_access_lists(tree: Path, mounted: Mounting) -> None:
+    mount = mounted()
+    listed = output_of("ls", "-lR", mount.path)
+    assert sum(line.startswith("-r--r--r-- ") for line in listed) == FILES
+    # It asks again for each file unless it was told that the file system has none of that kind.
+    assert mount.stats()["operations"].get("getxattr", {"count": 0})["count"] <= 4
+
+
 @pytest.fixture
 def descriptors() -> Iterator[None]:
     """Let this process open more files than usual."""
@@ -118,7 +126,10 @@ def _with_file(act: Callable[[int], object]) -> Callable[[Path], object]:
         (lambda path: os.stat(path / ".forebay/nothing"), errno.ENOENT),
         (lambda path: (path / ".forebay/stats").write_bytes(b""), errno.EROFS),
         (lambda path: os.getxattr(path / "0", "user.forebay.cached"), errno.ENODATA),
-        (lambda path: os.getxattr(path / "0/0/0", "security.other"), errno.ENODATA),
+        (lambda path: os.getxattr(path / "0/0/0", "user.other"), errno.ENODATA),
+        (lambda path: os.getxattr(path / "0/0/0", "security.other"), errno.EOPNOTSUPP),
+        (lambda path: os.getxattr(path / "0", "system.posix_acl_default"), errno.EOPNOTSUPP),
+        (lambda path: os.getxattr(path / ".forebay/stats", "security.selinux"), errno.EOPNOTSUPP),
         (lambda path: os.removexattr(path / "0/0/0", "user.forebay.cached"), errno.EROFS),
     ],
 )
