@@ -24,7 +24,8 @@ def tell_ready(descriptor: int | None) -> None:
     if address:
         if address.startswith("@"):
             address = "\0" + address[1:]
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        # Who asked to be told may have gone; the mount serves all the same.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.sendto(b"READY=1", address)
 
 

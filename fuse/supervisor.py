@@ -83,7 +83,11 @@ class Supervisor:
                 if self._stopping.is_set():
                     os.close(ours)
                     return 0, False
-                self._serving = serving = subprocess.Popen(self._command(theirs), pass_fds=[theirs])
+                # systemd is told by the supervisor, once, and not by each that serves.
+                environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+                self._serving = serving = subprocess.Popen(
+                    self._command(theirs), pass_fds=[theirs], env=environment
+                )
         finally:
             os.close(theirs)
         is_ready = wait_ready(ours)

@@ -40,3 +40,14 @@ def test_systemd_is_told(is_abstract: bool, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if is_abstract else str(tmp_path / name))
         tell_ready(None)
         assert listening.recv(100) == b"READY=1"
+
+
+def test_where_nobody_listens_any_more_the_mount_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    ours, theirs = os.pipe()
+    tell_ready(theirs)
+    assert wait_ready(ours) is True
