@@ -68,6 +68,12 @@ format: dev ## rewrite Python and C in the form that `check` asks for
 	$(PY) -m ruff format .
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
+.PHONY: proto
+proto: dev ## make the messages of peer/proto anew
+	$(PY) setup.py --quiet pkgview
+	$(PY) -m grpc_tools.protoc -Ibuild/pkgview --python_out=build/pkgview --pyi_out=build/pkgview \
+	    --grpc_python_out=build/pkgview forebay/peer/proto/forebay.proto
+
 .PHONY: check
 check: dev ## what can be said without running: form, types, strict C, the stubs against the module
 	$(PY) -m ruff check .

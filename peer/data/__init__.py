@@ -1,0 +1,1 @@
+"""Moves blocks between hosts over plain or encrypted sockets, frames of forebay.peer.frames, without gRPC."""

@@ -1,0 +1,1 @@
+"""Copies of blocks on further members: pushed, repaired, handed over."""

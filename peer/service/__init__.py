@@ -1,0 +1,1 @@
+"""Answers peers over gRPC: one class a service, no cache logic."""

@@ -1,0 +1,1 @@
+"""Datasets, policies and manifests, the same on every member, newest wins."""
