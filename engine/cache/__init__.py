@@ -15,6 +15,7 @@ from forebay.cache.loads.load import LoadJob
 from forebay.cache.manifests.manage import ManifestStatus
 from forebay.cache.node_file import NodeFile
 from forebay.cache.nodes import ROOT_INODE, TRANSIENT_INODE_FIRST, Figures, Node, Nodes, State
+from forebay.cache.policies.policy import NAMES as POLICY_FIELDS
 from forebay.cache.prefetch import Prefetcher
 from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
@@ -27,6 +28,7 @@ from forebay.cache.writes.node_writer import NodeWriter
 from forebay.meta import Entry
 
 __all__ = [
+    "POLICY_FIELDS",
     "RETENTIONS",
     "ROOT_INODE",
     "TRANSIENT_INODE_FIRST",

@@ -15,6 +15,8 @@ FILE_LINES_MAX = 500
 FILE_LINES_MAX_OF = {"engine/store/_store.pyx": 850}
 
 FOLDERS = ("engine", "peer", "fuse", "csrc", "tests", "perf")
+# What a compiler writes is in nobody's style.
+MADE = re.compile(r"_pb2(_grpc)?\.pyi?$")
 SUFFIXES = (".py", ".pyi", ".pyx", ".pxd", ".c", ".h")
 
 # Written in halves, so that this file does not find itself.
@@ -41,7 +43,10 @@ CYTHON_FUNCTION = re.compile(
 def sources(root: Path) -> list[Path]:
     """List the files that the style holds for."""
     return [
-        path for folder in FOLDERS for path in sorted((root / folder).rglob("*")) if path.suffix in SUFFIXES
+        path
+        for folder in FOLDERS
+        for path in sorted((root / folder).rglob("*"))
+        if path.suffix in SUFFIXES and not MADE.search(path.name)
     ]
 
 
