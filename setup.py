@@ -30,8 +30,9 @@ SUPPORTED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch6
 # -Werror. Optimized at link time: the path of a hit goes through five files, and a look-up gains a tenth.
 COMPILE_FLAGS = ["-O3", "-flto=auto", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"]
 
-# What the table of recent look-ups is made of; all else of csrc/ is the store's.
+# What the table of recent look-ups and the placement of keys are made of; all else of csrc/ is the store's.
 LOOK_UP_SOURCES = ("csrc/src/entry.c", "csrc/src/recent.c")
+PLACEMENT_SOURCES = ("csrc/src/placement.c",)
 
 SANITIZERS = ("address", "thread", "undefined")
 
@@ -77,7 +78,7 @@ def sanitizer() -> str | None:
 def extensions() -> list[Extension]:
     """Describe the extensions.
 
-    A source with static state belongs to one of them alone; hash.c, which both have, has none.
+    A source with static state belongs to one of them alone; hash.c, which several have, has none.
     """
     compile_flags, link_flags = list(COMPILE_FLAGS), ["-O3", "-flto=auto", "-pthread"]
     if name := sanitizer():
@@ -90,11 +91,12 @@ def extensions() -> list[Extension]:
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
-    store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES})
+    store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES, *PLACEMENT_SOURCES})
     return [
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
+        describe("forebay.peer._placement", ["peer/_placement.pyx", "csrc/src/hash.c", *PLACEMENT_SOURCES]),
         describe("forebay.ufs._s3_scan", ["engine/ufs/_s3_scan.pyx"]),
     ]
 

@@ -1,0 +1,170 @@
+"""A member of a group as others see it, a view of all of them, and both as messages of forebay.v1.
+
+Its invariant: a Member is sound. Whatever is wrong with one, be it from a message or a configuration, is a
+ConfigError that names the field, so no other module has to look at ids, weights or addresses again.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import math
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from forebay.errors import ConfigError
+from forebay.peer._placement import MEMBERS_MAX, WEIGHT_MAX, WEIGHT_MIN, WEIGHT_ONE
+from forebay.peer.proto import forebay_pb2 as messages
+
+NAME_BYTES_MAX: Final = 255
+PORT_MAX: Final = (1 << 16) - 1
+INCARNATION_MAX: Final = (1 << 64) - 1
+
+
+class MemberState(enum.IntEnum):
+    """What is known of a member; the numbers are those of the messages."""
+
+    UP = 0
+    DOWN = 1  # does not answer; its keys are still its own
+    LEAVING = 2  # answers, but gets no new keys
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member. Raises: ConfigError (a field that cannot be so)."""
+
+    id: str
+    address: str
+    data_port: int = 0
+    weight: float = 1.0
+    zone: str = ""
+    state: MemberState = MemberState.UP
+    incarnation: int = 0
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        check_address(self.address)
+        _check_number("data_port", self.data_port, PORT_MAX)
+        _check_number("incarnation", self.incarnation, INCARNATION_MAX)
+        _check_name("zone", self.zone)
+        _check_name("host", self.host)
+        if not math.isfinite(self.weight) or not WEIGHT_MIN <= self.weight_units <= WEIGHT_MAX:
+            raise ConfigError(
+                f"weight {self.weight!r} of member {self.id}: expected {WEIGHT_MIN / WEIGHT_ONE:.4f} to "
+                f"{WEIGHT_MAX // WEIGHT_ONE}"
+            )
+
+    @property
+    def weight_units(self) -> int:
+        """The weight as placement counts it."""
+        return round(self.weight * WEIGHT_ONE)
+
+    def to_message(self) -> messages.Member:
+        """Make the message."""
+        return messages.Member(
+            id=self.id,
+            address=self.address,
+            data_port=self.data_port,
+            weight=self.weight,
+            zone=self.zone,
+            state=messages.MemberState.Name(self.state),
+            incarnation=self.incarnation,
+            host=self.host,
+        )
+
+    @classmethod
+    def from_message(cls, message: messages.Member) -> Member:
+        """Read a message, which may come from anybody. Raises: ConfigError (names the field)."""
+        try:
+            state = MemberState(message.state)
+        except ValueError:
+            raise ConfigError(
+                f"state {message.state} of member {message.id!r} is none of this version"
+            ) from None
+        return cls(
+            message.id,
+            message.address,
+            message.data_port,
+            message.weight,
+            message.zone,
+            state,
+            message.incarnation,
+            message.host,
+        )
+
+
+class View(NamedTuple):
+    """The members as somebody sees them, sorted by id, and the number of that view."""
+
+    epoch: int
+    members: tuple[Member, ...]
+
+    def to_message(self) -> messages.View:
+        """Make the message."""
+        return messages.View(epoch=self.epoch, members=[member.to_message() for member in self.members])
+
+    @classmethod
+    def from_message(cls, message: messages.View) -> View:
+        """Read a message, which may come from anybody.
+
+        Raises: ConfigError (too many members, one of them twice, a field that cannot be so).
+        """
+        if len(message.members) > MEMBERS_MAX:
+            raise ConfigError(f"a view of {len(message.members)} members, at most {MEMBERS_MAX}")
+        return cls.of(message.epoch, map(Member.from_message, message.members))
+
+    @classmethod
+    def of(cls, epoch: int, members: Iterable[Member]) -> View:
+        """Make a view of members in any order. Raises: ConfigError (a member twice)."""
+        ordered = tuple(sorted(members, key=lambda member: member.id))
+        for one, other in itertools.pairwise(ordered):
+            if one.id == other.id:
+                raise ConfigError(two_addresses(one.id, one.address, other.address))
+        return cls(epoch, ordered)
+
+
+def two_addresses(member_id: str, one: str, other: str) -> str:
+    """Say that a member id is used at two addresses, and what to do about it."""
+    return (
+        f"member {member_id} is at {one} and at {other}: a cache directory belongs to one member, and a copy "
+        "of one must not take its member file along"
+    )
+
+
+def check_id(text: str) -> None:
+    """Hold a member's id to the form that every host writes it in. Raises: ConfigError."""
+    try:
+        is_sound = str(uuid.UUID(text)) == text
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ConfigError(f"member id {text!r}: expected a UUID in lower case with hyphens")
+
+
+def check_address(text: str) -> None:
+    """Hold an address to ``host:port``, an IPv6 address in brackets. Raises: ConfigError."""
+    host, _, port = text.rpartition(":")
+    is_bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    is_number = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORT_MAX
+    if not host or is_bare or not is_number or not _is_name(host):
+        raise ConfigError(f"address {text!r}: expected host:port, an IPv6 address in brackets")
+
+
+def _check_number(field: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise ConfigError(f"{field} {value} of a member: expected 0 to {most}")
+
+
+def _check_name(field: str, text: str) -> None:
+    if not _is_name(text):
+        shown = repr(text[:NAME_BYTES_MAX])
+        raise ConfigError(
+            f"{field} {shown} of a member: expected printable text, {NAME_BYTES_MAX} bytes at most"
+        )
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and " " not in text and len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX
