@@ -10,7 +10,6 @@ The unit is a run, 64 MiB of a file from a multiple of that on, so most files ha
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -115,7 +114,7 @@ def _place(members: Iterable[Member], *, is_zoned: bool = True) -> Placement[Mem
     placed = tuple(members)
     zones: dict[str, int] = {}
     numbers = [zones.setdefault(member.zone if is_zoned else "", len(zones)) for member in placed]
-    ids = [uuid.UUID(member.id).bytes for member in placed]
+    ids = [bytes.fromhex(member.id.replace("-", "")) for member in placed]
     return Placement(placed, ids, [member.weight_units for member in placed], numbers)
 
 

@@ -24,7 +24,7 @@ SOURCES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.tom
 PACKAGES = {"engine": "forebay", "peer": "forebay.peer", "fuse": "forebay.fuse"}
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 
-# A put and a get, and a look-up table, go through classes whose C fields are declared in a .pxd: where that
+# A put and a get, a look-up table and a placement go through classes whose C fields are declared in a .pxd: where that
 # file was not found at build time, the fields are missing and this fails.
 TOUCH_A_C_FIELD = """
 import sys
@@ -37,6 +37,8 @@ from forebay.meta import ChangeCounter, Entry, Recent
 recent, entry = Recent(1 << 20), Entry("path", 7, 5, "version", False, 1)
 recent.put("dataset/path", entry, ChangeCounter(bytearray(8), 0), 0)
 assert recent.get("dataset/path").entry == entry
+from forebay.peer._placement import WEIGHT_ONE, Placement
+assert Placement(("one",), [bytes(16)], [WEIGHT_ONE], [0]).owners("dataset", "path", 0, 1) == ("one",)
 print(forebay.__file__)
 """
 
@@ -132,6 +134,7 @@ def test_sdist_to_wheel(environment: Environment, sources: Path, memory_path: Pa
         sent = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "csrc/include/forebay/store.h", "engine/store/_store.pyx", "engine/py.typed"} <= sent
     assert {"engine/meta/_recent.pyx", "engine/meta/_recent.pxd", "engine/meta/c_recent.pxd"} <= sent
+    assert {"peer/_placement.pyx", "peer/_placement.pxd", "peer/c_placement.pxd"} <= sent
     assert not [name for name in sent if name.endswith(".so") or name.startswith("build/")]
 
     options = ("--no-deps", "--no-build-isolation", "--wheel-dir", output)
@@ -140,8 +143,8 @@ def test_sdist_to_wheel(environment: Environment, sources: Path, memory_path: Pa
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("forebay/")}
     assert {"forebay/py.typed", "forebay/store/_store.pyi", "forebay/peer/__init__.py"} <= packed
-    assert "forebay/meta/_recent.pyi" in packed
-    assert {Path(name).suffix for name in packed} == {".py", ".pyi", ".so", ".typed"}
+    assert {"forebay/meta/_recent.pyi", "forebay/peer/_placement.pyi"} <= packed
+    assert {Path(name).suffix for name in packed} == {".proto", ".py", ".pyi", ".so", ".typed"}
 
     environment.install(wheel)
     assert use(environment, memory_path).is_relative_to(environment.path / "lib")
