@@ -32,6 +32,7 @@ CASES = {
     "open_rebuild": "perf.micro.open_rebuild",
     "import_time": "perf.micro.import_time",
     "watch": "perf.micro.watch",
+    "placement": "perf.micro.placement",
     "epoch": "perf.hit_ratio.epoch",
     "skew": "perf.hit_ratio.skew",
     "whatif": "perf.hit_ratio.whatif",
