@@ -24,7 +24,11 @@ ENV_CONFIG: Final = "FOREBAY_CONFIG"
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 _SECRET_WORDS: Final = ("secret", "token", "password", "passwd", "credential", "access_key", "api_key")
-_SECRET_VALUE: Final = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|://[^/\s@]*@")
+# Keys with such a word that hold the name of a file.
+_REFERENCES: Final = ("token_file", "token_keys_file", "token_revoked_file")
+_SECRET_VALUE: Final = re.compile(
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|://[^/\s@]*@|\bfb1\.[A-Za-z0-9_-]+\."
+)
 
 
 class Setting(NamedTuple):
@@ -98,9 +102,8 @@ def _read_file(name: str) -> dict[str, Any]:
 def _secrets(value: object, key: str = "") -> Iterator[str]:
     """Yield the keys, with dots, that by their name or their value hold a secret."""
     last = key.rpartition(".")[2].lower().replace("-", "_")
-    if any(word in last for word in _SECRET_WORDS) or (
-        isinstance(value, str) and _SECRET_VALUE.search(value)
-    ):
+    by_name = any(word in last for word in _SECRET_WORDS) and key not in _REFERENCES
+    if by_name or (isinstance(value, str) and _SECRET_VALUE.search(value)):
         yield key
     elif isinstance(value, Mapping):
         for name, inner in value.items():
@@ -131,6 +134,14 @@ def _local(kind: str) -> Callable[[str, object], str]:
         return os.path.expanduser(text)
 
     return read
+
+
+def _reference(where: str, value: object) -> str:
+    """Read the name of a file with a secret or certificate in it; for a token also ``env:NAME``."""
+    text = _text(where, value)
+    if _SECRET_VALUE.search(text):
+        raise ConfigError(f"{where}: expected the name of a file, got what belongs into one")
+    return _local("file")(where, text)
 
 
 def _size(where: str, value: object) -> int:
@@ -229,6 +240,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("stall_timeout_s", _seconds),
     Setting("rows", _count),
     Setting("shared_group", _group),
+    Setting("tls_cert_file", _reference),
+    Setting("tls_key_file", _reference),
+    Setting("tls_ca_file", _reference),
+    Setting("tls_mutual", _flag),
+    Setting("token_file", _reference),
+    Setting("token_keys_file", _reference),
+    Setting("token_revoked_file", _reference),
+    Setting("insecure", _flag),
     Setting("read_only", _flag),
     Setting("maintainer", _flag),
     Setting("promote_bytes_per_second", _size),

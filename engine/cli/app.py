@@ -78,6 +78,7 @@ _COMMANDS: Final = {
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
     "sync": _Entry("free", "Ask the under storage anew what there is."),
+    "token": _Entry("token", "Make the tokens that callers show to members of a group."),
     "top": _Entry("top", "Show what goes on, live."),
     "trace": _Entry("record", "List and show traces: what was read, in order."),
     "ttl": _Entry("policy", "Free paths some time after they were cached."),

@@ -1,6 +1,7 @@
-"""Adds metadata to every call of a channel without TLS, where gRPC itself would not send a token.
+"""Adds metadata to every call of a channel: with TLS by its credentials, without by interceptors.
 
-For loopback, and for groups that were told to be insecure; credentials.py sees to that.
+Without, gRPC itself would send no token: for loopback, and for groups that were told to be insecure;
+credentials.py sees to that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
+
+from forebay.errors import ConfigError
 
 Metadata = tuple[tuple[str, str], ...]
 _MakesMetadata = Callable[[], Metadata]
@@ -87,3 +90,20 @@ class _AioStreamStream(_AioBase, grpc.aio.StreamStreamClientInterceptor):  # typ
 def aio_interceptors(metadata: _MakesMetadata) -> list[grpc.aio.ClientInterceptor]:
     """Return what a channel of asyncio needs for the same."""
     return [kind(metadata) for kind in (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)]
+
+
+class ShowsMetadata(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    """For the credentials of a channel with TLS; gRPC asks at each call, from a thread of its own."""
+
+    def __init__(self, metadata: _MakesMetadata) -> None:
+        """Add what metadata returns."""
+        self._metadata = metadata
+
+    def __call__(self, context: Any, callback: Callable[[Metadata, Exception | None], None]) -> None:
+        """Answer gRPC, also that there is no token to be had."""
+        try:
+            metadata = self._metadata()
+        except ConfigError as error:
+            callback((), error)
+        else:
+            callback(metadata, None)

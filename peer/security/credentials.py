@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-import grpc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from forebay.errors import ConfigError
-from forebay.peer.security.client_calls import AddsMetadata, Metadata, aio_interceptors
 from forebay.peer.security.listen import is_loopback, split_address
 from forebay.peer.security.tls import ClientTls, TlsFiles
 from forebay.peer.security.tokens import TOKEN_BYTES_MAX, looks_like_token
 from forebay.peer.security.watched import LOOK_INTERVAL_S, Watched, read_file
+
+if TYPE_CHECKING:
+    # Imported where it is used: a worker that only reads by the data port starts without it.
+    import grpc
 
 METADATA_KEY: Final = "authorization"
 
@@ -85,6 +86,10 @@ class Credentials:
 
     def open_channel(self, address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
         """Open a channel whose calls carry the token. Raises: ConfigError."""
+        import grpc
+
+        from forebay.peer.security.client_calls import AddsMetadata
+
         if self._tls is not None:
             return grpc.secure_channel(address, self._channel_credentials(), options)
         channel = grpc.insecure_channel(address, options)
@@ -95,6 +100,10 @@ class Credentials:
 
     def open_aio_channel(self, address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
         """Open a channel of asyncio whose calls carry the token. Raises: ConfigError."""
+        import grpc
+
+        from forebay.peer.security.client_calls import aio_interceptors
+
         if self._tls is not None:
             return grpc.aio.secure_channel(address, self._channel_credentials(), options)
         if self._token is None:
@@ -102,7 +111,7 @@ class Credentials:
         self._check_secrecy(address)
         return grpc.aio.insecure_channel(address, options, interceptors=aio_interceptors(self.metadata))
 
-    def metadata(self) -> Metadata:
+    def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call with the token as it is now."""
         return () if self._token is None else ((METADATA_KEY, _SCHEME + self._token.token()),)
 
@@ -117,11 +126,15 @@ class Credentials:
             )
 
     def _channel_credentials(self) -> grpc.ChannelCredentials:
+        import grpc
+
+        from forebay.peer.security.client_calls import ShowsMetadata
+
         assert self._tls is not None
         credentials = self._tls.grpc_credentials()
         if self._token is None:
             return credentials
-        shown = grpc.metadata_call_credentials(_ShowsToken(self.metadata))
+        shown = grpc.metadata_call_credentials(ShowsMetadata(self.metadata))
         return grpc.composite_channel_credentials(credentials, shown)
 
 
@@ -145,18 +158,3 @@ def _plain(text: str, where: str) -> str:
     if not looks_like_token(token) or not _PLAIN.fullmatch(token) or len(token) > TOKEN_BYTES_MAX:
         raise ConfigError(f"{where}: is no token; make one with `forebay token make`")
     return token
-
-
-class _ShowsToken(grpc.AuthMetadataPlugin):  # type: ignore[misc]
-    """Adds the token to each call on a channel of TLS; gRPC calls it from a thread of its own."""
-
-    def __init__(self, metadata: Callable[[], Metadata]) -> None:
-        self._metadata = metadata
-
-    def __call__(self, context: Any, callback: Callable[[Metadata, Exception | None], None]) -> None:
-        try:
-            metadata = self._metadata()
-        except ConfigError as error:
-            callback((), error)
-        else:
-            callback(metadata, None)

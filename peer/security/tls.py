@@ -9,15 +9,18 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import grpc
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from forebay.errors import ConfigError
 from forebay.peer.security.watched import LOOK_INTERVAL_S, Watched, read_file
+
+if TYPE_CHECKING:
+    # Imported where it is used: a worker that only reads by the data port starts without it.
+    import grpc
 
 _NO_KEY: Final = (ValueError, TypeError, UnsupportedAlgorithm)
 
@@ -99,6 +102,8 @@ class ServerTls:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return credentials for ``add_secure_port``, which look at the files at each handshake."""
+        import grpc
+
         given = self._watched.current()
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -134,6 +139,8 @@ class ClientTls:
 
     def grpc_credentials(self) -> grpc.ChannelCredentials:
         """Return credentials of what the files hold now: a channel keeps those that it was made with."""
+        import grpc
+
         current = self._watched.current()
         return grpc.ssl_channel_credentials(
             root_certificates=current.ca, private_key=current.key, certificate_chain=current.cert
@@ -141,6 +148,8 @@ class ClientTls:
 
 
 def _configuration(material: _Material, files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    import grpc
+
     roots = material.ca if files.mutual else None
     return grpc.ssl_server_certificate_configuration([(material.key, material.cert)], root_certificates=roots)
 

@@ -181,6 +181,9 @@ def test_secrets_where_they_do_not_belong(place: Place, arguments: list[str]) ->
         f'rows = "{SECRET}"',
         f'read_only = "{SECRET}"',
         f'secret = "{SECRET}',
+        f'token_file = "fb1.{SECRET}.{SECRET}"',
+        f'[group]\ntoken_file = "{SECRET}"',
+        f'tls_key_file = "-----BEGIN PRIVATE KEY----- {SECRET}"',
     ],
     ids=lambda text: text.replace(SECRET, "SECRET"),
 )

@@ -62,6 +62,9 @@ COMMANDS = {
     "stat": ["d/a.bin", "d/sub"],
     "status": [],
     "sync": ["d"],
+    "token keygen": ["{target}/new"],
+    "token make": ["--key", "{target}/key", "--dataset", "d"],
+    "token show": ["{target}/token", "--keys", "{target}/key.pub"],
     "top": ["--once", "--interval", "0.1"],
     "trace delete": ["t"],
     "trace list": [],
@@ -94,6 +97,13 @@ def test_fields(attached: Cli, name: str) -> None:
     if name.startswith("manifest"):
         for arguments in (["v1", "--use"], ["v2", "--use"], ["v3"]):
             assert attached("manifest", "create", "d", *arguments).code == 0
+    if name.startswith("token"):
+        key = f"{attached.place}/key"
+        assert attached("token", "keygen", key).code == 0
+        made = attached(
+            "token", "make", "--key", key, "--dataset", "*", "--output", f"{attached.place}/token"
+        )
+        assert made.code == 0
     places = {"uri": attached.uri, "job": job, "schedule": schedule}
     places |= {"target": str(attached.place), "text": str(text)}
     places |= {"local": str(attached.data / "sub/b.bin")}

@@ -50,3 +50,9 @@ def test_no_second_copy_even_from_the_checkout(repository: Path) -> None:
     # The interpreter puts the current folder in front, so `engine` could be imported from here.
     loaded = modules_after("import forebay; forebay.BlockStore; forebay.Cache", repository)
     assert loaded & FOLDERS == set()
+
+
+def test_what_a_worker_shows_to_a_data_port_takes_no_grpc(tmp_path: Path) -> None:
+    loaded = modules_after("from forebay.peer.security.options import SecurityOptions", tmp_path)
+    assert "forebay.peer.security.credentials" in loaded
+    assert "grpc" not in loaded

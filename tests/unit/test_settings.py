@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import tomllib
 from dataclasses import fields
@@ -15,6 +16,7 @@ from forebay.cache import Cache
 from forebay.cache.pool import FetchLimits
 from forebay.config import GIB, KIB, MIB, Tier
 from forebay.errors import ConfigError
+from forebay.peer.security.options import SecurityOptions
 from forebay.settings import SETTINGS, Settings, load_settings
 from forebay.store.options import StoreOptions
 
@@ -197,8 +199,22 @@ def test_a_cache_is_opened_with_the_settings(
     assert (status["fetch"]["in_flight_max"], status["max_held_bytes"]) == (5, 50 * MIB)
 
 
+def test_secrets_are_named_by_their_files(tmp_path: Path) -> None:
+    text = 'token_file = "~/token"\ntls_key_file = "/k"\ntls_mutual = true\n'
+    found = load_settings(write(tmp_path, text), environ={"FOREBAY_TOKEN_KEYS_FILE": "/keys"})
+    assert found.options == {
+        "token_file": os.path.expanduser("~/token"),
+        "token_keys_file": "/keys",
+        "tls_key_file": "/k",
+        "tls_mutual": True,
+    }
+    with pytest.raises(ConfigError, match="FOREBAY_TOKEN_FILE: expected the name of a file") as caught:
+        load_settings(environ={"FOREBAY_TOKEN_FILE": "fb1.PLANTED.PLANTED"})
+    assert "PLANTED" not in str(caught.value)
+
+
 def test_every_option_of_a_cache_is_a_setting() -> None:
-    own = {
+    own = {field.name for field in fields(SecurityOptions)} | {
         name
         for name, parameter in inspect.signature(Cache).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
