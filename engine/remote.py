@@ -1,4 +1,4 @@
-"""The seam to peers: who owns a block, and can it be had from there.
+"""The seam to peers: who answers for a piece of an object, and what can be had from there.
 
 A cache asks its Remote between its own store and the under storage. On a single host that is NoRemote, so
 that a single host is no special case. Groups of peers implement the same interface.
@@ -6,31 +6,93 @@ that a single host is no special case. Groups of peers implement the same interf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+LocalCopy = Literal["never", "always", "if_room"]
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRequest:
-    """One block of one version of an object: length bytes from offset on, known to the store as key."""
+class BlockRequest(NamedTuple):
+    """One block of one version of an object: its number, and the length bytes from offset on that it has.
+
+    Peers know datasets by name; the keys of their stores are their own.
+    """
 
     dataset: str
     path: str
     version: str
+    number: int
     offset: int
     length: int
-    key: bytes
+
+
+class RemoteObject(NamedTuple):
+    """What a peer knows of an object or a directory, and for how long it has known it: age_ns."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    version: str
+    is_dir: bool
+    age_ns: int
 
 
 class Remote(Protocol):
-    """Peers that may hold a block. Threads: any."""
+    """Peers that may hold blocks. Threads: any.
 
-    def fetch(self, request: BlockRequest, buffer: memoryview) -> bool:
-        """Fill the buffer, request.length bytes, with the block.
+    It pickles as its configuration and survives fork: connections are of one process. Nothing is raised for
+    what a peer does; what a peer says of the under storage is believed only where it says so below.
+    """
 
-        The caller has missed it in its own store and goes on to the under storage after False, which means
-        that this host owns the block itself, or that no peer has it or answers in time; the buffer's
-        content means nothing then. Never raises for what a peer does.
+    @property
+    def local_copy(self) -> LocalCopy:
+        """Whether this host keeps what peers answer for, where its dataset does not say."""
+        ...
+
+    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+        """Say whether peers are to be asked for what lies there before the under storage. Never blocks."""
+        ...
+
+    def owns(self, dataset: str, path: str, offset: int) -> bool:
+        """Say whether this host is the first to answer for what lies there. Never blocks."""
+        ...
+
+    def fetch(
+        self,
+        requests: Sequence[BlockRequest],
+        buffers: Sequence[memoryview],
+        came: Callable[[int], None],
+        alive: Callable[[], None],
+    ) -> None:
+        """Fill each buffer, which is as long as its request says, with the block.
+
+        came(index) is called once for each block that is there and verified, in any thread, one call at a
+        time and none after the return; from then on its buffer is the caller's. What never came is to be had
+        from the under storage, and its buffer means nothing. alive() is called whenever a peer gives a sign
+        of life. Blocking: until all have come or the time for it is over.
+        Raises: NotFound, Stale, PermissionError (a peer says so of the source; the caller asks it itself);
+        what came raises.
+        """
+        ...
+
+    def touch(
+        self, dataset: str, path: str, offset: int, length: int
+    ) -> tuple[RemoteObject, memoryview] | None:
+        """Return what an unknown object is and its bytes from offset on, at most length; None: unanswered.
+
+        offset is that of a block. Fewer bytes may come, none too, but they end where a block ends. Raises:
+        NotFound, which is believed; Stale, PermissionError, which are asked of the source again.
+        """
+        ...
+
+    def stat(self, dataset: str, path: str) -> RemoteObject | None:
+        """Describe an object or a directory; None: unanswered. Raises: as ``touch``."""
+        ...
+
+    def list(self, dataset: str, directory: str) -> Iterator[list[RemoteObject]] | None:
+        """Yield what lies in a directory, page by page; None: unanswered.
+
+        Raises: as ``touch``; OSError while it is iterated, where the rest does not come.
         """
         ...
 
@@ -40,11 +102,37 @@ class Remote(Protocol):
 
 
 class NoRemote:
-    """No peers: this host owns everything."""
+    """No peers: this host answers for everything."""
 
-    def fetch(self, request: BlockRequest, buffer: memoryview) -> bool:
+    local_copy: LocalCopy = "always"
+
+    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
         """Return False."""
         return False
+
+    def owns(self, dataset: str, path: str, offset: int) -> bool:
+        """Return True."""
+        return True
+
+    def fetch(
+        self,
+        requests: Sequence[BlockRequest],
+        buffers: Sequence[memoryview],
+        came: Callable[[int], None],
+        alive: Callable[[], None],
+    ) -> None:
+        """Do nothing: nothing comes."""
+
+    def touch(
+        self, dataset: str, path: str, offset: int, length: int
+    ) -> tuple[RemoteObject, memoryview] | None:
+        """Return None."""
+
+    def stat(self, dataset: str, path: str) -> RemoteObject | None:
+        """Return None."""
+
+    def list(self, dataset: str, directory: str) -> Iterator[list[RemoteObject]] | None:
+        """Return None."""
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

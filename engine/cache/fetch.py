@@ -294,10 +294,16 @@ class Fetcher:
 
     def _fetch_from_peer(self, run: Run, block: Block, claim: Claim | None) -> bool:
         record, entry = run.attached.record, block.entry
-        request = BlockRequest(record.name, entry.path, entry.version, block.offset, block.length, block.key)
+        if not self._remote.is_elsewhere(record.name, entry.path, block.offset):
+            return False
+        request = BlockRequest(
+            record.name, entry.path, entry.version, block.number, block.offset, block.length
+        )
         buffer = memoryview(bytearray(block.length))
         self.store.count("peer_requests", 1, record.id)
-        if not self._remote.fetch(request, buffer):
+        came: list[int] = []
+        self._remote.fetch([request], [buffer], came.append, lambda: None)
+        if not came:
             return False
         self.store.count("peer_bytes", block.length, record.id)
         self._hand_over(run, block, buffer, claim)
