@@ -107,7 +107,7 @@ int fb_expire(fb_store *s, const struct fb_key *key, double ttl_s)
 int fb_set_retention(fb_store *s, uint32_t dataset_id, uint32_t retention)
 {
     uint32_t dataset = s->has_row ? fb_dataset_slot(s, dataset_id, true) : FB_DATASETS_MAX;
-    if (dataset == FB_DATASETS_MAX || retention > FB_LRU)
+    if (dataset == FB_DATASETS_MAX || retention > FB_SPARE)
         return s->has_row ? -EINVAL : -EROFS;
     atomic_store(&s->datasets[dataset].retention, retention);
     return 0;

@@ -206,6 +206,9 @@ static void give_back_files(fb_store *s, uint32_t tier, struct fb_usage *u)
 
 static bool make_way(fb_store *s, uint32_t tier)
 {
+    uint32_t spare = fb_retention_spare(s, tier);
+    if (spare != FB_NO_SEGMENT)
+        return retire_or_defer(s, spare, FB_EVICT_ALL) == 0;
     /* Pins are counted only where something is idle, which is rare. */
     if (giving_way(s, tier, NULL) == FB_NO_SEGMENT)
         return false;

@@ -144,7 +144,7 @@ static enum fb_fate fate_of(fb_store *s, const struct retirement *r, uint32_t se
     if (pinned || r->mode == FB_EVICT_COMPACT)
         return FB_KEEP;
     if (r->mode == FB_EVICT_YIELD)
-        return r->retention == FB_EPOCH ? FB_DROP : FB_DEMOTE;
+        return r->retention == FB_EPOCH || r->retention == FB_SPARE ? FB_DROP : FB_DEMOTE;
     return r->mode == FB_EVICT_ALL ? FB_DROP : fb_retention_fate(s, segment, r->retention, touch);
 }
 

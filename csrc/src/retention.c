@@ -22,6 +22,8 @@ static uint8_t tick(fb_store *s, uint32_t segment)
 void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_found *found,
                         uint32_t retention)
 {
+    if (retention == FB_SPARE)
+        return;
     uint32_t segment = FB_PLACE_SEGMENT(found->place);
     _Atomic uint8_t *byte = fb_touch_at(s, found->page, found->slot);
     uint8_t seen = atomic_load_explicit(byte, memory_order_relaxed);
@@ -36,7 +38,7 @@ void fb_retention_touch(fb_store *s, const struct fb_key *key, const struct fb_f
 enum fb_fate fb_retention_fate(fb_store *s, uint32_t segment, uint32_t retention, uint8_t *touch)
 {
     uint8_t seen = *touch;
-    if (retention == FB_EPOCH)
+    if (retention == FB_EPOCH || retention == FB_SPARE)
         return FB_DROP;
     if (retention == FB_LRU) {
         uint32_t since = (uint32_t)(tick(s, segment) + 255u - seen) % 255u;
@@ -55,11 +57,33 @@ struct queue_end {
     uint32_t oldest;
 };
 
+uint32_t fb_retention_spare(fb_store *s, uint32_t tier)
+{
+    uint32_t spare = FB_NO_SEGMENT;
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t segment = 0; segment < s->segment_count; segment++) {
+        struct fb_segment *seg = &s->segments[segment];
+        uint32_t dataset = atomic_load(&seg->dataset) % FB_DATASETS_MAX;
+        if (s->segment_tier[segment] != tier || fb_segment_state_of(s, segment) != FB_SEALED ||
+            atomic_load(&s->datasets[dataset].retention) != FB_SPARE)
+            continue;
+        uint64_t age = atomic_load(&seg->age);
+        if (age < oldest) {
+            oldest = age;
+            spare = segment;
+        }
+    }
+    return spare;
+}
+
 uint32_t fb_retention_victim(fb_store *s, uint32_t tier)
 {
     struct fb_tier_saved *t = &s->super->tiers[tier];
     struct queue_end ends[3] = {
         {0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}, {0, UINT64_MAX, FB_NO_SEGMENT}};
+    uint32_t spare = fb_retention_spare(s, tier);
+    if (spare != FB_NO_SEGMENT)
+        return spare;
     uint32_t last = t->whole_base + t->whole_count;
     for (uint32_t segment = t->segment_base; segment < last; segment++) {
         if (segment == t->segment_base + t->segment_count)
@@ -68,7 +92,7 @@ uint32_t fb_retention_victim(fb_store *s, uint32_t tier)
         uint32_t state = fb_segment_state_of(s, segment);
         uint32_t retention =
             atomic_load(&s->datasets[atomic_load(&seg->dataset) % FB_DATASETS_MAX].retention);
-        if (segment >= last || retention == FB_EPOCH || (state != FB_SEALED && state != FB_OPEN))
+        if (segment >= last || retention == FB_EPOCH || retention == FB_SPARE || (state != FB_SEALED && state != FB_OPEN))
             continue;
         bool main_queue = retention == FB_S3FIFO && (atomic_load(&seg->flags) & FB_SEG_MAIN_QUEUE);
         struct queue_end *end = &ends[retention == FB_LRU ? 2 : main_queue];

@@ -14,6 +14,9 @@ enum fb_fate { FB_DROP, FB_KEEP, FB_DEMOTE };
 /* The fate of a record of an evicted segment, by its touch byte; *touch is what it carries on. */
 enum fb_fate fb_retention_fate(fb_store *s, uint32_t segment, uint32_t retention, uint8_t *touch);
 
+/* The oldest sealed segment of what goes first; FB_NO_SEGMENT: none. */
+uint32_t fb_retention_spare(fb_store *s, uint32_t tier);
+
 /* A tier's next victim among the sealed segments that their retention lets go; FB_NO_SEGMENT: none. */
 uint32_t fb_retention_victim(fb_store *s, uint32_t tier);
 

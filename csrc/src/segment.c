@@ -230,7 +230,12 @@ static uint64_t limit_for(fb_store *s, uint32_t tier, uint32_t dataset, bool mov
     uint64_t segment_bytes = s->super->tiers[tier].segment_bytes, reserve = MOVER_RESERVE * segment_bytes;
     if (mover)
         return effective;
-    if (atomic_load(&s->datasets[dataset].retention) == FB_EPOCH)
+    uint32_t retention = atomic_load(&s->datasets[dataset].retention);
+    uint64_t high, low;
+    fb_tier_marks(s, tier, &high, &low);
+    if (retention == FB_SPARE)
+        return low;
+    if (retention == FB_EPOCH)
         limit = effective / 1000 * s->super->tiers[tier].high_permille;
     else if (effective > reserve)
         limit = effective - reserve;

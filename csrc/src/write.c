@@ -70,6 +70,8 @@ static int place_new(fb_store *s, uint32_t dataset, uint32_t medium, const struc
     if (place_in_levels(s, dataset, medium, true, key, length_bytes, out) == 0 ||
         place_in_levels(s, dataset, medium, false, key, length_bytes, out) == 0)
         return 0;
+    if (atomic_load(&s->datasets[dataset].retention) == FB_SPARE)
+        return -ENOSPC; /* nothing makes way for it */
     /* Once a second: a full cache is normal, and what does not fit is no reason to keep a processor busy. */
     uint32_t now = fb_now_s(s);
     if (atomic_exchange(&s->datasets[dataset].wanted_s, now) != now)

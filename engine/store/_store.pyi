@@ -262,10 +262,11 @@ class BlockStore(_Scope):
         """
 
     def set_retention(self, dataset: int, retention: str) -> None:
-        """Choose what is evicted of a dataset, and when: "epoch", "s3fifo" or "lru".
+        """Choose what is evicted of a dataset, and when: "epoch", "s3fifo", "lru" or "spare".
 
-        epoch (every dataset's at first): admit until the tiers are full, then keep. Holds for all processes,
-        until all of them have closed the store. Raises: ConfigError (no such retention); PermissionError.
+        epoch (every dataset's at first): admit until the tiers are full, then keep. spare: admit only while a
+        tier is below its low watermark, and let go before all else. Holds for all processes, until all of
+        them have closed the store. Raises: ConfigError (no such retention); PermissionError.
         """
 
     def set_quota(self, dataset: int, quota: int | str | None) -> None:

@@ -21,7 +21,7 @@ from forebay.store.formats import remove_older_formats
 from forebay.store.options import store_options
 from forebay.store.report import CheckReport, counter_number, render_status
 
-RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2}
+RETENTIONS = {"epoch": 0, "s3fifo": 1, "lru": 2, "spare": 3}
 
 cdef enum:
     HOLDERS_MAX = 64
@@ -422,7 +422,7 @@ cdef class BlockStore:
         return batch.done
 
     def set_retention(self, uint32_t dataset, str retention not None):
-        """Choose what is evicted of a dataset, and when: "epoch", "s3fifo" or "lru"."""
+        """Choose what is evicted of a dataset, and when: "epoch", "s3fifo", "lru" or "spare"."""
         cdef int code
         self.check_open()
         if retention not in RETENTIONS:

@@ -384,3 +384,25 @@ def test_the_maintainer_is_one_thread_of_the_process_that_admits(stores: Stores)
     store.close()
     assert other.maintain()
     assert other.check().ok
+
+
+def test_spare_data_is_admitted_only_below_the_low_watermark(store: BlockStore) -> None:
+    store.set_retention(1, "spare")
+    admitted = sum(put(store, number, dataset=1) for number in range(2000))
+    assert 0 < admitted < 2000
+    low = store.status()["tiers"][0]["quota_bytes"] * 0.90
+    assert store.status()["tiers"][0]["used_bytes"] <= low
+    assert store.status()["counters"]["evicted"] == 0
+
+
+@pytest.mark.parametrize("retention", ["epoch", "lru", "s3fifo"])
+def test_spare_data_goes_before_all_else(store: BlockStore, retention: str) -> None:
+    store.set_retention(0, retention)
+    store.set_retention(1, "spare")
+    kept = put_maintained(store, range(200))
+    put_maintained(store, range(1000, 2000), dataset=1)
+    spare_before = len(present(store, range(1000, 2000)))
+    kept += put_maintained(store, range(200, 400))
+    assert kept == 400
+    assert present(store, range(400)) == list(range(400))
+    assert 0 < len(present(store, range(1000, 2000))) < spare_before
