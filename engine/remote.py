@@ -7,7 +7,10 @@ that a single host is no special case. Groups of peers implement the same interf
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
+
+# What one peer answers for is an aligned piece of a file, of so many bytes.
+PLACEMENT_BYTES: Final = 64 << 20
 
 LocalCopy = Literal["never", "always", "if_room"]
 
@@ -24,6 +27,15 @@ class BlockRequest(NamedTuple):
     number: int
     offset: int
     length: int
+
+
+class BlockRef(NamedTuple):
+    """One block of one version of an object, by its number."""
+
+    dataset: str
+    path: str
+    version: str
+    number: int
 
 
 class RemoteObject(NamedTuple):
@@ -68,8 +80,8 @@ class Remote(Protocol):
 
         came(index) is called once for each block that is there and verified, in any thread, one call at a
         time and none after the return; from then on its buffer is the caller's. What never came is to be had
-        from the under storage, and its buffer means nothing. alive() is called whenever a peer gives a sign
-        of life. Blocking: until all have come or the time for it is over.
+        from the under storage; its buffer means nothing, and is left alone after the return. alive() is
+        called whenever a peer gives a sign of life. Blocking: until all have come or the time for it is over.
         Raises: NotFound, Stale, PermissionError (a peer says so of the source; the caller asks it itself);
         what came raises.
         """

@@ -19,6 +19,7 @@ from forebay.cache.policies.policy import NAMES as POLICY_FIELDS
 from forebay.cache.prefetch import Prefetcher
 from forebay.cache.record.part import Access
 from forebay.cache.record.traces import Trace, TraceStatus
+from forebay.cache.serving import Serving
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.usage import Usage
 from forebay.cache.workers import Workers
@@ -48,6 +49,7 @@ __all__ = [
     "NodeWriter",
     "Nodes",
     "Prefetcher",
+    "Serving",
     "State",
     "SyncReport",
     "Trace",

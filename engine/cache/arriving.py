@@ -78,6 +78,15 @@ class Arriving(Sink):
                 raise self._error
             return self._data[start:end]
 
+    def wait_beyond(self, start: int) -> memoryview:
+        """Return all that has come from start on when there is some. Raises: as ``wait``."""
+        with self._changed:
+            self._changed.wait_for(lambda: start < self._come_bytes or self._is_over)
+            if start >= self._come_bytes:
+                assert self._error is not None
+                raise self._error
+            return self._data[start : self._come_bytes]
+
     def from_store(self, store: BlockStore, block: Block) -> bool:
         """Take the store's view."""
         view = store.get(block.key, block.dataset_id) if store.contains(block.key) else None

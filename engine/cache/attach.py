@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import grp
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from forebay.cache.paths import check_dataset_name
 from forebay.config import nearest, parse_bytes
 from forebay.errors import ConfigError
 from forebay.meta import Dataset
+from forebay.remote import LocalCopy
 
 RETENTIONS: Final = ("epoch", "s3fifo", "lru")
 WRITE_MODES: Final = ("through", "cache_through")
+LOCAL_COPIES: Final = get_args(LocalCopy)
 
 
 def dataset_record(
@@ -26,10 +28,13 @@ def dataset_record(
     writable: bool = False,
     write_mode: str = "through",
     quota: int | str | None = None,
+    local_copy: str | None = None,
     options: Mapping[str, Any],
 ) -> Dataset:
     """Return the record, without an id. Raises: ConfigError."""
     check_dataset_name(name)
+    if local_copy is not None:
+        _one_of(LOCAL_COPIES, local_copy, "local_copy")
     if writable and manifest_only:
         raise ConfigError("writable: not with manifest_only: what a manifest lists never changes")
     return Dataset(
@@ -43,6 +48,7 @@ def dataset_record(
         options=options,
         manifest_only=_truth(manifest_only, "manifest_only"),
         quota_bytes=quota_bytes_of(quota),
+        local_copy=local_copy,
     )
 
 

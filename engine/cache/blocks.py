@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forebay.cache.datasets import Attached
@@ -188,7 +188,10 @@ class Prefetch(Sink):
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Missing blocks of one object, side by side, and the state of bringing them; error is what ended it."""
+    """Missing blocks of one object, side by side, and the state of bringing them; error is what ended it.
+
+    Where peers had some of them, the others no longer lie side by side.
+    """
 
     attached: Attached
     blocks: deque[Block]
@@ -200,6 +203,8 @@ class Run:
     # Whether the next block that another fetches is fetched here as well, and all that follow.
     passes_by: bool = False
     has_stalled: bool = False
+    # Numbers of the blocks that peers were asked for.
+    asked: set[int] = field(default_factory=set)
 
     @property
     def size_bytes(self) -> int:

@@ -4,8 +4,8 @@ The life of a miss:
 
 1. ``store.get`` finds nothing.
 2. ``store.claim`` makes one process of the host the leader. It looks again: another may just have ended.
-3. The leader asks the remote, then the under storage, for the version that the key stands for. Blocks that
-   lie side by side, all led by it, are one request.
+3. The leader asks the peers (see peer_fetch), then the under storage, for the version that the key stands
+   for. Blocks that lie side by side, all led by it, are one request.
 4. Block by block as they come it offers the bytes to the store, and gives them to its own reader, admitted or
    not. Those of a file that is to lie in one piece go there at once, in small pieces.
 5. Followers wait in steps of 100 ms, holding no permit, and look again. Who still finds nothing after two
@@ -28,10 +28,11 @@ from forebay.cache.datasets import Attached
 from forebay.cache.demand import Demand
 from forebay.cache.lookup import Lookup, as_entry
 from forebay.cache.paths import block_key
+from forebay.cache.peer_fetch import PeerFetch
+from forebay.cache.peers import Peers
 from forebay.cache.pool import FetchPool, Kind
 from forebay.errors import under_storage_error
 from forebay.meta import Entry
-from forebay.remote import BlockRequest, NoRemote, Remote
 from forebay.ufs import RangeBody
 
 if TYPE_CHECKING:
@@ -73,16 +74,24 @@ class Fetcher:
     """Gets blocks for one process. Threads: any."""
 
     def __init__(
-        self, store: BlockStore, remote: Remote, lookup: Lookup, pool: FetchPool, demand: Demand
+        self,
+        admission: Admission,
+        peers: Peers,
+        lookup: Lookup,
+        pool: FetchPool,
+        demand: Demand,
     ) -> None:
-        """Use these, with the store's size of blocks."""
-        self.store: Final = store
-        self.admission: Final = Admission(store)
+        """Use these, and the store that is admitted to, with its size of blocks."""
+        self.store: Final = admission.store
+        self.admission: Final = admission
         self.pool: Final = pool
-        self.block_bytes: Final = store.block_bytes
-        self._remote: Final = remote
+        self.block_bytes: Final = self.store.block_bytes
+        self._peers: Final = peers
         self._lookup: Final = lookup
         self._demand: Final = demand
+        self._peer_fetch: Final = PeerFetch(
+            admission, peers, pool, self._mark, self._count_ahead, self._hand_over
+        )
 
     def block(self, attached: Attached, entry: Entry, number: int) -> Block:
         """Describe a block; the caller guarantees that it begins within the object."""
@@ -110,6 +119,9 @@ class Fetcher:
         For several runs the caller is no task of the pool. Blocking: until all have ended.
         """
         waiting = list(runs)
+        if self._peers.any:
+            self._peer_fetch.bring(waiting, kind)
+            waiting = [run for run in waiting if run.blocks and run.error is None]
         while waiting:
             tasks = [(run.size_bytes, partial(self._advance, run, kind), run.buffer_bytes) for run in waiting]
             self.pool.run_all(kind, tasks)
@@ -134,6 +146,8 @@ class Fetcher:
 
         Raises: as UnderStorage.read_range.
         """
+        if self._peers.any:
+            self._peer_fetch.bring_permitted(run, kind)
         while run.blocks and run.error is None:
             self._advance(run, kind)
             if run.awaited is not None:
@@ -144,7 +158,7 @@ class Fetcher:
 
     def prepare(self, attached: Attached) -> None:
         """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""
-        if isinstance(self._remote, NoRemote):
+        if not self._peers.any:
             attached.storage.prepare()
 
     def first_touch(
@@ -209,6 +223,8 @@ class Fetcher:
         """Take from the run adjacent blocks that nobody has and nobody fetches."""
         led: _Led = []
         while run.blocks:
+            if led and led[-1][0].end != run.blocks[0].offset:
+                return led
             claim: Claim | None = self.store.claim(run.blocks[0].key)
             assert claim is not None
             if not claim.leader:
@@ -247,11 +263,10 @@ class Fetcher:
 
     def _fetch(self, run: Run, led: _Led, kind: Kind) -> None:
         """Fetch adjacent blocks of a known version, offer them to the store, give them to the reader."""
-        if isinstance(self._remote, NoRemote):
+        if not self._peers.any:
             self._fetch_from_source(run, led, kind)
             return
-        led = [each for each in led if not self._fetch_from_peer(run, *each)]
-        for part in _adjacent(led):
+        for part in _adjacent(self._peer_fetch.take(run, led, kind)):
             self._fetch_from_source(run, part, kind)
 
     def _fetch_from_source(self, run: Run, led: _Led, kind: Kind) -> None:
@@ -292,23 +307,6 @@ class Fetcher:
         self._hand_over(run, block, data, claim, is_placed=room is not None)
         return True
 
-    def _fetch_from_peer(self, run: Run, block: Block, claim: Claim | None) -> bool:
-        record, entry = run.attached.record, block.entry
-        if not self._remote.is_elsewhere(record.name, entry.path, block.offset):
-            return False
-        request = BlockRequest(
-            record.name, entry.path, entry.version, block.number, block.offset, block.length
-        )
-        buffer = memoryview(bytearray(block.length))
-        self.store.count("peer_requests", 1, record.id)
-        came: list[int] = []
-        self._remote.fetch([request], [buffer], came.append, lambda: None)
-        if not came:
-            return False
-        self.store.count("peer_bytes", block.length, record.id)
-        self._hand_over(run, block, buffer, claim)
-        return True
-
     def _hand_over(
         self, run: Run, block: Block, data: memoryview, claim: Claim | None, *, is_placed: bool = False
     ) -> None:
@@ -327,7 +325,7 @@ class Fetcher:
         self, attached: Attached, block: Block, data: memoryview, asked_bytes: int | None = None
     ) -> bool:
         """Put a block into the store; return whether it was admitted."""
-        return self.admission.put(attached, block.entry.path, block.key, data, asked_bytes=asked_bytes)
+        return self.admission.put(attached, block, data, asked_bytes=asked_bytes)
 
     def _fetch_unknown(
         self,
@@ -340,8 +338,12 @@ class Fetcher:
         claim: Claim | None,
     ) -> FirstTouch:
         """Fetch blocks of whatever version there is, and remember which it was."""
-        asked_ns = self._lookup.now_ns()
         offset, length = number * self.block_bytes, count * self.block_bytes
+        if self._peers.any:
+            touched = self._touch_peer(attached, path, offset, length, kind, asked_bytes, claim)
+            if touched is not None:
+                return touched
+        asked_ns = self._lookup.now_ns()
         data = memoryview(b"")
         with (
             self.pool.permit(kind, length),
@@ -360,13 +362,53 @@ class Fetcher:
                 progress = self._progress([claim] if claim is not None else [], kind)
                 data = body.take(blocks[-1].end - offset, progress)
                 self._count_bytes(attached, len(data), kind)
-                asked_bytes = None if asked_bytes is None else min(asked_bytes, entry.size)
-                for block in blocks if claim is not None and not self.store.read_only else ():
-                    part = data[block.offset - offset : block.end - offset]
-                    self.offer(attached, block, part, asked_bytes)
+                if claim is not None:
+                    self._offer_all(attached, blocks, data, asked_bytes)
         # Last: whoever sees the entry finds the blocks as well.
         self._lookup.remember(attached, entry)
         return FirstTouch(entry, offset, data)
+
+    def _touch_peer(
+        self,
+        attached: Attached,
+        path: str,
+        offset: int,
+        length: int,
+        kind: Kind,
+        asked_bytes: int | None,
+        claim: Claim | None,
+    ) -> FirstTouch | None:
+        """Have a peer say what an unknown object is, with its first blocks; None: it is no peer's to say."""
+        with self.pool.permit(kind, length):
+            self._mark(kind)
+            touched = self._lookup.touch_peer(attached, path, offset, length)
+            if touched is None:
+                return None
+            entry, data = touched
+            numbers = range(offset // self.block_bytes, -(-(offset + len(data)) // self.block_bytes))
+            blocks = [block_of(attached, entry, each, self.block_bytes) for each in numbers]
+            while blocks and blocks[-1].end > offset + len(data):
+                # Part of a block is of use to nobody.
+                blocks.pop()
+            data = data[: blocks[-1].end - offset] if blocks else data[:0]
+            self.store.count("peer_bytes", len(data), attached.record.id)
+            if data and None in self.store.get_many([block.key for block in blocks], attached.record.id):
+                self._count_kind(attached, len(data), kind)
+                if claim is not None:
+                    self._offer_all(attached, blocks, data, asked_bytes)
+        self._lookup.remember(attached, entry)
+        return FirstTouch(entry, offset, data)
+
+    def _offer_all(
+        self, attached: Attached, blocks: Sequence[Block], data: memoryview, asked_bytes: int | None
+    ) -> None:
+        """Offer adjacent blocks, which data begins with, to the store."""
+        if self.store.read_only or not blocks:
+            return
+        start, size = blocks[0].offset, blocks[0].entry.size
+        asked_bytes = None if asked_bytes is None else min(asked_bytes, size)
+        for block in blocks:
+            self.offer(attached, block, data[block.offset - start : block.end - start], asked_bytes)
 
     def _mark(self, kind: Kind) -> None:
         if kind is Kind.DEMAND:
@@ -384,6 +426,13 @@ class Fetcher:
 
     def _count_bytes(self, attached: Attached, count_bytes: int, kind: Kind) -> None:
         self.store.count("source_bytes", count_bytes, attached.record.id)
+        self._count_kind(attached, count_bytes, kind)
+
+    def _count_ahead(self, run: Run, count_bytes: int, kind: Kind) -> None:
+        self._count_kind(run.attached, count_bytes, kind)
+
+    def _count_kind(self, attached: Attached, count_bytes: int, kind: Kind) -> None:
+        """Count what came for no reader that waits, from wherever."""
         if kind in _BYTE_COUNTERS:
             self.store.count(_BYTE_COUNTERS[kind], count_bytes, attached.record.id)
 

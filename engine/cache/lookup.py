@@ -1,4 +1,7 @@
-"""What is known of the objects: asked of the entries first, of the under storage when they are not fresh.
+"""What is known of the objects: asked of the entries first, when they are not fresh of the peers that answer
+for them, and then of the under storage.
+
+A peer's answer is as old as the peer says, and is taken where the dataset's max_age allows that.
 
 A dataset's max_age says what fresh is: None, everything once seen; 0, nothing; else seconds. Answers are
 remembered, failures never; that there is no such object is remembered for the dataset's negative_ttl.
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from forebay.cache.datasets import Attached
 from forebay.cache.paths import block_key
+from forebay.cache.peers import Peers, entry_of
 from forebay.clock import NS_PER_S, BootClock, Clock
 from forebay.errors import NotFound, not_found
 from forebay.meta import Entries, Entry, Manifest, Seen, entries_of
@@ -42,11 +46,13 @@ class Lookup:
         block_bytes: int,
         is_current: Callable[[Attached], bool],
         on_stale: Callable[[], None],
+        peers: Peers,
     ) -> None:
         """Use these; is_current says whether a dataset still is as it was.
 
         on_stale is called when versions have become stale, whose blocks are to go.
         """
+        self._peers: Final = peers
         self._entries: Final = entries
         self._clock: Final = clock
         self._recent: Final = recent
@@ -58,18 +64,28 @@ class Lookup:
 
     def strict(self) -> Lookup:
         """Return a look-up that raises, besides all else, what it cannot remember: as ``Entries.strict``."""
-        return Lookup(
-            self._entries.strict(),
-            self._clock,
-            self._recent,
-            self._block_bytes,
-            self._is_current,
-            self._on_stale,
-        )
+        return self._like(entries=self._entries.strict())
 
     def remembering(self, recent: Recent) -> Lookup:
         """Return a look-up that keeps what it finds in a table of its own."""
-        return Lookup(self._entries, self._clock, recent, self._block_bytes, self._is_current, self._on_stale)
+        return self._like(recent=recent)
+
+    def asking(self, peers: Peers) -> Lookup:
+        """Return a look-up that asks these peers instead."""
+        return self._like(peers=peers)
+
+    def _like(
+        self, *, entries: Entries | None = None, recent: Recent | None = None, peers: Peers | None = None
+    ) -> Lookup:
+        return Lookup(
+            self._entries if entries is None else entries,
+            self._clock,
+            self._recent if recent is None else recent,
+            self._block_bytes,
+            self._is_current,
+            self._on_stale,
+            self._peers if peers is None else peers,
+        )
 
     def known(self, attached: Attached, path: str) -> Entry | None:
         """Return what is known of an object, fresh or not."""
@@ -127,7 +143,7 @@ class Lookup:
         if entry is None:
             self.raise_if_absent(attached, path)
         if entry is None or not self.is_fresh(attached, path, entry.checked_ns):
-            entry = self.ask(attached, path)
+            entry = self.refresh(attached, path)
         self.keep(attached, entry, changes)
         return entry
 
@@ -162,6 +178,43 @@ class Lookup:
         self._recent.put(
             f"{attached.label}/{entry.path}", entry, counter, changes, max_age_ns=max_age_ns, key=key
         )
+
+    def refresh(self, attached: Attached, path: str) -> Entry:
+        """Describe an object or directory by a peer's answer, or as ``ask``. Raises: as UnderStorage.stat."""
+        if self._peers.any and self._may_ask_peers(attached, path):
+            asked_ns = self._clock.boot_ns()
+            try:
+                found = self._peers.stat(attached, path)
+            except NotFound:
+                self.forget(attached, path)
+                self.note_absent(attached, path, asked_ns)
+                raise
+            if found is not None:
+                entry = entry_of(found, asked_ns)
+                if self.is_fresh(attached, path, entry.checked_ns):
+                    self.remember(attached, entry)
+                    return entry
+        return self.ask(attached, path)
+
+    def touch_peer(
+        self, attached: Attached, path: str, offset: int, length: int
+    ) -> tuple[Entry, memoryview] | None:
+        """Return what a peer says of an unknown object, and bytes of it; None: ask the under storage.
+
+        Nothing is remembered of it. Raises: NotFound.
+        """
+        if not self._may_ask_peers(attached, path):
+            return None
+        asked_ns = self._clock.boot_ns()
+        touched = self._peers.touch(attached, path, offset, length)
+        if touched is None:
+            return None
+        entry = entry_of(touched[0], asked_ns)
+        return (entry, touched[1]) if self.is_fresh(attached, path, entry.checked_ns) else None
+
+    def _may_ask_peers(self, attached: Attached, path: str) -> bool:
+        """Say whether an answer of any age will do: what is checked at each use is, with the source."""
+        return attached.max_age(path) != 0
 
     def ask(self, attached: Attached, path: str) -> Entry:
         """Describe an object or directory by the under storage's answer. Raises: as UnderStorage.stat."""
@@ -214,7 +267,7 @@ class Lookup:
             return _listed(attached, directory, attached.manifest.children(directory))
         listed_ns, children = self._entries.listing(attached.record.id, directory)
         if not self.is_listing_fresh(attached, directory, listed_ns):
-            children = self.relist(attached, directory)
+            children = self.refresh_listing(attached, directory)
         return sorted(children, key=lambda entry: (entry.path, entry.is_dir))
 
     def names(self, attached: Attached, directory: str) -> list[str]:
@@ -224,7 +277,34 @@ class Lookup:
         listed_ns, names = self._entries.names(attached.record.id, directory)
         if self.is_listing_fresh(attached, directory, listed_ns):
             return names
-        return sorted({entry.path.rpartition("/")[2] for entry in self.relist(attached, directory)})
+        return sorted({entry.path.rpartition("/")[2] for entry in self.refresh_listing(attached, directory)})
+
+    def listed(self, attached: Attached, directory: str) -> tuple[int, list[Entry]]:
+        """Return a directory as the under storage has it, and since when that is known.
+
+        Raises: as UnderStorage.list.
+        """
+        listed_ns, children = self._entries.listing(attached.record.id, directory)
+        if listed_ns is not None and self.is_listing_fresh(attached, directory, listed_ns):
+            return listed_ns, children
+        started_ns = self._clock.boot_ns()
+        return started_ns, self.relist(attached, directory)
+
+    def refresh_listing(self, attached: Attached, directory: str) -> list[Entry]:
+        """List by a peer's answer, or as ``relist``. Raises: as UnderStorage.list."""
+        if self._peers.any and self._may_ask_peers(attached, directory):
+            started_ns = self._clock.boot_ns()
+            said = self._peers.list(attached, directory)
+            # An empty one does not say how old it is.
+            if said:
+                found = [entry_of(each, started_ns) for each in said]
+                listed_ns = min(entry.checked_ns for entry in found)
+                if self.is_fresh(attached, directory, listed_ns):
+                    if self._entries.put(attached.record.id, found).complete:
+                        self._entries.finish_listing(attached.record.id, directory, listed_ns)
+                    self._on_stale()
+                    return found
+        return self.relist(attached, directory)
 
     def relist(self, attached: Attached, directory: str) -> list[Entry]:
         """List by the under storage's answer, remembering page by page, so that no write waits for it.

@@ -222,7 +222,7 @@ class Nodes:
         attached = self.attached()
         directory = self._path_of(attached, inode)
         started_ns = self._lookup.now_ns()
-        found = self._lookup.relist(attached, directory)
+        found = self._lookup.refresh_listing(attached, directory)
         listed_ns = self._entries.listed_ns(attached.record.id, directory)
         if listed_ns is not None and listed_ns >= started_ns:
             return self._pages(attached, directory)
@@ -313,7 +313,7 @@ class Nodes:
         return self._made(attached, found)
 
     def _asked(self, attached: Attached, path: str) -> Node:
-        entry = self._lookup.ask(attached, path)
+        entry = self._lookup.refresh(attached, path)
         for find in (self._entries.shown, self._find_object):
             kept, changes = find(attached.record.id, path)
             # As new as the answer: another may have asked since, or a directory of that name is known.

@@ -97,6 +97,10 @@ class Reader:
         fill = partial(self._readinto_version, attached, buffer=buffer, offset=offset)
         return self._once_more(attached, FirstTouch(known.entry), fill)
 
+    def read_touched(self, attached: Attached, touch: FirstTouch, offset: int, end: int) -> View:
+        """Return a view of bytes that an object which was touched has. Raises: Stale; as ``read``."""
+        return self._read_version(attached, touch, offset=offset, length=end - offset)
+
     def entry(self, attached: Attached, path: str) -> Entry:
         """Return what an object is now, for a handle that keeps to that version.
 
@@ -129,7 +133,8 @@ class Reader:
                 raise
         if self._lookup.is_fresh(attached, path, entry.checked_ns):
             return FirstTouch(entry), changes
-        now = self._ask(attached, path)
+        now = self._lookup.refresh(attached, path)
+        refuse_directory(attached, now)
         return FirstTouch(now, is_changed=now.version != entry.version), changes
 
     def views(self, attached: Attached, entry: Entry) -> Iterator[View]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from forebay.cache.admission import space_of
+from forebay.cache.admission import SPARE, Admission, space_of
 from forebay.cache.datasets import Attached, Datasets
 from forebay.cache.demand import Demand
 from forebay.cache.fetch import Fetcher
@@ -23,6 +23,7 @@ from forebay.cache.manifests.listed import Listed
 from forebay.cache.manifests.manage import Manifests
 from forebay.cache.manifests.retire import Retirement
 from forebay.cache.paths import split_path
+from forebay.cache.peers import Peers
 from forebay.cache.policies.book import PolicyBook
 from forebay.cache.policies.rules import Rules
 from forebay.cache.pool import FetchLimits, FetchPool, Kind
@@ -42,7 +43,7 @@ from forebay.cache.writes.turns import Turns
 from forebay.cache.writes.write import WriteParts, Writes
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
-from forebay.remote import Remote
+from forebay.remote import NoRemote, Remote
 from forebay.ufs import RequestKind, StorageFactory
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Runtime:
                 partial(count_request, store),
             )
             self.pool: Final = FetchPool(parts.limits)
-            entries = metadata.entries
+            entries, peers = metadata.entries, Peers(parts.remote, store)
             make_listed = partial(Listed, metadata.versions, metadata.manifests)
             self.reclaimer: Final = Reclaimer(store, entries, self.pool, make_listed)
             self.lookup: Final = Lookup(
@@ -99,8 +100,9 @@ class Runtime:
                 store.block_bytes,
                 self.datasets.is_current,
                 self.reclaimer.schedule,
+                peers,
             )
-            self.fetcher: Final = Fetcher(store, parts.remote, self.lookup, self.pool, self.demand)
+            self.fetcher: Final = Fetcher(Admission(store, peers), peers, self.lookup, self.pool, self.demand)
             self.whole: Final = WholeFiles(self.fetcher)
             self.reader: Final = Reader(self.lookup, self.fetcher, self.whole, parts.max_read_bytes)
             self.tree: Final = Tree(store, entries, self.lookup, self.reclaimer)
@@ -212,6 +214,8 @@ def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
         return
     parts.store.set_quota(dataset.id, dataset.quota_bytes)
     parts.store.set_retention(dataset.id, dataset.retention)
+    if type(parts.remote) is not NoRemote:
+        parts.store.set_retention(space_of(dataset.id, SPARE), SPARE)
     for retention in {policy.retention for policy in rules.policies.values()} - {None}:
         assert retention is not None
         parts.store.set_retention(space_of(dataset.id, retention), retention)

@@ -33,7 +33,8 @@ def usage_of(store: BlockStore, tree: Tree, attached: Attached, status: FileStat
     for each in _objects(tree, attached, status):
         count += 1
         size += each.size
-        cached += _cached_bytes(store, attached, each)
+        _, path = split_path(each.path)
+        cached += cached_bytes_of(store, attached, path, each.version, each.size)
     return Usage(count, size, cached)
 
 
@@ -51,14 +52,14 @@ def _objects(tree: Tree, attached: Attached, status: FileStatus) -> Iterator[Fil
                 yield child
 
 
-def _cached_bytes(store: BlockStore, attached: Attached, status: FileStatus) -> int:
+def cached_bytes_of(store: BlockStore, attached: Attached, path: str, version: str, size: int) -> int:
+    """Return how many bytes of one version of an object are cached."""
     block_bytes = store.block_bytes
-    _, path = split_path(status.path)
     cached, there = 0, b""
-    for keys in block_keys(attached.record.id, [(path, status.version, status.size)], block_bytes):
+    for keys in block_keys(attached.record.id, [(path, version, size)], block_bytes):
         there = store.contains_many(keys)
         cached += block_bytes * there.count(1)
     if there.endswith(b"\1"):
         # The last block ends where the object does.
-        cached -= -status.size % block_bytes
+        cached -= -size % block_bytes
     return cached

@@ -49,6 +49,8 @@ class WholeFiles:
         """Say whether most of a file of several blocks is yet to come: what is cached is not moved."""
         if entry.size <= self._fetcher.block_bytes or self._store.read_only or not self._may_fit(entry):
             return False
+        if not self._fetcher.admission.may_be_whole(attached, entry.path, entry.size):
+            return False
         return 2 * self._missing_bytes(attached, entry) >= entry.size
 
     def fetch(self, attached: Attached, entry: Entry, kind: Kind = Kind.LOAD) -> bool:

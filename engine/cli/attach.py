@@ -25,6 +25,7 @@ _SETTINGS: Final = (
     "writable",
     "write_mode",
     "quota",
+    "local_copy",
 )
 _NO_QUOTA: Final = "none"
 
@@ -50,6 +51,11 @@ _NO_QUOTA: Final = "none"
 @click.option("--write-mode", metavar="MODE", help="through or cache_through. [through]")
 @click.option("--quota", type=SIZE, help="Cache no more of it than that. [no limit]")
 @click.option(
+    "--local-copy",
+    metavar="COPY",
+    help="Keep here what peers answer for: never, always or if_room. [by the role]",
+)
+@click.option(
     "--option",
     "pairs",
     metavar="KEY=VALUE",
@@ -73,6 +79,7 @@ def attach(
     writable: bool,
     write_mode: str | None,
     quota: int | None,
+    local_copy: str | None,
     pairs: tuple[str, ...],
 ) -> None:
     """Attach URI (s3://bucket/prefix or file:///folder) as the dataset NAME, making the cache if it is new.
@@ -93,6 +100,7 @@ def attach(
         writable=writable or None,
         write_mode=write_mode,
         quota=quota,
+        local_copy=local_copy,
     )
     if immutable:
         settings["max_age"] = None

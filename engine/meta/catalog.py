@@ -50,7 +50,8 @@ class Dataset:
     is for how many seconds an absent path is remembered; writable says whether the cache may change it, and
     write_mode how; options are the under storage's, none of them secret. manifest is the version that is
     shown, None for all that the under storage has, or nothing with manifest_only; manifest_before is the one
-    that was shown before it. quota_bytes is what may be cached of it, None: no limit.
+    that was shown before it. quota_bytes is what may be cached of it, None: no limit. local_copy says
+    whether a host keeps what its peers answer for ("never", "always" or "if_room"), None: as its role has it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Dataset:
     manifest: str | None = None
     manifest_before: str | None = None
     quota_bytes: int | None = None
+    local_copy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data."""

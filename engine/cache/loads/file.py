@@ -247,8 +247,11 @@ class FileLoader:
             self._on_problem(FileResult(name, "evicted", entry.size, item.line, error))
 
     def blocks(self, entry: Entry, offset: int, end: int) -> Iterator[Block]:
-        """Yield the blocks of a part of a file."""
-        return blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes)
+        """Yield the blocks of a part of a file, but those that peers alone keep: they load them."""
+        is_kept = self._fetcher.admission.is_kept
+        for block in blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes):
+            if is_kept(self._attached, entry.path, block.offset):
+                yield block
 
     def bring(self, missing: list[Block], *, permitted: bool, filling: Filling | None = None) -> bool:
         """Fetch missing blocks of one file that are not too many for one part; return whether all are cached.
@@ -289,7 +292,7 @@ class FileLoader:
             return False
         for pause_s in () if self._full.is_full else _ROOM_PAUSES_S:
             self.pause(pause_s)
-            if self._fetcher.admission.put(self._attached, block.entry.path, block.key, data):
+            if self._fetcher.admission.put(self._attached, block, data):
                 return True
         return False
 

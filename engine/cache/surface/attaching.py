@@ -32,6 +32,7 @@ class Attaching(CacheBase):
         writable: bool = False,
         write_mode: str = "through",
         quota: int | str | None = None,
+        local_copy: str | None = None,
         **options: Any,
     ) -> Dataset:
         """Attach an under storage as a dataset, for every process and until it is detached.
@@ -41,9 +42,11 @@ class Attaching(CacheBase):
         absent object is taken to stay so. retention: epoch, s3fifo or lru. manifest_only: show what the
         manifest in use lists, and nothing where none is. writable: whether it may be changed through the
         cache; write_mode: through, or cache_through, by which what is written is cached as well. quota: as
-        for ``set_quota``. options are the under storage's: for s3:// region, profile, anonymous, timeout_s,
-        attempts. Attaching the same URI again changes the settings; the manifest in use stays. Credentials
-        are found at each use and never kept.
+        for ``set_quota``. local_copy: whether this host keeps what its peers answer for: never, always, or
+        if_room (only while there is much room, and first to go); None: as its role in the group has it.
+        options are the under storage's: for s3:// region, profile, anonymous, timeout_s, attempts. Attaching
+        the same URI again changes the settings; the manifest in use stays. Credentials are found at each use
+        and never kept.
         Raises: ConfigError (a bad name, URI or option; the name stands for another URI; a secret); as
         ``stat``.
         """
@@ -59,6 +62,7 @@ class Attaching(CacheBase):
             writable=writable,
             write_mode=write_mode,
             quota=quota,
+            local_copy=local_copy,
             options=options,
         )
         metadata = self._runtime().metadata

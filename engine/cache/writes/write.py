@@ -287,12 +287,12 @@ class Writes:
         admission = self._parts.admission
         is_refused = admission.refuses(attached, entry.path)
         for block in blocks_of(attached, entry, 0, entry.size, self._parts.store.block_bytes):
-            if is_refused:
+            if is_refused or not admission.is_kept(attached, entry.path, block.offset):
                 # Without reading it once more for nothing.
                 admission.turn_away(attached, block.key, block.length)
                 continue
             data = memoryview(payload.read(block.offset, block.length))
-            admission.put(attached, entry.path, block.key, data)
+            admission.put(attached, block, data)
 
 
 class _Target:
