@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from forebay import errors
 
 if TYPE_CHECKING:
-    from forebay.cache import Cache, open
+    from forebay.cache import Cache
     from forebay.config import Tier
+    from forebay.opening import open
     from forebay.store import BlockStore, View
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ _HOMES: Final = {
     "Cache": "forebay.cache",
     "Tier": "forebay.config",
     "View": "forebay.store",
-    "open": "forebay.cache",
+    "open": "forebay.opening",
 }
 
 

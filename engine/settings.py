@@ -45,7 +45,10 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What was set; None, or absent from options, where nothing was. options are Cache's."""
+    """What was set; None, or absent from options, where nothing was.
+
+    options are those of ``forebay.open``.
+    """
 
     cache_dir: str | None = None
     tiers: tuple[Tier, ...] | None = None
@@ -199,6 +202,15 @@ def _kind(value: object) -> str:
     return next((name for kind, name in names.items() if isinstance(value, kind)), "a table")
 
 
+def _texts(where: str, value: object) -> tuple[str, ...]:
+    """Read a list of texts, or one text with commas between them."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: expected a list of texts, got {_kind(value)}")
+    return tuple(_text(where, each) for each in value)
+
+
 def _tiers(where: str, value: object) -> tuple[Tier, ...]:
     """Read tables, or the text form: PATH:QUOTA[:MEDIUM] with commas between them."""
     try:
@@ -251,4 +263,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("read_only", _flag),
     Setting("maintainer", _flag),
     Setting("promote_bytes_per_second", _size),
+    Setting("group", _text),
+    Setting("peers", _texts),
+    Setting("role", _one_of("client", "member")),
 )

@@ -8,7 +8,7 @@ what is recorded.
 from __future__ import annotations
 
 from forebay.cache.attach import RETENTIONS, WRITE_MODES
-from forebay.cache.cache import Cache, open
+from forebay.cache.cache import Cache
 from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile
 from forebay.cache.loads.load import LoadJob
@@ -57,5 +57,4 @@ __all__ = [
     "Usage",
     "Workers",
     "WritableFile",
-    "open",
 ]

@@ -1,9 +1,7 @@
-"""The cache as a user holds it: ``open`` joins settings and makes a Cache, whose verbs are in surface/."""
+"""The cache as a user holds it; its verbs are in surface/."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from forebay.cache.accounts import accounts_of
@@ -15,8 +13,6 @@ from forebay.cache.surface.prefetching import Prefetching
 from forebay.cache.surface.scheduling import Scheduling
 from forebay.cache.surface.trees import Trees
 from forebay.cache.surface.writes import Writing
-from forebay.config import Tier, check_platform, default_cache_dir
-from forebay.settings import load_settings
 
 if TYPE_CHECKING:
     from forebay.store import CheckReport
@@ -69,22 +65,3 @@ class Cache(Accounting, Answering, Policies, Trees, Prefetching, Manifesting, Sc
         # A damaged catalog is an error here as well, and says how to restore it.
         self._runtime().metadata.catalog.datasets()
         return self._store.check(repair)
-
-
-def open(
-    path: str | os.PathLike[str] | None = None,
-    tiers: Iterable[Tier] | None = None,
-    *,
-    config_file: str | None = None,
-    **options: Any,
-) -> Cache:
-    """Open a cache directory; what is not given comes from the environment, the TOML file or a default.
-
-    Without a path it is $XDG_CACHE_HOME/forebay, or /var/cache/forebay for root. options are those of
-    Cache. Raises: ConfigError.
-    """
-    check_platform()
-    settings = load_settings(config_file)
-    chosen_tiers = settings.tiers if tiers is None else tiers
-    folder = path or settings.cache_dir or default_cache_dir()
-    return Cache(folder, chosen_tiers, **{**settings.options, **options})

@@ -224,7 +224,9 @@ class Nodes:
         started_ns = self._lookup.now_ns()
         found = self._lookup.refresh_listing(attached, directory)
         listed_ns = self._entries.listed_ns(attached.record.id, directory)
-        if listed_ns is not None and listed_ns >= started_ns:
+        # One that a peer gave began before it was asked.
+        is_new = listed_ns is not None and listed_ns >= started_ns
+        if is_new or self._lookup.is_listing_fresh(attached, directory, listed_ns):
             return self._pages(attached, directory)
         return iter([self._numbered(found)])
 

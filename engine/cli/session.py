@@ -50,7 +50,7 @@ class Session:
         make: make it if it is new; otherwise that is an error, for nobody means to list an empty cache.
         Raises: ConfigError.
         """
-        from forebay.cache import Cache
+        from forebay.opening import open_configured
 
         settings, folder = self.settings(), self.folder()
         if not make and is_new(folder):
@@ -58,7 +58,7 @@ class Session:
                 f"{folder}: no cache lies here; begin one with `forebay attach NAME URI`, or name another "
                 "with --cache-dir or FOREBAY_CACHE_DIR"
             )
-        return Cache(folder, settings.tiers, **settings.options)
+        return open_configured(folder, settings.tiers, settings.options)
 
 
 class _Formatter(logging.Formatter):

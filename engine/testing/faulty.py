@@ -52,6 +52,11 @@ class FaultyStorage(UnderStorage):
                 any(name.startswith(f"{path}/") for name in self._objects) if below else path in self._objects
             )
 
+    def content(self, path: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and version, None if there is none; counts as no call."""
+        with self._lock:
+            return self._objects.get(path)
+
     def replace(self, objects: Mapping[str, tuple[bytes, str]]) -> None:
         """Let these be all objects, each with its version."""
         with self._lock:

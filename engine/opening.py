@@ -1,0 +1,120 @@
+"""Opening a cache: settings, the cache directory, and the group of peers if there is one.
+
+The only place that joins a cache with its peers; nothing of theirs is imported where no group is named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from forebay.cache import Cache
+from forebay.config import Tier, check_platform, default_cache_dir, nearest
+from forebay.errors import ConfigError
+from forebay.settings import load_settings
+
+if TYPE_CHECKING:
+    from forebay.remote import Remote
+
+ROLES: Final = ("client", "member")
+
+# Options of the group and not of the cache; security's are the fields of SecurityOptions.
+_GROUP: Final = ("group", "peers", "role")
+_SECURITY: Final = (
+    "tls_cert_file",
+    "tls_key_file",
+    "tls_ca_file",
+    "tls_mutual",
+    "token_file",
+    "token_keys_file",
+    "token_revoked_file",
+    "insecure",
+)
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    tiers: Iterable[Tier] | None = None,
+    *,
+    config_file: str | None = None,
+    group: str | None = None,
+    peers: str | Sequence[str] | None = None,
+    role: str | None = None,
+    **options: Any,
+) -> Cache:
+    """Open a cache directory; what is not given comes from the environment, the TOML file or a default.
+
+    Without a path it is $XDG_CACHE_HOME/forebay, or /var/cache/forebay for root. group: the group of hosts
+    that this one reads through. peers: addresses of members of it, HOST:PORT. role: member, of a host that
+    runs `forebay serve` for it, or client (default). options are those of Cache and, for the group,
+    tls_ca_file, tls_cert_file, tls_key_file, token_file and insecure. Raises: ConfigError.
+    """
+    check_platform()
+    settings = load_settings(config_file)
+    named = {"group": group, "peers": peers, "role": role}
+    given = {name: value for name, value in named.items() if value is not None}
+    return open_configured(
+        path or settings.cache_dir or default_cache_dir(),
+        settings.tiers if tiers is None else tiers,
+        {**settings.options, **given, **options},
+    )
+
+
+def open_configured(
+    path: str | os.PathLike[str], tiers: Iterable[Tier] | None, options: Mapping[str, Any]
+) -> Cache:
+    """Open a cache directory with options as ``open`` and settings have them. Raises: ConfigError."""
+    remote = remote_of(path, options)
+    own = cache_options(options)
+    if remote is None:
+        return Cache(path, tiers, **own)
+    if own.get("remote") is not None:
+        raise ConfigError("group: not together with a remote of one's own")
+    try:
+        return Cache(path, tiers, **{**own, "remote": remote})
+    except BaseException:
+        remote.close()
+        raise
+
+
+def cache_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are Cache's own: all but those of the group."""
+    return {name: value for name, value in options.items() if name not in (*_GROUP, *_SECURITY)}
+
+
+def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remote | None:
+    """Return the group that the options name, None where they name none. Raises: ConfigError."""
+    group, peers = options.get("group"), _addresses(options.get("peers"))
+    role = options.get("role", ROLES[0])
+    if role not in ROLES:
+        known = ", ".join(ROLES)
+        raise ConfigError(f"role: {role!r} is unknown{nearest(str(role), ROLES)}; there are {known}")
+    if group is None:
+        if peers:
+            raise ConfigError("peers: give the name of their group as well (group)")
+        return None
+    if not isinstance(group, str) or not group:
+        raise ConfigError(f"group: {group!r} is no name")
+    if not peers:
+        raise ConfigError(f"group {group!r}: give the address of a member at least (peers)")
+    security = {name: options[name] for name in _SECURITY if options.get(name) is not None}
+    remote: Remote = import_module("forebay.peer.group").Group(
+        group=group,
+        peers=peers,
+        role=role,
+        cache_dir=os.path.abspath(os.path.expanduser(path)),
+        security=import_module("forebay.peer.security.options").SecurityOptions(**security),
+    )
+    return remote
+
+
+def _addresses(peers: object) -> list[str]:
+    """Return addresses, which may be given as one text with commas between them. Raises: ConfigError."""
+    if peers is None:
+        return []
+    found = peers.split(",") if isinstance(peers, str) else peers
+    if not isinstance(found, Sequence) or not all(isinstance(each, str) for each in found):
+        raise ConfigError(f"peers: expected addresses of members, HOST:PORT, got {type(peers).__name__}")
+    return [each.strip() for each in found if each.strip()]
