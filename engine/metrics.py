@@ -100,12 +100,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     _store_counter("segments_retired", "segments_retired", "Segments emptied for another use."),
     _counter("misses_changed", "misses", _MISSES, cause="changed"),
     _counter("misses_not_admitted", "misses", _MISSES, cause="not_admitted"),
-    _counter("misses_peer_down", "misses", _MISSES, cause="peer_down"),
+    _counter(
+        "peer_down", "peer_down_blocks", "Blocks that no peer had in time, though one answers for them."
+    ),
     _counter("source_requests", "source_requests", "Ranges asked of under storages."),
     _counter("source_bytes", "source_bytes", "Bytes read from under storages."),
     _counter("source_errors", "source_errors", "Requests to under storages that failed."),
     _counter("source_throttled", "source_throttled", "Requests that an under storage refused as too many."),
-    _counter("peer_requests", "peer_requests", "Requests sent to peers."),
+    _counter("peer_requests", "peer_requests", "Blocks, objects and directories asked of peers."),
     _counter("peer_bytes", "peer_bytes", "Bytes read from peers."),
     _counter("readahead_bytes", "readahead_bytes", "Bytes fetched ahead of a reader."),
     _counter("load_bytes", "load_bytes", "Bytes fetched by loads."),

@@ -66,12 +66,12 @@ def open_configured(
     path: str | os.PathLike[str], tiers: Iterable[Tier] | None, options: Mapping[str, Any]
 ) -> Cache:
     """Open a cache directory with options as ``open`` and settings have them. Raises: ConfigError."""
-    remote = remote_of(path, options)
     own = cache_options(options)
+    if options.get("group") is not None and own.get("remote") is not None:
+        raise ConfigError("group: not together with a remote of one's own")
+    remote = remote_of(path, options)
     if remote is None:
         return Cache(path, tiers, **own)
-    if own.get("remote") is not None:
-        raise ConfigError("group: not together with a remote of one's own")
     try:
         return Cache(path, tiers, **{**own, "remote": remote})
     except BaseException:

@@ -68,7 +68,7 @@ void fb_accounts_load(fb_store *s)
 
 int fb_count_for(fb_store *s, uint32_t dataset_id, uint32_t counter, uint64_t n)
 {
-    if (counter < FB_C_MISS_PEER_DOWN || counter >= FB_C_COUNT)
+    if (counter < FB_C_PEER_DOWN || counter >= FB_C_COUNT)
         return -EINVAL;
     fb_count_in(s, fb_account_of_id(s, dataset_id, true), counter, n);
     return 0;

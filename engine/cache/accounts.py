@@ -1,7 +1,8 @@
 """Accounts: what a dataset has asked of its under storage, and what the cache has spared it.
 
 Made from the store's counters, which are of all processes and outlive them. Without a cache a reader
-is taken to ask for each block that it looks up by a request of its own, and for the bytes that tiers served.
+is taken to ask for each block that it looks up by a request of its own, and for the bytes that tiers and
+peers gave it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def _account(counters: Mapping[str, int], uri: str, prices: Prices) -> Account:
         name.removeprefix("misses_"): count for name, count in counters.items() if name.startswith("misses_")
     }
     saved_requests = hits + sum(misses.values()) - requests["gets"]
-    saved_bytes = sum(served.values()) - counters["load_bytes"] - counters["readahead_bytes"]
+    # Loads and readahead count what peers gave them as well.
+    spared = sum(served.values()) + counters["peer_bytes"]
+    saved_bytes = spared - counters["load_bytes"] - counters["readahead_bytes"]
     price = prices.of(uri)
     source_bytes = counters["source_bytes"]
     return Account(

@@ -194,7 +194,7 @@ class PeerFetch:
             return
         for each in wanted:
             if not each.has_come:
-                self._store.count("misses_peer_down", 1, each.block.dataset_id)
+                self._store.count("peer_down", 1, each.block.dataset_id)
 
     def _take(self, wanted: _Wanted, data: memoryview, kind: Kind, *, is_placed: bool) -> None:
         run, block = wanted.run, wanted.block

@@ -296,7 +296,7 @@ class BlockStore(_Scope):
     def count(self, name: str, n: int = 1, dataset: int = 0) -> None:
         """Add n to one of the counters that are kept for whoever fetches, for a dataset, host-wide.
 
-        They are those from ``misses_peer_down`` on in ``forebay.store.report.COUNTERS``. Threads: any.
+        They are those from ``peer_down`` on in ``forebay.store.report.COUNTERS``. Threads: any.
         Raises: ValueError (another counter); Closed.
         """
 

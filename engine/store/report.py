@@ -47,7 +47,7 @@ COUNTERS: Final = (
     "segments_retired",
     "misses_changed",
     "misses_not_admitted",
-    "misses_peer_down",
+    "peer_down",
     "source_requests",
     "source_bytes",
     "source_errors",

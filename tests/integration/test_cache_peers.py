@@ -55,7 +55,7 @@ def test_objects_read_together_are_one_call(
     found = counters(client)
     assert found["peer_requests"] == len(SMALL)
     assert found["peer_bytes"] == sum(map(len, SMALL.values()))
-    assert found["source_requests"] == found["source_bytes"] == found["misses_peer_down"] == 0
+    assert found["source_requests"] == found["source_bytes"] == found["peer_down"] == 0
 
 
 @pytest.mark.parametrize("fate", ["lacks", "dies", "cut", "stale"])
@@ -65,7 +65,7 @@ def test_what_peers_do_not_have_comes_from_the_source(
     remote.fate = lambda request: fate if request.number == 1 else "comes"  # type: ignore[assignment, return-value]
     assert client.read("d/big") == DATA
     assert storage.calls["read_range"] >= 1
-    assert (counters(client)["misses_peer_down"] > 0) == (fate != "stale")
+    assert (counters(client)["peer_down"] > 0) == (fate != "stale")
 
 
 def test_what_is_not_elsewhere_goes_the_usual_way(

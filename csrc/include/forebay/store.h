@@ -70,7 +70,7 @@ enum fb_counter {
     FB_C_MISS_CHANGED,
     FB_C_MISS_NOT_ADMITTED,
     /* Counted by whoever fetches, through fb_count_for. */
-    FB_C_MISS_PEER_DOWN,
+    FB_C_PEER_DOWN,
     FB_C_SOURCE_REQUESTS,
     FB_C_SOURCE_BYTES,
     FB_C_SOURCE_ERRORS,
@@ -243,7 +243,7 @@ int fb_contains_many(fb_store *store, struct fb_batch *batch);
 /* Note that a block is not offered to the store for its caller's own reasons, as if it had been refused. */
 void fb_refuse(fb_store *store, const struct fb_key *key, uint32_t dataset, uint64_t length_bytes);
 
-/* Add to a counter from FB_C_MISS_PEER_DOWN on, for a dataset (0: none). -EINVAL: another counter. */
+/* Add to a counter from FB_C_PEER_DOWN on, for a dataset (0: none). -EINVAL: another counter. */
 int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n);
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 /* Over its quota nothing of a dataset is admitted; UINT64_MAX: none. Lasts as retention does. */

@@ -1,0 +1,126 @@
+"""Opening with a group: who is asked to make it, of what, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+
+import forebay
+from forebay import opening
+from forebay.config import MIB, Tier
+from forebay.errors import ConfigError
+from forebay.remote import NoRemote
+
+
+class Group(NoRemote):
+    """Remembers what it was made of."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+    closed: ClassVar[list[Group]] = []
+
+    def __init__(self, **given: Any) -> None:
+        self.made.append(given)
+
+    def close(self) -> None:
+        self.closed.append(self)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What groups were made of; security is what its options were."""
+    group, options = ModuleType("forebay.peer.group"), ModuleType("forebay.peer.security.options")
+    Group.made.clear()
+    Group.closed.clear()
+    group.Group = Group  # type: ignore[attr-defined]
+    options.SecurityOptions = dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, group.__name__, group)
+    monkeypatch.setitem(sys.modules, options.__name__, options)
+    return Group.made
+
+
+@pytest.fixture
+def place(tmp_path: Path, memory_path: Path) -> tuple[Path, list[Tier]]:
+    return tmp_path / "cache", [Tier(str(memory_path), 64 * MIB, "MEM")]
+
+
+def test_a_group_is_made_and_injected(made: list[dict[str, Any]], place: tuple[Path, list[Tier]]) -> None:
+    with forebay.open(*place, group="g", peers=["a:1", "b:2"], tls_ca_file="ca.pem") as cache:
+        group = cache._remote
+    assert made == [
+        {
+            "group": "g",
+            "peers": ["a:1", "b:2"],
+            "role": "client",
+            "cache_dir": str(place[0]),
+            "security": {"tls_ca_file": "ca.pem"},
+        }
+    ]
+    assert Group.closed == [group]
+
+
+def test_settings_name_a_group_and_the_call_wins(
+    made: list[dict[str, Any]], place: tuple[Path, list[Tier]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_GROUP", "g")
+    monkeypatch.setenv("FOREBAY_PEERS", "a:1, b:2,")
+    monkeypatch.setenv("FOREBAY_ROLE", "member")
+    with forebay.open(*place):
+        pass
+    with forebay.open(*place, peers="c:3", role="client"):
+        pass
+    assert [(each["peers"], each["role"]) for each in made] == [
+        (["a:1", "b:2"], "member"),
+        (["c:3"], "client"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"peers": "a:1"}, "give the name of their group"),
+        ({"group": "g"}, "give the address of a member"),
+        ({"group": "g", "peers": []}, "give the address of a member"),
+        ({"group": "", "peers": "a:1"}, "is no name"),
+        ({"group": "g", "peers": 5}, "peers: expected addresses"),
+        ({"group": "g", "peers": "a:1", "role": "cleint"}, "did you mean 'client'"),
+        ({"group": "g", "peers": "a:1", "remote": NoRemote()}, "not together with a remote"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    made: list[dict[str, Any]], place: tuple[Path, list[Tier]], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        forebay.open(*place, **options)
+    assert not place[0].exists()
+
+
+def test_a_group_is_closed_where_the_cache_cannot_be_opened(
+    made: list[dict[str, Any]], place: tuple[Path, list[Tier]]
+) -> None:
+    with pytest.raises(ConfigError):
+        forebay.open(*place, group="g", peers="a:1", block_bytes=3)
+    assert len(Group.closed) == len(made) == 1
+
+
+def test_without_a_group_nothing_of_peers_is_imported(tmp_path: Path, memory_path: Path) -> None:
+    script = (
+        "import sys, forebay\n"
+        "tier = forebay.Tier(sys.argv[2], '64MiB', 'MEM')\n"
+        "with forebay.open(sys.argv[1], [tier], insecure=True) as cache:\n"
+        "    cache.datasets()\n"
+        "print([name for name in sys.modules if name.startswith(('forebay.peer', 'grpc'))])\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "cache"), str(memory_path)]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_the_options_of_security_are_those_that_it_has() -> None:
+    options = pytest.importorskip("forebay.peer.security.options")
+    assert {each.name for each in fields(options.SecurityOptions)} == set(opening._SECURITY)
