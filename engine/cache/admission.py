@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.cache.attach import RETENTIONS
@@ -45,7 +46,13 @@ class Admission:
 
     def is_kept(self, attached: Attached, path: str, offset: int) -> bool:
         """Say whether what lies there is admitted here at all, and not left to peers alone."""
-        return not self._peers.keep(attached, path, offset)
+        return not self._peers.keep_alone(attached, path, offset)
+
+    def kept(self, attached: Attached, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Yield those of the blocks that are admitted here at all."""
+        if not self._peers.any:
+            return blocks
+        return (block for block in blocks if self.is_kept(attached, block.entry.path, block.offset))
 
     def may_be_whole(self, attached: Attached, path: str, size_bytes: int) -> bool:
         """Say whether a file may lie here in one piece: not if peers answer for some of it."""
@@ -63,7 +70,7 @@ class Admission:
         asked_bytes: how much the read that it is for asks for, None for a load.
         """
         path = block.entry.path
-        copy = self._peers.local_copy(attached, path, block.offset)
+        copy = self._peers.local_copy(attached, path, block.offset) if self._peers.any else "always"
         policy = attached.rules.of(path)
         if copy == "never" or policy.skip or _is_too_much(policy, asked_bytes):
             self.turn_away(attached, block.key, len(data))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from forebay.cache.datasets import Attached
 from forebay.errors import NotFound
-from forebay.meta import Entry
+from forebay.meta import Dataset, Entry
 from forebay.remote import PLACEMENT_BYTES, LocalCopy, NoRemote, Remote, RemoteObject
 
 if TYPE_CHECKING:
@@ -36,19 +36,23 @@ class Peers:
 
     def local_copy(self, attached: Attached, path: str, offset: int) -> LocalCopy:
         """Say whether this host keeps what lies there: always where it answers for it itself."""
-        return self._copies(attached) if self.answer_for(attached, path, offset) else "always"
+        return self.copies_of(attached.record) if self.answer_for(attached, path, offset) else "always"
 
     def local_copy_of_file(self, attached: Attached, path: str, size_bytes: int) -> LocalCopy:
         """Say whether this host keeps all of a file: always where it answers for every piece."""
-        if not self.any or self._copies(attached) == "always":
+        if not self.any or self.copies_of(attached.record) == "always":
             return "always"
         offsets = range(0, max(size_bytes, 1), PLACEMENT_BYTES)
         is_shared = any(self.answer_for(attached, path, offset) for offset in offsets)
-        return self._copies(attached) if is_shared else "always"
+        return self.copies_of(attached.record) if is_shared else "always"
 
-    def keep(self, attached: Attached, path: str, offset: int) -> bool:
-        """Say whether peers alone keep what lies there, and this host never does."""
+    def keep_alone(self, attached: Attached, path: str, offset: int) -> bool:
+        """Say whether peers keep what lies there, and this host never does."""
         return self.any and self.local_copy(attached, path, offset) == "never"
+
+    def copies_of(self, record: Dataset) -> LocalCopy:
+        """Say what this host keeps of what peers answer for."""
+        return self.remote.local_copy if record.local_copy is None else cast(LocalCopy, record.local_copy)
 
     def touch(
         self, attached: Attached, path: str, offset: int, length: int
@@ -83,10 +87,6 @@ class Peers:
             return None if pages is None else [found for page in pages for found in page]
 
         return self._asked(attached, read)
-
-    def _copies(self, attached: Attached) -> LocalCopy:
-        said = attached.record.local_copy
-        return self.remote.local_copy if said is None else cast(LocalCopy, said)
 
     def _asked(self, attached: Attached, ask: Callable[[], _T | None]) -> _T | None:
         self._store.count("peer_requests", 1, attached.record.id)

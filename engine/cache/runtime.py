@@ -43,7 +43,7 @@ from forebay.cache.writes.turns import Turns
 from forebay.cache.writes.write import WriteParts, Writes
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
-from forebay.remote import NoRemote, Remote
+from forebay.remote import Remote
 from forebay.ufs import RequestKind, StorageFactory
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
         return
     parts.store.set_quota(dataset.id, dataset.quota_bytes)
     parts.store.set_retention(dataset.id, dataset.retention)
-    if type(parts.remote) is not NoRemote:
+    if Peers(parts.remote, parts.store).copies_of(dataset) == "if_room":
         parts.store.set_retention(space_of(dataset.id, SPARE), SPARE)
     for retention in {policy.retention for policy in rules.policies.values()} - {None}:
         assert retention is not None

@@ -110,6 +110,8 @@ class Serving:
         Of an unknown one both come by one request to the under storage, once for all who ask. Raises: as
         ``Cache.read``; ValueError (negative figures; more than max_read_bytes).
         """
+        if offset < 0 or length < 0:
+            raise ValueError(f"offset and length are not negative: offset={offset}, length={length}")
         attached = self._attached(dataset, path)
         touched, _ = self._reader.touch(attached, path, offset, max(length, 1))
         for _ in range(2):

@@ -102,6 +102,12 @@ def test_an_unknown_object_is_touched_by_one_request(served: Serving, storage: F
     assert storage.calls["stat"] == 0
 
 
+def test_a_touch_of_negative_figures_is_refused(served: Serving) -> None:
+    for offset, length in ((-1, 1), (0, -1)):
+        with pytest.raises(ValueError, match="not negative"):
+            served.touch("d", "big", offset, length)
+
+
 def test_many_who_touch_an_unknown_object_ask_once(served: Serving, storage: FaultyStorage) -> None:
     with ThreadPoolExecutor(THREADS) as threads:
         found = list(threads.map(lambda _: served.touch("d", "big", 0, BLOCK), range(THREADS)))

@@ -247,11 +247,9 @@ class FileLoader:
             self._on_problem(FileResult(name, "evicted", entry.size, item.line, error))
 
     def blocks(self, entry: Entry, offset: int, end: int) -> Iterator[Block]:
-        """Yield the blocks of a part of a file, but those that peers alone keep: they load them."""
-        is_kept = self._fetcher.admission.is_kept
-        for block in blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes):
-            if is_kept(self._attached, entry.path, block.offset):
-                yield block
+        """Return the blocks of a part of a file, but those that peers alone keep: they load them."""
+        blocks = blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes)
+        return self._fetcher.admission.kept(self._attached, blocks)
 
     def bring(self, missing: list[Block], *, permitted: bool, filling: Filling | None = None) -> bool:
         """Fetch missing blocks of one file that are not too many for one part; return whether all are cached.
