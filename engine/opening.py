@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("client", "member")
 
-# Options of the group and not of the cache; security's are the fields of SecurityOptions.
+# Options of the group and not of the cache: who it is, how it is asked, and the fields of SecurityOptions.
 _GROUP: Final = ("group", "peers", "role")
+_ASKING: Final = ("copies", "peer_timeout_s")
 _SECURITY: Final = (
     "tls_cert_file",
     "tls_key_file",
@@ -49,6 +50,7 @@ def open(
     Without a path it is $XDG_CACHE_HOME/forebay, or /var/cache/forebay for root. group: the group of hosts
     that this one reads through. peers: addresses of members of it, HOST:PORT. role: member, of a host that
     runs `forebay serve` for it, or client (default). options are those of Cache and, for the group,
+    copies (members that hold each block, 1), peer_timeout_s (silence after which the next is asked, 2),
     tls_ca_file, tls_cert_file, tls_key_file, token_file and insecure. Raises: ConfigError.
     """
     check_platform()
@@ -81,7 +83,7 @@ def open_configured(
 
 def cache_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are Cache's own: all but those of the group."""
-    return {name: value for name, value in options.items() if name not in (*_GROUP, *_SECURITY)}
+    return {name: value for name, value in options.items() if name not in (*_GROUP, *_ASKING, *_SECURITY)}
 
 
 def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remote | None:
@@ -99,13 +101,17 @@ def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remot
         raise ConfigError(f"group: {group!r} is no name")
     if not peers:
         raise ConfigError(f"group {group!r}: give the address of a member at least (peers)")
-    security = {name: options[name] for name in _SECURITY if options.get(name) is not None}
+    asking, security = (
+        {name: options[name] for name in names if options.get(name) is not None}
+        for names in (_ASKING, _SECURITY)
+    )
     remote: Remote = import_module("forebay.peer.group").Group(
         group=group,
         peers=peers,
         role=role,
         cache_dir=os.path.abspath(os.path.expanduser(path)),
         security=import_module("forebay.peer.security.options").SecurityOptions(**security),
+        **asking,
     )
     return remote
 

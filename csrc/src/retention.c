@@ -92,7 +92,8 @@ uint32_t fb_retention_victim(fb_store *s, uint32_t tier)
         uint32_t state = fb_segment_state_of(s, segment);
         uint32_t retention =
             atomic_load(&s->datasets[atomic_load(&seg->dataset) % FB_DATASETS_MAX].retention);
-        if (segment >= last || retention == FB_EPOCH || retention == FB_SPARE || (state != FB_SEALED && state != FB_OPEN))
+        if (segment >= last || retention == FB_EPOCH || retention == FB_SPARE ||
+            (state != FB_SEALED && state != FB_OPEN))
             continue;
         bool main_queue = retention == FB_S3FIFO && (atomic_load(&seg->flags) & FB_SEG_MAIN_QUEUE);
         struct queue_end *end = &ends[retention == FB_LRU ? 2 : main_queue];

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,7 +11,6 @@ from typing import Any, ClassVar
 import pytest
 
 import forebay
-from forebay import opening
 from forebay.config import MIB, Tier
 from forebay.errors import ConfigError
 from forebay.remote import NoRemote
@@ -50,7 +48,7 @@ def place(tmp_path: Path, memory_path: Path) -> tuple[Path, list[Tier]]:
 
 
 def test_a_group_is_made_and_injected(made: list[dict[str, Any]], place: tuple[Path, list[Tier]]) -> None:
-    with forebay.open(*place, group="g", peers=["a:1", "b:2"], tls_ca_file="ca.pem") as cache:
+    with forebay.open(*place, group="g", peers=["a:1", "b:2"], tls_ca_file="ca.pem", copies=2) as cache:
         group = cache._remote
     assert made == [
         {
@@ -59,6 +57,7 @@ def test_a_group_is_made_and_injected(made: list[dict[str, Any]], place: tuple[P
             "role": "client",
             "cache_dir": str(place[0]),
             "security": {"tls_ca_file": "ca.pem"},
+            "copies": 2,
         }
     ]
     assert Group.closed == [group]
@@ -119,8 +118,3 @@ def test_without_a_group_nothing_of_peers_is_imported(tmp_path: Path, memory_pat
     command = [sys.executable, "-c", script, str(tmp_path / "cache"), str(memory_path)]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
-
-
-def test_the_options_of_security_are_those_that_it_has() -> None:
-    options = pytest.importorskip("forebay.peer.security.options")
-    assert {each.name for each in fields(options.SecurityOptions)} == set(opening._SECURITY)

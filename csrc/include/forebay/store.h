@@ -27,7 +27,8 @@
 
 enum fb_medium { FB_MEM = 0, FB_SSD = 1, FB_HDD = 2, FB_ANY_MEDIUM = 3 };
 enum fb_checksum { FB_CHECKSUM_NONE = 0, FB_CHECKSUM_LOAD = 1, FB_CHECKSUM_READ = 2 };
-/* FB_SPARE: admitted only below the low watermark, and the first to go: what can be had again at little cost. */
+/* FB_SPARE: admitted only below the low watermark, and the first to go: what can be had again at little cost.
+ */
 enum fb_retention { FB_EPOCH = 0, FB_S3FIFO = 1, FB_LRU = 2, FB_SPARE = 3 };
 
 /* Counters; the names that users see stand in engine/metrics.py in this order. */
