@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple, Protocol
 PLACEMENT_BYTES: Final = 64 << 20
 
 LocalCopy = Literal["never", "always", "if_room"]
+# Called with dataset, path and offset: whether what lies there is of a share.
+Share = Callable[[str, str, int], bool]
 
 
 class BlockRequest(NamedTuple):
@@ -67,6 +69,10 @@ class Remote(Protocol):
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Say whether this host is the first to answer for what lies there. Never blocks."""
+        ...
+
+    def share(self, members: Sequence[str]) -> Share:
+        """Return what says where this host is the first to answer, had the group these members alone."""
         ...
 
     def fetch(
@@ -125,6 +131,10 @@ class NoRemote:
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Return True."""
         return True
+
+    def share(self, members: Sequence[str]) -> Share:
+        """Return what always says True."""
+        return lambda dataset, path, offset: True
 
     def fetch(
         self,

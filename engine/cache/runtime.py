@@ -43,7 +43,7 @@ from forebay.cache.writes.turns import Turns
 from forebay.cache.writes.write import WriteParts, Writes
 from forebay.clock import Clock
 from forebay.meta import Dataset, Entry, Metadata
-from forebay.remote import Remote
+from forebay.remote import NoRemote, Remote
 from forebay.ufs import RequestKind, StorageFactory
 
 if TYPE_CHECKING:
@@ -158,10 +158,17 @@ class Runtime:
             self.metadata.entries,
             self.lookup,
             self.fetcher,
+            self._fetcher_of_own(),
+            self.parts.remote.share,
             self.manifests,
             self.demand.is_active,
         )
         return Loads(parts, self.jobs, self.parts.schemes)
+
+    def _fetcher_of_own(self) -> Fetcher:
+        """Make what fetches, for a share of a load, without asking peers, and keeps all of it here."""
+        store, nobody = self.parts.store, Peers(NoRemote(), self.parts.store)
+        return Fetcher(Admission(store, nobody), nobody, self.lookup, self.pool, self.demand)
 
     def _make_schedules(self) -> Schedules:
         records = ScheduleRecords(self.metadata.catalog)
@@ -214,7 +221,7 @@ def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
         return
     parts.store.set_quota(dataset.id, dataset.quota_bytes)
     parts.store.set_retention(dataset.id, dataset.retention)
-    if Peers(parts.remote, parts.store).copies_of(dataset) == "if_room":
+    if type(parts.remote) is not NoRemote:
         parts.store.set_retention(space_of(dataset.id, SPARE), SPARE)
     for retention in {policy.retention for policy in rules.policies.values()} - {None}:
         assert retention is not None

@@ -133,7 +133,7 @@ def see_through(session: Session, job: LoadJob) -> int:
     """Show how far a load is until it ends, and tell of its end."""
 
     def hint() -> None:
-        if not job.request.dry_run:
+        if job.is_resumable and not job.request.dry_run:
             click.echo(f"\nforebay: to go on: forebay resume {job.id}", err=True)
 
     with undone_if_interrupted(hint):
@@ -150,7 +150,8 @@ def _tell(result: LoadResult, job: LoadJob) -> None:
     told = 0
     for told, file in enumerate(job.results(), 1):
         if told > _TOLD_MAX:
-            click.echo(f"forebay: there are more; see `forebay jobs show {job.id}`", err=True)
+            more = f"; see `forebay jobs show {job.id}`" if job.is_resumable else ""
+            click.echo(f"forebay: there are more{more}", err=True)
             break
         line = "" if file.line is None else f" (line {file.line})"
         click.echo(f"forebay: {printable(file.path)}{line}: {printable(file.error or '')}", err=True)

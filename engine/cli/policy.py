@@ -54,6 +54,30 @@ def ttl(session: Session, paths: tuple[str, ...], seconds: str) -> int:
     return _tell_blocks(session, paths, "due", lambda cache, path: cache.ttl(path, after_s))
 
 
+@click.command()
+@common_options
+@_PATHS
+@click.option("--at-least", type=int, default=1, metavar="N", help="Members that each block is to lie on.")
+@click.option("--at-most", type=int, metavar="N", help="And may lie on, where it is read often.")
+@pass_session
+def replicas(session: Session, paths: tuple[str, ...], at_least: int, at_most: int | None) -> int:
+    """Have each block of each PATH, and of all below it, lie on several members of the group.
+
+    Copies are made in the background, and made anew when a member is lost. Without an option there is one.
+    """
+    said: list[tuple[str, Policy]] = []
+    with session.open_cache() as cache:
+        code = for_each(
+            paths, session, lambda path: said.append((path, cache.replicas(path, at_least, at_most)))
+        )
+    if session.as_json:
+        echo_json([{"path": path, "at_least": at_least, "at_most": at_most or at_least} for path, _ in said])
+    else:
+        for path, _ in said:
+            click.echo(f"{printable(path)}: on {at_least} to {at_most or at_least} members")
+    return code
+
+
 def _seconds(text: str) -> float | None:
     if text == _NEVER:
         return None

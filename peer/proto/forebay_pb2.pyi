@@ -211,7 +211,7 @@ class PushReply(_message.Message):
     def __init__(self, admitted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("target", "glob", "metadata_only", "dry_run", "verify", "files", "is_listed", "cancel_with_call", "members")
+    __slots__ = ("target", "glob", "metadata_only", "dry_run", "verify", "files", "is_listed", "cancel_with_call", "members", "rate_limit")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     GLOB_FIELD_NUMBER: _ClassVar[int]
     METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
@@ -221,7 +221,8 @@ class LoadRequest(_message.Message):
     IS_LISTED_FIELD_NUMBER: _ClassVar[int]
     CANCEL_WITH_CALL_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
-    target: str
+    RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    target: bytes
     glob: str
     metadata_only: bool
     dry_run: bool
@@ -230,7 +231,8 @@ class LoadRequest(_message.Message):
     is_listed: bool
     cancel_with_call: bool
     members: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, target: _Optional[str] = ..., glob: _Optional[str] = ..., metadata_only: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., verify: _Optional[bool] = ..., files: _Optional[_Iterable[bytes]] = ..., is_listed: _Optional[bool] = ..., cancel_with_call: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
+    rate_limit: int
+    def __init__(self, target: _Optional[bytes] = ..., glob: _Optional[str] = ..., metadata_only: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., verify: _Optional[bool] = ..., files: _Optional[_Iterable[bytes]] = ..., is_listed: _Optional[bool] = ..., cancel_with_call: _Optional[bool] = ..., members: _Optional[_Iterable[str]] = ..., rate_limit: _Optional[int] = ...) -> None: ...
 
 class LoadEvent(_message.Message):
     __slots__ = ("job", "state", "reason", "progress", "failures")
@@ -262,9 +264,9 @@ class ApplyRequest(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     verb: str
-    path: str
+    path: bytes
     arguments: bytes
-    def __init__(self, verb: _Optional[str] = ..., path: _Optional[str] = ..., arguments: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, verb: _Optional[str] = ..., path: _Optional[bytes] = ..., arguments: _Optional[bytes] = ...) -> None: ...
 
 class ApplyReply(_message.Message):
     __slots__ = ("result",)

@@ -417,7 +417,7 @@ class AdminStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Load = channel.unary_stream(
+        self.Load = channel.stream_stream(
                 '/forebay.v1.Admin/Load',
                 request_serializer=forebay_dot_peer_dot_proto_dot_forebay__pb2.LoadRequest.SerializeToString,
                 response_deserializer=forebay_dot_peer_dot_proto_dot_forebay__pb2.LoadEvent.FromString,
@@ -453,8 +453,9 @@ class AdminServicer:
     """What changes or shows the members themselves.
     """
 
-    def Load(self, request, context):
-        """Loads this member's share; figures come until it has ended. Cancelled with the call if told so.
+    def Load(self, request_iterator, context):
+        """Loads this member's share; figures come until it has ended. Further requests hold more files only.
+        Cancelled with the call if told so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -495,7 +496,7 @@ class AdminServicer:
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Load': grpc.unary_stream_rpc_method_handler(
+            'Load': grpc.stream_stream_rpc_method_handler(
                     servicer.Load,
                     request_deserializer=forebay_dot_peer_dot_proto_dot_forebay__pb2.LoadRequest.FromString,
                     response_serializer=forebay_dot_peer_dot_proto_dot_forebay__pb2.LoadEvent.SerializeToString,
@@ -538,7 +539,7 @@ class Admin:
     """
 
     @staticmethod
-    def Load(request,
+    def Load(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -548,8 +549,8 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/forebay.v1.Admin/Load',
             forebay_dot_peer_dot_proto_dot_forebay__pb2.LoadRequest.SerializeToString,

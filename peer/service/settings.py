@@ -10,6 +10,8 @@ import grpc
 
 from forebay.errors import ConfigError
 from forebay.peer.proto import forebay_pb2 as pb
+from forebay.peer.security.interceptor import current_caller
+from forebay.peer.security.permissions import Permissions
 from forebay.peer.settings.wire import Incoming, messages_of, parse_summary, summary_of
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ _T = TypeVar("_T")
 class SettingsService:
     """The part of the service Admin that is about settings; what it does on disk is done in threads."""
 
-    def __init__(self, exchange: SettingsExchange) -> None:
-        """Answer for this member."""
+    def __init__(self, exchange: SettingsExchange, permissions: Permissions) -> None:
+        """Answer for this member, each caller what these permissions let him see."""
         self._exchange: Final = exchange
+        self._permissions = permissions
 
     async def PullSettings(  # noqa: N802  (as in forebay.proto)
         self, request: pb.SettingsSummary, context: Any
@@ -35,7 +38,11 @@ class SettingsService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         # What was changed a moment ago is told as well.
         await asyncio.to_thread(self._exchange.note)
-        async for message in _in_threads(messages_of(self._exchange, self._exchange.newer_than(known))):
+        caller = current_caller()
+        newer = [
+            item for item in self._exchange.newer_than(known) if self._permissions.sees(caller, item.dataset)
+        ]
+        async for message in _in_threads(messages_of(self._exchange, newer)):
             yield message
 
     async def PushSettings(  # noqa: N802  (as in forebay.proto)

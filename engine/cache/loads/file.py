@@ -26,6 +26,7 @@ from forebay.cache.lookup import Lookup, as_entry
 from forebay.cache.pool import Kind
 from forebay.errors import NotFound, Stale
 from forebay.meta import Entry
+from forebay.remote import PLACEMENT_BYTES, Share
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
@@ -130,6 +131,7 @@ class FileLoader:
         request: LoadRequest,
         *,
         fetcher: Fetcher,
+        share: Share | None = None,
         lookup: Lookup,
         meter: Meter,
         stop: threading.Event,
@@ -140,12 +142,14 @@ class FileLoader:
     ) -> None:
         """Use these; verifier is a store of the same blocks that checks every one that it reads.
 
+        share: what of the files is to be loaded; a file counts where its beginning is.
         on_cached is called with each object that is as it was asked for, on_problem with each file that is
         not cached in the end, by any thread.
         """
         self._attached: Final = attached
         self._request: Final = request
         self._fetcher: Final = fetcher
+        self._share: Final = share
         self._store: Final = fetcher.store
         self._lookup: Final = lookup
         self._meter: Final = meter
@@ -157,7 +161,9 @@ class FileLoader:
         self._full: Final = FullGuard()
 
     def declines(self, item: LoadItem) -> bool:
-        """Say whether a file is not to be cached by its policy; it is settled then."""
+        """Say whether a file is not to be cached here, by its policy; it is settled then."""
+        if not self._concerns(item):
+            return True
         if item.error is not None or self._request.metadata_only:
             return False
         if not self._fetcher.admission.refuses(self._attached, item.path):
@@ -222,13 +228,14 @@ class FileLoader:
         self, item: LoadItem, outcome: Outcome, error: str | None = None, *, permitted: bool = False
     ) -> None:
         """Count a file, once it was verified if that was asked for, and tell of it if it is not cached."""
-        size = item.entry.size if item.entry else 0
+        size = sum(length for _, length in self._parts(item.entry)) if item.entry else 0
         if outcome == "not_admitted":
             error = error or "found no room in the cache"
         elif self._verifier is not None and outcome != "failed" and item.entry is not None:
             error = self._verify(item.entry, self._verifier, permitted=permitted)
             outcome = outcome if error is None else "failed"
-        self._meter.settled(outcome, 0 if self._request.metadata_only else size)
+        files = 1 if self._is_first(item.path) else 0
+        self._meter.settled(outcome, 0 if self._request.metadata_only else size, files=files)
         if error is None and self._on_cached is not None and item.entry is not None:
             self._on_cached(item.entry)
         if error is not None:
@@ -247,9 +254,16 @@ class FileLoader:
             self._on_problem(FileResult(name, "evicted", entry.size, item.line, error))
 
     def blocks(self, entry: Entry, offset: int, end: int) -> Iterator[Block]:
-        """Return the blocks of a part of a file, but those that peers alone keep: they load them."""
-        blocks = blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes)
-        return self._fetcher.admission.kept(self._attached, blocks)
+        """Yield the blocks of a part of a file to load: those of the share, or all that are kept here."""
+        share, name = self._share, self._attached.record.name
+        is_kept = self._fetcher.admission.is_kept
+        for block in blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes):
+            if share is not None:
+                is_ours = share(name, entry.path, block.offset)
+            else:
+                is_ours = is_kept(self._attached, entry.path, block.offset)
+            if is_ours:
+                yield block
 
     def bring(self, missing: list[Block], *, permitted: bool, filling: Filling | None = None) -> bool:
         """Fetch missing blocks of one file that are not too many for one part; return whether all are cached.
@@ -298,6 +312,8 @@ class FileLoader:
         """Return a place for a file in one piece, if there is one and most of the file is yet to come."""
         if self._store.read_only or self._full.is_full:
             return None
+        if sum(length for _, length in self._parts(entry)) < entry.size:
+            return None
         missing_bytes = 0
         for block in self.blocks(entry, 0, entry.size):
             missing_bytes += 0 if self._has(block) else block.length
@@ -319,12 +335,33 @@ class FileLoader:
             return known, None
         if known is not None or self._request.metadata_only or self._request.dry_run or self._full.is_full:
             return self._ask(path), None
+        if not self._is_first(path):
+            return self._ask(path), None
         # One request instead of two, where nothing of it is likely to be cached.
         self.check_stopped()
         with self._turn.of(0):
             touched = self._fetcher.first_touch(self._attached, path, 0, 1, Kind.LOAD)
         self._turn.owe(len(touched.data))
         return touched.entry, touched
+
+    def _concerns(self, item: LoadItem) -> bool:
+        """Say whether anything of a file is to be loaded here, or, of one that is not known, may be."""
+        if self._share is None or item.entry is None:
+            return self._is_first(item.path) or (item.error is None and not self._request.metadata_only)
+        return any(True for _ in self._parts(item.entry)) or self._is_first(item.path)
+
+    def _is_first(self, path: str) -> bool:
+        """Say whether the beginning of a file is in the share."""
+        return self._share is None or self._share(self._attached.record.name, path, 0)
+
+    def _parts(self, entry: Entry) -> Iterator[tuple[int, int]]:
+        """Yield offset and length of the runs of a file that are to be loaded."""
+        if self._share is None:
+            yield 0, entry.size
+            return
+        for offset in range(0, entry.size, PLACEMENT_BYTES):
+            if self._share(self._attached.record.name, entry.path, offset):
+                yield offset, min(PLACEMENT_BYTES, entry.size - offset)
 
     def _ask(self, path: str) -> Entry:
         self.check_stopped()

@@ -30,7 +30,8 @@ class LoadRequest:
     """What is to be loaded: target is a dataset or a path in one; with listed, only what a file list names.
 
     rate_limit is bytes a second. manifest is the version that is made of it, and with use_manifest put in
-    use; order the one whose order of access the names are listed in.
+    use; order the one whose order of access the names are listed in. share: the members of a group that
+    divide what is to be loaded, by their ids; None: all of it is for this host.
     """
 
     target: str
@@ -43,11 +44,14 @@ class LoadRequest:
     manifest: str | None = None
     use_manifest: bool = False
     order: str | None = None
+    share: tuple[str, ...] | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LoadRequest:
         """Make a request of its fields; what a later version added is left out."""
-        return cls(**_known_fields(cls, value))
+        known = _known_fields(cls, value)
+        share = known.get("share")
+        return cls(**{**known, "share": None if share is None else tuple(share)})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,9 @@ class LoadResult:
 
 class LoadJob:
     """One load, whichever process runs it. Threads: any."""
+
+    # Whether ``resume`` goes on with it where it was interrupted.
+    is_resumable = True
 
     def __init__(
         self, loads: Loads, record: JobRecord, folder: JobFolder, run: LoadRun | None = None
@@ -215,6 +218,16 @@ class Loads:
         Raises: as ``submit``.
         """
         glob = None if request.glob is None else Glob(request.glob)
+        names = self.listed(request, files)
+        if names is None:
+            return request, 0
+        return replace(request, listed=True), _spool_names(folder, names, glob)
+
+    def listed(self, request: LoadRequest, files: FileList | None) -> Iterator[ListedName] | None:
+        """Return the names of a file list, or of the order that is asked for; None: there is neither.
+
+        Raises: as ``submit``, also while it is iterated.
+        """
         dataset = self.dataset_of(request).record
         if request.order is not None:
             if files is not None:
@@ -222,10 +235,9 @@ class Loads:
             order = self._parts.manifests.order(dataset.name, request.order)
             files = names_below(split_path(request.target)[1], order)
         if files is None:
-            return request, 0
+            return None
         options_of = storage_options(dataset.uri, dataset.options)
-        count = _spool_names(folder, read_file_list(files, options_of, self._schemes), glob)
-        return replace(request, listed=True), count
+        return read_file_list(files, options_of, self._schemes)
 
     def take_over(self, job_id: str) -> bool:
         """Run a job that nobody runs and that has not ended; say whether it is run here now.
@@ -388,11 +400,14 @@ def load_request(
     manifest: str | None = None,
     use_manifest: bool = True,
     order: str | None = None,
+    share: Sequence[str] | None = None,
 ) -> LoadRequest:
     """Check what a caller asks for. Raises: ValueError, ConfigError."""
     split_path(target)
     if manifest is not None and dry_run:
         raise ValueError("manifest: a dry run makes none")
+    if share is not None and manifest is not None and not metadata_only:
+        raise ValueError("manifest: of a share none can be made")
     rate = None if rate_limit is None else parse_bytes(rate_limit, "rate_limit")
     if rate == 0:
         raise ConfigError("rate_limit: 0 would never end; leave it out for no limit")
@@ -406,6 +421,7 @@ def load_request(
         manifest=manifest,
         use_manifest=use_manifest,
         order=order,
+        share=None if share is None else tuple(share),
     )
 
 

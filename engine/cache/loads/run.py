@@ -18,7 +18,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
@@ -39,6 +39,7 @@ from forebay.cache.manifests.manage import Manifests
 from forebay.cache.paths import split_path
 from forebay.errors import NotAttached
 from forebay.meta import Entries, Entry, HeldLock
+from forebay.remote import Share
 
 if TYPE_CHECKING:
     from forebay.store import BlockStore
@@ -50,12 +51,18 @@ _TICK_S: Final = 0.25
 
 @dataclass(frozen=True)
 class LoadParts:
-    """What the loads of one process work with."""
+    """What the loads of one process work with.
+
+    own_fetcher asks no peers: what this host answers for comes from the under storage. share_of says what
+    that is among these members.
+    """
 
     datasets: Datasets
     entries: Entries
     lookup: Lookup
     fetcher: Fetcher
+    own_fetcher: Fetcher
+    share_of: Callable[[Sequence[str]], Share]
     manifests: Manifests
     readers_wait: Callable[[], bool]
 
@@ -74,6 +81,7 @@ class LoadRun:
         self._parts: Final = parts
         self._record: Final = record
         self._request: Final = record.request
+        self._fetcher: Final = parts.fetcher if record.request.share is None else parts.own_fetcher
         self._folder: Final = folder
         self._lock: Final = lock
         self._on_end: Final = on_end
@@ -172,7 +180,8 @@ class LoadRun:
             loader = FileLoader(
                 attached,
                 self._request,
-                fetcher=self._parts.fetcher,
+                fetcher=self._fetcher,
+                share=None if self._request.share is None else self._parts.share_of(self._request.share),
                 lookup=self._parts.lookup,
                 meter=self._meter,
                 stop=self._stop,
@@ -218,7 +227,7 @@ class LoadRun:
         """Open the same store to check every block that is read, which other readers need not do."""
         from forebay.store import BlockStore
 
-        return BlockStore(self._parts.fetcher.store.path, checksum="read", maintainer=False)
+        return BlockStore(self._fetcher.store.path, checksum="read", maintainer=False)
 
     def _verdict(self) -> tuple[LoadState, str]:
         """Say how it ended, having gone through."""
@@ -270,7 +279,7 @@ class LoadRun:
         try:
             if not (is_usable or request.dry_run):
                 # While the first page is under way: the first files would wait for it.
-                parts.fetcher.prepare(attached)
+                self._fetcher.prepare(attached)
             self._load_pages(lambda: map(_items, listing.pages()), loader)
         finally:
             listing.close()
@@ -299,9 +308,9 @@ class LoadRun:
 
     def _load_pages(self, pages: Callable[[], Iterator[list[LoadItem]]], loader: FileLoader) -> None:
         """Load all files, and look once more for each if any block of the cache was evicted meanwhile."""
-        store, is_dry = self._parts.fetcher.store, self._request.dry_run
+        store, is_dry = self._fetcher.store, self._request.dry_run
         evicted = _evicted(store)
-        Feeder(self._parts.fetcher.pool, loader, dry_run=is_dry, stop=self._stop).run(pages())
+        Feeder(self._fetcher.pool, loader, dry_run=is_dry, stop=self._stop).run(pages())
         if is_dry or self._request.metadata_only or _evicted(store) == evicted:
             return
         told = {value["path"] for value in self._folder.lines("failures")}

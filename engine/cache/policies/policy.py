@@ -11,6 +11,7 @@ from forebay.config import MEDIA, nearest, parse_bytes
 from forebay.errors import ConfigError
 
 IMMUTABLE: Final = "immutable"
+_REPLICAS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Policy:
     pin: kept from eviction. skip: never admitted. read_bytes_max: only what reads of at most so many bytes
     ask for is admitted, and what loads bring. ttl_s: freed so many seconds after it was admitted; 0 is never.
     max_age: seconds for which an answer of the under storage holds, or "immutable". retention and medium: how
-    it gives way, and the tier that is tried first.
+    it gives way, and the tier that is tried first. replicas_at_least, replicas_at_most: on how many members
+    of a group each block is to lie, and may.
     """
 
     pin: bool | None = None
@@ -30,6 +32,13 @@ class Policy:
     max_age: float | str | None = None
     retention: str | None = None
     medium: str | None = None
+    replicas_at_least: int | None = None
+    replicas_at_most: int | None = None
+
+    @property
+    def replicas(self) -> int:
+        """On how many members of a group a block is to lie."""
+        return self.replicas_at_least or 1
 
     def over(self, above: Policy) -> Policy:
         """Return what holds here, given what holds one level further up."""
@@ -55,7 +64,12 @@ def checked(values: Mapping[str, Any]) -> Policy:
         if name not in NAMES:
             raise ConfigError(f"{name}: a policy has no such field{nearest(name, NAMES)}")
     given = {name: _CHECKS[name](name, value) for name, value in values.items() if value is not None}
-    return Policy(**given)
+    policy = Policy(**given)
+    if policy.replicas > (policy.replicas_at_most or policy.replicas):
+        raise ConfigError(
+            f"replicas_at_most: {policy.replicas_at_most} is less than the {policy.replicas} there are to be"
+        )
+    return policy
 
 
 def _flag(name: str, value: object) -> bool:
@@ -83,6 +97,12 @@ def _age(name: str, value: object) -> float | str:
         raise ConfigError(f"{name}: {value!r} is neither {IMMUTABLE!r} nor seconds, 0 or more") from None
 
 
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _REPLICAS_MAX:
+        raise ConfigError(f"{name}: {value!r} is no number of members from 1 to {_REPLICAS_MAX}")
+    return value
+
+
 def _retention(name: str, value: object) -> str:
     return _one_of(name, value, RETENTIONS)
 
@@ -107,4 +127,6 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "max_age": _age,
     "retention": _retention,
     "medium": _medium,
+    "replicas_at_least": _count,
+    "replicas_at_most": _count,
 }

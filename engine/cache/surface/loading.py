@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from forebay.cache.loads.filelist import FileList
 from forebay.cache.loads.load import LoadJob, load_request
 from forebay.cache.surface.base import CacheBase
@@ -23,6 +25,7 @@ class Loading(CacheBase):
         manifest: str | None = None,
         use_manifest: bool = True,
         order: str | None = None,
+        share: Sequence[str] | None = None,
         wait: bool = False,
         start: bool = True,
     ) -> LoadJob:
@@ -34,9 +37,10 @@ class Loading(CacheBase):
         back against its checksum. rate_limit: bytes a second at most. manifest: when all of it is done, make
         this version of what was loaded and, with use_manifest, put it in use, at once for everybody; what
         there is to load is then looked up at the under storage, whatever manifest is in use. order: only what
-        this manifest lists, in its order of access. wait: return when it has ended. start: False only records
-        the job, for ``resume`` in this or another process. What is cached is skipped; what fails is in the
-        job's results. Closing the cache interrupts it.
+        this manifest lists, in its order of access. share: the ids of members of a group that divide it; this
+        host's part is loaded, while the totals stay those of all. wait: return when it has ended. start:
+        False only records the job, for ``resume`` in this or another process. What is cached is skipped; what
+        fails is in the job's results. Closing the cache interrupts it.
         Raises: as ``walk`` for the dataset; ValueError, TypeError (glob, files, order); ConfigError
         (rate_limit; there is such a manifest); ManifestNotFound (order); OSError (the list cannot be read);
         PermissionError (a cache opened to be read only).
@@ -51,6 +55,7 @@ class Loading(CacheBase):
             manifest=manifest,
             use_manifest=use_manifest,
             order=order,
+            share=share,
         )
         job = self._runtime().loads.submit(request, files, start=start)
         if wait:

@@ -35,12 +35,23 @@ class Policies(CacheBase):
         runtime = self._runtime()
         return runtime.policies.ttl(*runtime.locate(path), seconds)
 
+    def replicas(self, path: str, at_least: int, at_most: int | None = None) -> Policy:
+        """Have each block at and below a path lie on so many members of the group; return what is said now.
+
+        Copies are made in the background. at_most: no more than that where data is read often; None: as many
+        as at_least. Where there is no group, or fewer members, it holds as far as it can. Raises: ConfigError
+        (no such numbers).
+        """
+        at_most = at_least if at_most is None else at_most
+        return self.set_policy(path, replicas_at_least=at_least, replicas_at_most=at_most)
+
     def set_policy(self, path: str, **fields: Any) -> Policy:
         """Say something of a path and all below it, None to take it back; return what is said of it now.
 
         pin; skip: cache nothing; read_bytes_max: cache only what reads of at most so many bytes ask for (and
         what loads bring); ttl_s; max_age: seconds, or "immutable"; retention; medium: the tier that is tried
-        first. Of each the deepest word holds. What is cached already stays as it is.
+        first; replicas_at_least, replicas_at_most: as for ``replicas``. Of each the deepest word holds. What
+        is cached already stays as it is.
         Raises: ConfigError (names the field and what it takes).
         """
         runtime = self._runtime()

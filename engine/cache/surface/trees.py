@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 from forebay.cache.nodes import Nodes
@@ -77,3 +78,12 @@ class Trees(Attaching, Reads):
         runtime = self._runtime()
         attached, rest = runtime.locate(path)
         return usage_of(self._store, runtime.tree, attached, runtime.tree.status(attached, rest))
+
+    def locate(self, path: str) -> dict[str, float]:
+        """Return by host which share of the bytes at and below a path is cached there, those with none apart.
+
+        Of an empty file it is all. Raises: as ``usage``.
+        """
+        usage = self.usage(path)
+        share = usage.cached_bytes / usage.bytes if usage.bytes else 1.0
+        return {socket.gethostname(): share} if share else {}

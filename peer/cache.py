@@ -1,0 +1,114 @@
+"""A cache that is part of a group: the verbs that concern all members go to all of them.
+
+Reads go through its remote, as with any ``Cache``. A path is pinned at every member, a load is divided among
+them. In a process that was forked these verbs raise, for there gRPC does not work; reads do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from forebay.cache import Cache, LoadJob
+from forebay.cache.loads.load import load_request
+from forebay.cache.paths import split_path
+from forebay.peer.fanout.everyone import Answers, Everyone, apply, locate
+from forebay.peer.fanout.load import GroupLoad
+from forebay.peer.fanout.names import NameList
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from forebay.cache.loads.filelist import FileList
+    from forebay.cache.policies.policy import Policy
+
+
+class GroupCache(Cache):
+    """A cache whose remote is a ``Group``. All else is as in ``Cache``."""
+
+    def pin(self, path: str) -> int:
+        """Pin at every member; return how many cached blocks that is in all. Raises: as ``Cache.pin``.
+
+        Where one refuses it the others have it pinned; the error names who refused.
+        """
+        return self._count("pin", path)
+
+    def unpin(self, path: str) -> int:
+        """Unpin at every member; return how many cached blocks that is in all."""
+        return self._count("unpin", path)
+
+    def ttl(self, path: str, seconds: float | None) -> int:
+        """Let it expire at every member; return how many cached blocks that concerns in all."""
+        return self._count("ttl", path, seconds=seconds)
+
+    def free(self, path: str, *, data: bool = True, metadata: bool = False) -> None:
+        """Free at every member, and what this host has of it."""
+        self._apply("free", path, data=data, metadata=metadata).raise_first()
+        super().free(path, data=data, metadata=metadata)
+
+    def replicas(self, path: str, at_least: int, at_most: int | None = None) -> Policy:
+        """Have each block lie on so many members. As ``Cache.replicas``."""
+        said = super().replicas(path, at_least, at_most)
+        self._apply("replicas", path, at_least=at_least, at_most=at_most).raise_first()
+        return said
+
+    def locate(self, path: str) -> dict[str, float]:
+        """Return by host which share of the bytes at and below a path its member has, those with none apart.
+
+        With replicas the shares are more than 1 together.
+        """
+        return locate(self._everyone, *split_path(path))
+
+    def load(
+        self,
+        target: str,
+        *,
+        files: FileList | None = None,
+        glob: str | None = None,
+        metadata_only: bool = False,
+        dry_run: bool = False,
+        verify: bool = False,
+        rate_limit: int | str | None = None,
+        manifest: str | None = None,
+        use_manifest: bool = True,
+        order: str | None = None,
+        share: Sequence[str] | None = None,
+        wait: bool = False,
+        start: bool = True,
+    ) -> LoadJob:
+        """Have every member load its share. As ``Cache.load``; rate_limit is that of all together.
+
+        It is no job of any one host, and nothing resumes it: load again, and what is cached is skipped.
+        Raises besides: ValueError (manifest, share, start=False: they are for one host); OSError (no member
+        answers).
+        """
+        for name, given in (("manifest", manifest), ("share", share), ("start=False", not start or None)):
+            if given is not None:
+                raise ValueError(f"{name}: not with a group, whose members all load; it is for one host")
+        request = load_request(
+            target,
+            glob=glob,
+            metadata_only=metadata_only,
+            dry_run=dry_run,
+            verify=verify,
+            rate_limit=rate_limit,
+            order=order,
+        )
+        listed = self._runtime().loads.listed(request, files)
+        job = GroupLoad(self._everyone, request, None if listed is None else NameList(listed))
+        if wait:
+            job.wait()
+        return job
+
+    @property
+    def _everyone(self) -> Everyone:
+        return cast(Everyone, self._remote)
+
+    def _count(self, verb: str, path: str, **arguments: Any) -> int:
+        answers = self._apply(verb, path, **arguments)
+        answers.raise_first()
+        return sum(answers.results.values())
+
+    def _apply(self, verb: str, path: str, **arguments: Any) -> Answers:
+        # A bad path, or a dataset that is not attached, is told of here.
+        self._runtime().locate(path)
+        return apply(self._everyone, verb, path, **arguments)

@@ -1,0 +1,150 @@
+"""Load and Apply: what this member does of a command that all members are given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from forebay.peer.proto import forebay_pb2 as pb
+from forebay.peer.security.interceptor import current_caller
+from forebay.peer.security.permissions import Permissions
+from forebay.peer.service.errors import EXPECTED, abort
+
+if TYPE_CHECKING:
+    from forebay.cache import Cache, LoadJob
+
+_EVENT_EVERY_S: Final = 0.25
+_FAILURES_PER_EVENT: Final = 500
+_FILES_MAX: Final = 10_000_000
+_ENDED: Final = ("done", "incomplete", "failed", "cancelled")
+# Verbs of Cache, and the arguments that each takes besides the path.
+_VERBS: Final[Mapping[str, frozenset[str]]] = {
+    "pin": frozenset(),
+    "unpin": frozenset(),
+    "ttl": frozenset({"seconds"}),
+    "free": frozenset({"data", "metadata"}),
+    "replicas": frozenset({"at_least", "at_most"}),
+    "create_manifest": frozenset({"version", "glob", "use"}),
+}
+
+
+class WorkService:
+    """The part of the service Admin that has the cache do something; all of it in threads."""
+
+    def __init__(self, cache: Cache, permissions: Permissions) -> None:
+        """Work with this cache, for whom these permissions let."""
+        self._cache: Final = cache
+        self._permissions = permissions
+
+    async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyReply:  # noqa: N802
+        """Apply a verb to a path here, and return what it returned."""
+        try:
+            result = await asyncio.to_thread(self._apply, request)
+        except EXPECTED as error:
+            await abort(context, error)
+        return pb.ApplyReply(result=json.dumps(result).encode())
+
+    async def Load(  # noqa: N802
+        self, requests: AsyncIterator[pb.LoadRequest], context: Any
+    ) -> AsyncIterator[pb.LoadEvent]:
+        """Load this member's share, and tell how far it is until it has ended."""
+        first, files = await self._read(requests, context)
+        try:
+            job = await asyncio.to_thread(self._begin, first, files)
+        except EXPECTED as error:
+            await abort(context, error)
+        told = 0
+        try:
+            while True:
+                event, told = await asyncio.to_thread(self._event, job, told)
+                yield event
+                if event.state in _ENDED or event.state == "interrupted":
+                    break
+                await asyncio.sleep(_EVENT_EVERY_S)
+            while rest := await asyncio.to_thread(_failures_from, job, told):
+                told += len(rest)
+                yield pb.LoadEvent(job=job.id, state=event.state, reason=event.reason, failures=rest)
+        except asyncio.CancelledError:
+            if first.cancel_with_call:
+                await asyncio.to_thread(job.cancel)
+            raise
+
+    async def _read(
+        self, requests: AsyncIterator[pb.LoadRequest], context: Any
+    ) -> tuple[pb.LoadRequest, list[str]]:
+        first: pb.LoadRequest | None = None
+        files: list[str] = []
+        async for request in requests:
+            first = first or request
+            self._hold(first, request)
+            files += [name.decode("utf-8", "surrogateescape") for name in request.files]
+            if len(files) > _FILES_MAX:
+                words = f"more than {_FILES_MAX} files are listed; load them in parts"
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, words)
+        if first is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is asked for")
+        assert first is not None
+        return first, files
+
+    def _hold(self, first: pb.LoadRequest, request: pb.LoadRequest) -> None:
+        """Hold the target, and each of the files named below it, to the caller's token. Raises: Refused."""
+        dataset, _, path = first.target.partition(b"/")
+        below = path.rstrip(b"/")
+        for file in [b"", *request.files]:
+            named = b"/".join(part for part in (below, file) if part)
+            self._permissions.check("LOAD", current_caller(), dataset.decode("utf-8", "replace"), named)
+
+    def _begin(self, request: pb.LoadRequest, files: list[str]) -> LoadJob:
+        return self._cache.load(
+            request.target.decode("utf-8", "surrogateescape"),
+            files=files if request.is_listed else None,
+            glob=request.glob or None,
+            metadata_only=request.metadata_only,
+            dry_run=request.dry_run,
+            verify=request.verify,
+            rate_limit=request.rate_limit or None,
+            share=tuple(request.members),
+        )
+
+    def _event(self, job: LoadJob, told: int) -> tuple[pb.LoadEvent, int]:
+        result = job.result()
+        failures = _failures_from(job, told)
+        event = pb.LoadEvent(
+            job=job.id,
+            state=result.state,
+            reason=result.reason,
+            progress=json.dumps(result.progress.to_json()).encode(),
+            failures=failures,
+        )
+        return event, told + len(failures)
+
+    def _apply(self, request: pb.ApplyRequest) -> Any:
+        path = request.path.decode("utf-8", "surrogateescape")
+        arguments = json.loads(request.arguments or b"{}")
+        known = _VERBS.get(request.verb)
+        if known is None:
+            raise ValueError(f"{request.verb!r} is no verb that members apply")
+        if not isinstance(arguments, dict) or not arguments.keys() <= known:
+            raise ValueError(
+                f"{request.verb}: takes {', '.join(sorted(known)) or 'nothing'} besides the path"
+            )
+        verb: Callable[..., Any] = getattr(self._cache, request.verb)
+        result = verb(path, **arguments)
+        return result.to_json() if hasattr(result, "to_json") else result
+
+
+def _failures_from(job: LoadJob, start: int) -> list[pb.FileFailure]:
+    """Return further failed files of a job, not too many for a message."""
+    return [
+        pb.FileFailure(
+            path=result.path.encode("utf-8", "surrogateescape"),
+            state=result.outcome,
+            error=result.error or "",
+        )
+        for result in islice(job.results(), start, start + _FAILURES_PER_EVENT)
+    ]
