@@ -78,7 +78,8 @@ def sanitizer() -> str | None:
 def extensions() -> list[Extension]:
     """Describe the extensions.
 
-    A source with static state belongs to one of them alone; hash.c, which several have, has none.
+    A source with static state belongs to one of them alone. hash.c, which several have, has none; what
+    crc32c.c remembers is the CPU's best implementation, which each finds out alike.
     """
     compile_flags, link_flags = list(COMPILE_FLAGS), ["-O3", "-flto=auto", "-pthread"]
     if name := sanitizer():
@@ -96,6 +97,7 @@ def extensions() -> list[Extension]:
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
+        describe("forebay.peer._checksum", ["peer/_checksum.pyx", *sorted(glob("csrc/src/crc32c*.c"))]),
         describe("forebay.peer._placement", ["peer/_placement.pyx", "csrc/src/hash.c", *PLACEMENT_SOURCES]),
         describe("forebay.ufs._s3_scan", ["engine/ufs/_s3_scan.pyx"]),
     ]
