@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.cache import Cache
-from forebay.config import Tier, check_platform, default_cache_dir, nearest
+from forebay.config import BLOCK_BYTES_DEFAULT, Tier, check_platform, default_cache_dir, nearest
 from forebay.errors import ConfigError
 from forebay.settings import load_settings
 
 if TYPE_CHECKING:
+    from forebay.peer.security.options import SecurityOptions
     from forebay.remote import Remote
 
 ROLES: Final = ("client", "member")
@@ -74,8 +75,9 @@ def open_configured(
     remote = remote_of(path, options)
     if remote is None:
         return Cache(path, tiers, **own)
+    kind: type[Cache] = import_module("forebay.peer.cache").GroupCache
     try:
-        return Cache(path, tiers, **{**own, "remote": remote})
+        return kind(path, tiers, **{**own, "remote": remote})
     except BaseException:
         remote.close()
         raise
@@ -101,19 +103,24 @@ def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remot
         raise ConfigError(f"group: {group!r} is no name")
     if not peers:
         raise ConfigError(f"group {group!r}: give the address of a member at least (peers)")
-    asking, security = (
-        {name: options[name] for name in names if options.get(name) is not None}
-        for names in (_ASKING, _SECURITY)
-    )
+    asking = {name: options[name] for name in _ASKING if options.get(name) is not None}
     remote: Remote = import_module("forebay.peer.group").Group(
         group=group,
         peers=peers,
         role=role,
         cache_dir=os.path.abspath(os.path.expanduser(path)),
-        security=import_module("forebay.peer.security.options").SecurityOptions(**security),
+        block_bytes=options.get("block_bytes", BLOCK_BYTES_DEFAULT),
+        security=security_options(options),
         **asking,
     )
     return remote
+
+
+def security_options(options: Mapping[str, Any]) -> SecurityOptions:
+    """Return what the options say of TLS and tokens. Raises: ConfigError."""
+    security = {name: options[name] for name in _SECURITY if options.get(name) is not None}
+    made: SecurityOptions = import_module("forebay.peer.security.options").SecurityOptions(**security)
+    return made
 
 
 def _addresses(peers: object) -> list[str]:

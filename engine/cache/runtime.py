@@ -221,7 +221,7 @@ def _tell_store(parts: Parts, dataset: Dataset, rules: Rules) -> None:
         return
     parts.store.set_quota(dataset.id, dataset.quota_bytes)
     parts.store.set_retention(dataset.id, dataset.retention)
-    if type(parts.remote) is not NoRemote:
+    if Peers(parts.remote, parts.store).copies_of(dataset) == "if_room":
         parts.store.set_retention(space_of(dataset.id, SPARE), SPARE)
     for retention in {policy.retention for policy in rules.policies.values()} - {None}:
         assert retention is not None

@@ -18,7 +18,7 @@ from forebay.cache.blocks import Block, block_of
 from forebay.cache.datasets import Attached
 from forebay.cache.fetch import Fetcher, FirstTouch
 from forebay.cache.paths import block_key, split_path
-from forebay.cache.peers import Peers
+from forebay.cache.peers import Peers, entry_of
 from forebay.cache.read import Reader
 from forebay.cache.runtime import Runtime
 from forebay.cache.usage import cached_bytes_of
@@ -44,11 +44,12 @@ class Serving:
     def __init__(self, runtime: Runtime, owner_side: Remote | None = None) -> None:
         """Serve what this process has open.
 
-        owner_side is asked before the under storage for blocks only: whoever had them before the ring
-        changed may still hold them.
+        owner_side is asked before the under storage for blocks, and what objects they are of: whoever had
+        them before the ring changed may still hold them.
         """
         store = runtime.parts.store
         nobody, former = Peers(NoRemote(), store), Peers(owner_side or NoRemote(), store)
+        self._former: Final = former
         self._runtime: Final = runtime
         self._store: Final = store
         self._lookup: Final = runtime.lookup.asking(nobody)
@@ -89,6 +90,8 @@ class Serving:
         entry = self._lookup.known(attached, path)
         if number < 0:
             raise ValueError(f"{dataset}/{path}: there is no block {number}")
+        if entry is None:
+            entry = self._known_before(attached, path, version)
         if entry is None or entry.version != version:
             touched = self._touch_version(attached, path, version, number)
             self._check_number(touched.entry, number)
@@ -180,6 +183,19 @@ class Serving:
         """Return a dataset with all that its source has. Raises: NotAttached; ValueError (no path)."""
         split_path(f"{dataset}/{path}" if path else dataset)
         return self._runtime.datasets.live(dataset)
+
+    def _known_before(self, attached: Attached, path: str, version: str) -> Entry | None:
+        """Return what a former owner knows of an object, if it is of that version there as well."""
+        asked_ns = self._lookup.now_ns()
+        try:
+            found = self._former.stat(attached, path)
+        except NotFound:
+            return None
+        if found is None or found.is_dir or found.version != version:
+            return None
+        entry = entry_of(found, asked_ns)
+        self._lookup.remember(attached, entry)
+        return entry
 
     def _touch_version(self, attached: Attached, path: str, version: str, number: int) -> FirstTouch:
         """Find out by the block itself what an object is of which nothing is known in that version.

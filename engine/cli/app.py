@@ -77,6 +77,7 @@ _COMMANDS: Final = {
     "resume": _Entry("load", "Go on with a load that was interrupted."),
     "rm": _Entry("put", "Remove objects and directories."),
     "schedules": _Entry("schedules", "List the schedules of loads, and remove one."),
+    "serve": _Entry("serve", "Serve this host's cache directory to a group."),
     "stat": _Entry("ls", "Describe objects and directories."),
     "status": _Entry("status", "Show what the cache holds and does."),
     "sync": _Entry("free", "Ask the under storage anew what there is."),

@@ -6,32 +6,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
 from forebay.errors import UnderStorageError
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import EXPECTED, as_error
+from forebay.peer.stubs import MemberStub
 
 _T = TypeVar("_T")
 
 _CALL_S: Final = 300.0
 # As many members as are asked at a time; the others wait for a thread.
 _THREADS_MAX: Final = 64
-
-
-class MemberStub(NamedTuple):
-    """A member that is up, and the stubs of its services.
-
-    name is what people know it by, host the machine that it is on.
-    """
-
-    id: str
-    name: str
-    host: str
-    peer: Any
-    admin: Any
 
 
 class Everyone(Protocol):

@@ -19,10 +19,11 @@ import grpc
 
 from forebay.cache.loads.load import FileResult, LoadJob, LoadRequest, LoadResult
 from forebay.cache.loads.progress import LoadState, Progress
-from forebay.peer.fanout.everyone import Everyone, MemberStub
+from forebay.peer.fanout.everyone import Everyone
 from forebay.peer.fanout.names import NameList
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import as_error
+from forebay.peer.stubs import MemberStub
 
 _WAIT_STEP_S: Final = 0.1
 # Paths end at some thousand bytes, messages at 4 MiB.
@@ -233,8 +234,9 @@ class GroupLoad(LoadJob):
 
     def _messages(self, ids: Sequence[str]) -> Iterator[pb.LoadRequest]:
         request = self.request
+        target = request.target.encode("utf-8", "surrogateescape")
         yield pb.LoadRequest(
-            target=request.target.encode("utf-8", "surrogateescape"),
+            target=target,
             glob=request.glob or "",
             metadata_only=request.metadata_only,
             dry_run=request.dry_run,
@@ -246,7 +248,7 @@ class GroupLoad(LoadJob):
         )
         if self._names is not None:
             for batch in self._names.batches(_FILES_PER_MESSAGE):
-                yield pb.LoadRequest(files=batch)
+                yield pb.LoadRequest(target=target, files=batch)
 
     def _verdict(self) -> tuple[LoadState, str]:
         bad_lines = 0 if self._names is None else len(self._names.bad)

@@ -454,7 +454,8 @@ class AdminServicer:
     """
 
     def Load(self, request_iterator, context):
-        """Loads this member's share; figures come until it has ended. Further requests hold more files only.
+        """Loads this member's share; figures come until it has ended. Further requests hold the target
+        again, by which each is let in, and more files.
         Cancelled with the call if told so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

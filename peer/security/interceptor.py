@@ -105,9 +105,15 @@ class _Guard:
         async def let_in(requests: Any, context: _Context) -> Any:
             caller = await self._authenticate(context)
             await self._check(context, caller, None)
-            return requests
+            is_of_paths = self._permissions.is_of_paths(self._method)
+            return self._checked(requests, context, caller) if is_of_paths else requests
 
         return _wrapped(behaviour, let_in)
+
+    async def _checked(self, requests: Any, context: _Context, caller: Caller) -> AsyncIterator[Any]:
+        async for request in requests:
+            await self._check(context, caller, request)
+            yield request
 
     async def _authenticate(self, context: _Context) -> Caller:
         token = token_of(context.invocation_metadata())

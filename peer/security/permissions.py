@@ -73,7 +73,7 @@ class Permissions:
             raise
 
     def check_request(self, what: str, caller: Caller, request: Any = None) -> None:
-        """Return if the caller may have this request answered; None where it is a stream of them.
+        """Return if the caller may have this request answered; None where a stream of them is to come.
 
         Raises: Refused.
         """
@@ -83,7 +83,7 @@ class Permissions:
             needed = frozenset() if rule.verbs_of is None else rule.verbs_of(request)
             if needed and caller.claims is not None and not caller.claims.may(needed):
                 raise Refused(f"the token has none of the verbs {_words(needed)}")
-            if rule.where is Where.PATH:
+            if rule.where is Where.PATH and request is not None:
                 if rule.targets is None:
                     raise Refused("its row says not where its paths are")
                 for dataset, path in rule.targets(request):
@@ -91,6 +91,11 @@ class Permissions:
         except Refused as refused:
             self._log.tell(what, str(caller), refused)
             raise
+
+    def is_of_paths(self, what: str) -> bool:
+        """Say whether requests name paths, so that each of a stream of them is to be held to the table."""
+        rule = RULES.get(what)
+        return rule is not None and rule.where is Where.PATH
 
     def sees(self, caller: Caller, dataset: str) -> bool:
         """Say whether the caller may know that there is this dataset: his token is for some of it."""

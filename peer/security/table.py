@@ -45,15 +45,20 @@ def _directory(request: Any) -> Iterator[Target]:
     yield request.dataset, request.directory
 
 
-def _text_path(request: Any) -> Iterator[Target]:
-    dataset, _, path = request.path.partition("/")
-    yield dataset, path.encode()
+def _whole(encoded: bytes) -> Target:
+    """Part what names a dataset and the path in it."""
+    dataset, _, path = encoded.partition(b"/")
+    return dataset.decode("utf-8", "replace"), path
+
+
+def _whole_path(request: Any) -> Iterator[Target]:
+    yield _whole(request.path)
 
 
 def _load(request: Any) -> Iterator[Target]:
     """Yield the target, and each of the files named below it."""
-    dataset, _, path = request.target.partition("/")
-    below = path.rstrip("/").encode()
+    dataset, path = _whole(request.target)
+    below = path.rstrip(b"/")
     yield dataset, below
     for file in request.files:
         yield dataset, below + b"/" + file if below else file
@@ -84,7 +89,7 @@ CALLS: Final[dict[str, Rule]] = {
     "/forebay.v1.Peer/Holds": Rule(Where.GROUP, _PEER),
     "/forebay.v1.Peer/Push": Rule(Where.GROUP, _PEER),
     "/forebay.v1.Admin/Load": Rule(Where.PATH, _LOAD, _load),
-    "/forebay.v1.Admin/Apply": Rule(Where.PATH, _MANAGE, _text_path),
+    "/forebay.v1.Admin/Apply": Rule(Where.PATH, _MANAGE, _whole_path),
     "/forebay.v1.Admin/Status": Rule(Where.GROUP, _ADMIN),
     # Clients need the settings of their datasets; the answer leaves out those of others (Permissions.sees).
     "/forebay.v1.Admin/PullSettings": Rule(Where.ANY),

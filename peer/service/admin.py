@@ -35,7 +35,7 @@ class AdminService(SettingsService, WorkService, pb_grpc.AdminServicer):
     ) -> None:
         """Answer with these; announced takes what a member says of itself, and returns the view then."""
         SettingsService.__init__(self, exchange, permissions)
-        WorkService.__init__(self, cache, permissions)
+        WorkService.__init__(self, cache)
         self._status: Final = status
         self._announced: Final = announced
 

@@ -26,7 +26,7 @@ class SettingsService:
     def __init__(self, exchange: SettingsExchange, permissions: Permissions) -> None:
         """Answer for this member, each caller what these permissions let him see."""
         self._exchange: Final = exchange
-        self._permissions = permissions
+        self._permissions: Final = permissions
 
     async def PullSettings(  # noqa: N802  (as in forebay.proto)
         self, request: pb.SettingsSummary, context: Any

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from forebay.peer.proto import forebay_pb2 as pb
-from forebay.peer.security.interceptor import current_caller
-from forebay.peer.security.permissions import Permissions
 from forebay.peer.service.errors import EXPECTED, abort
 
 if TYPE_CHECKING:
@@ -36,10 +34,9 @@ _VERBS: Final[Mapping[str, frozenset[str]]] = {
 class WorkService:
     """The part of the service Admin that has the cache do something; all of it in threads."""
 
-    def __init__(self, cache: Cache, permissions: Permissions) -> None:
-        """Work with this cache, for whom these permissions let."""
+    def __init__(self, cache: Cache) -> None:
+        """Work with this cache."""
         self._cache: Final = cache
-        self._permissions = permissions
 
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyReply:  # noqa: N802
         """Apply a verb to a path here, and return what it returned."""
@@ -81,7 +78,6 @@ class WorkService:
         files: list[str] = []
         async for request in requests:
             first = first or request
-            self._hold(first, request)
             files += [name.decode("utf-8", "surrogateescape") for name in request.files]
             if len(files) > _FILES_MAX:
                 words = f"more than {_FILES_MAX} files are listed; load them in parts"
@@ -90,14 +86,6 @@ class WorkService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nothing is asked for")
         assert first is not None
         return first, files
-
-    def _hold(self, first: pb.LoadRequest, request: pb.LoadRequest) -> None:
-        """Hold the target, and each of the files named below it, to the caller's token. Raises: Refused."""
-        dataset, _, path = first.target.partition(b"/")
-        below = path.rstrip(b"/")
-        for file in [b"", *request.files]:
-            named = b"/".join(part for part in (below, file) if part)
-            self._permissions.check("LOAD", current_caller(), dataset.decode("utf-8", "replace"), named)
 
     def _begin(self, request: pb.LoadRequest, files: list[str]) -> LoadJob:
         return self._cache.load(

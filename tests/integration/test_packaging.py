@@ -24,8 +24,8 @@ SOURCES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.tom
 PACKAGES = {"engine": "forebay", "peer": "forebay.peer", "fuse": "forebay.fuse"}
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 
-# A put and a get, a look-up table and a placement go through classes whose C fields are declared in a .pxd: where that
-# file was not found at build time, the fields are missing and this fails.
+# A put and a get, a look-up table and a placement go through classes whose C fields are declared in a .pxd:
+# where that file was not found at build time, the fields are missing and this fails.
 TOUCH_A_C_FIELD = """
 import sys
 import forebay, forebay.peer, forebay.fuse

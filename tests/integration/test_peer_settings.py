@@ -18,6 +18,8 @@ from forebay.config import Tier
 from forebay.errors import NotAttached
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+from forebay.peer.security.interceptor import PermissionInterceptor
+from forebay.peer.security.permissions import Permissions
 from forebay.peer.service.settings import SettingsService
 from forebay.peer.settings.book import Book
 from forebay.peer.settings.exchange import SettingsExchange, Taken
@@ -218,8 +220,8 @@ def served(exchange: SettingsExchange) -> Iterator[str]:
     stopping = asyncio.Event()
 
     async def serve() -> None:
-        server = grpc.aio.server()
-        pb_grpc.add_AdminServicer_to_server(AdminService(exchange), server)
+        server = grpc.aio.server(interceptors=[PermissionInterceptor(Permissions())])
+        pb_grpc.add_AdminServicer_to_server(AdminService(exchange, Permissions()), server)
         address.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
         await server.start()
         started.set()

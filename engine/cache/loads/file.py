@@ -254,16 +254,12 @@ class FileLoader:
             self._on_problem(FileResult(name, "evicted", entry.size, item.line, error))
 
     def blocks(self, entry: Entry, offset: int, end: int) -> Iterator[Block]:
-        """Yield the blocks of a part of a file to load: those of the share, or all that are kept here."""
+        """Return the blocks of a part of a file to load: those of the share, or all that are kept here."""
+        blocks = blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes)
         share, name = self._share, self._attached.record.name
-        is_kept = self._fetcher.admission.is_kept
-        for block in blocks_of(self._attached, entry, offset, end, self._fetcher.block_bytes):
-            if share is not None:
-                is_ours = share(name, entry.path, block.offset)
-            else:
-                is_ours = is_kept(self._attached, entry.path, block.offset)
-            if is_ours:
-                yield block
+        if share is None:
+            return self._fetcher.admission.kept(self._attached, blocks)
+        return (block for block in blocks if share(name, entry.path, block.offset))
 
     def bring(self, missing: list[Block], *, permitted: bool, filling: Filling | None = None) -> bool:
         """Fetch missing blocks of one file that are not too many for one part; return whether all are cached.

@@ -116,6 +116,11 @@ class CacheBase:
         """The cache directory."""
         return self._path
 
+    @property
+    def settings_folder(self) -> str:
+        """The folder in it for what whoever serves it keeps beside the metadata."""
+        return os.path.join(self._path, FORMAT_FOLDER)
+
     def close(self) -> None:
         """Give up everything that this process holds of the cache; may be called twice.
 

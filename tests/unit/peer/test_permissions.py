@@ -61,12 +61,16 @@ def test_where_paths_are_taken_from() -> None:
         assert rule.verbs or rule.where is Where.ANY, name
 
 
+def text_of(dataset: str, path: bytes) -> bytes:
+    return dataset.encode() + b"/" + path if path else dataset.encode()
+
+
 REQUESTS: dict[str, Callable[[str, bytes], Any]] = {
     "/forebay.v1.Peer/Stat": lambda of, at: pb.StatRequest(dataset=of, path=at),
     "/forebay.v1.Peer/List": lambda of, at: pb.ListRequest(dataset=of, directory=at),
     "/forebay.v1.Peer/Locate": lambda of, at: pb.LocateRequest(dataset=of, path=at),
-    "/forebay.v1.Admin/Load": lambda of, at: pb.LoadRequest(target=f"{of}/{at.decode()}" if at else of),
-    "/forebay.v1.Admin/Apply": lambda of, at: pb.ApplyRequest(path=f"{of}/{at.decode()}" if at else of),
+    "/forebay.v1.Admin/Load": lambda of, at: pb.LoadRequest(target=text_of(of, at)),
+    "/forebay.v1.Admin/Apply": lambda of, at: pb.ApplyRequest(path=text_of(of, at)),
 }
 
 
@@ -188,9 +192,9 @@ def test_only_peers_say_that_they_are_members(
 def test_files_named_in_a_load(permissions: Permissions, verifier: Verifier, files: Files) -> None:
     caller = caller_with(verifier, files, verbs=["load"])
     what = "/forebay.v1.Admin/Load"
-    permissions.check_request(what, caller, pb.LoadRequest(target="imagenet/train", files=[b"a", b"b/c"]))
+    permissions.check_request(what, caller, pb.LoadRequest(target=b"imagenet/train", files=[b"a", b"b/c"]))
     for bad in (b"../val/a", b"/etc/passwd", b"a/../../val", b"a\0"):
-        request = pb.LoadRequest(target="imagenet/train", files=[b"a", bad])
+        request = pb.LoadRequest(target=b"imagenet/train", files=[b"a", bad])
         with pytest.raises(Refused):
             permissions.check_request(what, caller, request)
         with pytest.raises(Refused):

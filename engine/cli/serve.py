@@ -1,0 +1,110 @@
+"""``serve``: this host's cache directory as a member of a group."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forebay.cli.app import DONE
+from forebay.cli.interrupt import asked_to_end_if_interrupted
+from forebay.cli.session import Session, common_options, pass_session
+from forebay.cli.text import printable
+from forebay.errors import ConfigError
+from forebay.opening import cache_options, security_options
+
+if TYPE_CHECKING:
+    from forebay.peer.server import PeerServer
+
+
+@click.command()
+@common_options
+@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:7070", show_default=True, help="For gRPC.")
+@click.option("--advertise", metavar="HOST:PORT", help="What others connect to. [what is listened on]")
+@click.option("--data-port", type=int, default=0, metavar="PORT", help="For blocks; -1: none. [a free one]")
+@click.option("--group", metavar="NAME", help="The group to be a member of [FOREBAY_GROUP].")
+@click.option(
+    "--peers", metavar="HOST:PORT,...", help="Some of its members, or a name for all [FOREBAY_PEERS]."
+)
+@click.option(
+    "--weight", type=float, default=1.0, show_default=True, help="Its part of the data, beside others'."
+)
+@click.option("--zone", default="", help="What fails together: copies are kept apart.")
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS or tokens.")
+@click.option("--ready-fd", type=int, metavar="N", help="Say 'ready' on this descriptor when it serves.")
+@pass_session
+def serve(
+    session: Session,
+    listen: str,
+    advertise: str | None,
+    data_port: int,
+    group: str | None,
+    peers: str | None,
+    weight: float,
+    zone: str,
+    insecure: bool,
+    ready_fd: int | None,
+) -> int:
+    """Serve this host's cache directory to a group, until a signal ends it.
+
+    SIGTERM and SIGINT have it say that it leaves, and finish what is under way. TLS and tokens are settings;
+    see docs/peers.md.
+    """
+    import uvloop
+
+    from forebay.fuse.readiness import tell_ready
+    from forebay.peer.server import PeerServer, ServeOptions
+
+    settings = session.settings()
+    options = dict(settings.options)
+    if insecure:
+        options["insecure"] = True
+    name = group or options.get("group")
+    if not name:
+        raise ConfigError("group: give the name of the group to be a member of (--group)")
+    seeds = peers.split(",") if peers is not None else options.get("peers", ())
+    server = PeerServer(
+        session.folder(),
+        settings.tiers,
+        cache_options(options),
+        ServeOptions(
+            group=name,
+            listen=listen,
+            advertise=advertise,
+            data_port=None if data_port < 0 else data_port,
+            peers=tuple(seed.strip() for seed in seeds if seed.strip()),
+            weight=weight,
+            zone=zone,
+            security=security_options(options),
+        ),
+    )
+
+    def ready(serving: PeerServer) -> None:
+        _tell(session, serving, name)
+        tell_ready(ready_fd)
+
+    with asked_to_end_if_interrupted(server.stop):
+        uvloop.run(server.run(ready))
+    return DONE
+
+
+def _tell(session: Session, server: PeerServer, group: str) -> None:
+    """Say what is served where."""
+    told: dict[str, Any] = {
+        "group": group,
+        "member": server.member_id,
+        "address": server.address,
+        "data_port": server.data_port,
+        "cache_dir": server.cache.path,
+    }
+    if session.as_json:
+        # In one line, for whoever waits for it: the program goes on.
+        click.echo(json.dumps(told))
+    else:
+        port = f", blocks on port {server.data_port}" if server.data_port else ""
+        click.echo(
+            f"serving {printable(server.cache.path)} to group {printable(group)} on {server.address}{port}"
+        )
+    sys.stdout.flush()

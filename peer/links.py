@@ -1,0 +1,153 @@
+"""The ways to members of one process: their data ports, and gRPC for the first word to a seed.
+
+gRPC does not survive a fork, so a child of a process that has used it greets nobody: it goes by what its
+parent was told, and asks the members of that view by their data ports.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from forebay.errors import ConfigError
+from forebay.peer.data.client import PeerLink
+from forebay.peer.data.connection import Greeting
+from forebay.peer.data.deadline import Deadline
+from forebay.peer.data.errors import PeerDown, down, refused
+from forebay.peer.greeting import Introduction
+from forebay.peer.member import Member, View
+from forebay.peer.proto import forebay_pb2 as messages
+from forebay.peer.proto import forebay_pb2_grpc as services
+from forebay.peer.security.credentials import Credentials
+from forebay.peer.security.listen import split_address
+
+if TYPE_CHECKING:
+    from forebay.peer.group import Group
+    from forebay.peer.link import Link
+
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+
+
+class _Used:
+    """The process that has used gRPC, of this one and those that it was forked from, and what it was told."""
+
+    pid: int | None = None
+    views: ClassVar[dict[tuple[str, str], View]] = {}
+
+
+class PeerLinks:
+    """A ``forebay.peer.link.Links`` over the data ports of a group's members. Threads: any."""
+
+    def __init__(self, group: Group) -> None:
+        """Connect to nobody yet. Raises: ConfigError (credentials that cannot be used)."""
+        security = group.security
+        self._credentials: Final = Credentials() if security is None else security.credentials()
+        self._introduction: Final = Introduction(
+            group.name, group.block_bytes, group.role, group.find_own_id() or "", f"forebay {_version()}"
+        )
+        self._lock: Final = threading.Lock()
+        self._links: Final[dict[str, tuple[tuple[str, int], PeerLink]]] = {}
+
+    def link(self, member: Member) -> Link:
+        """Return the way to a member, by the address that it has now."""
+        return self._link(member)
+
+    def view(self, member: Member, *, deadline: Deadline) -> View:
+        """Return the view of the group that a member has. Raises: PeerDown; PeerRefused."""
+        content = self._link(member).view(deadline=deadline)
+        if content is None:
+            raise down(member.address, "it has no view of its group")
+        try:
+            return View.from_message(messages.View.FromString(content))
+        except (DecodeError, ConfigError) as error:
+            raise down(member.address, f"its view of the group makes no sense: {error}") from error
+
+    def greet(self, address: str, *, deadline: Deadline) -> View:
+        """Shake hands with whatever member answers at an address, by gRPC, and return its view."""
+        pid = os.getpid()
+        known_as = (self._introduction.group, address)
+        if _Used.pid not in (None, pid):
+            if (view := _Used.views.get(known_as)) is not None:
+                return view
+            raise down(address, "this process was forked from one that uses gRPC; it greets no member")
+        _Used.pid = pid
+        channel = self._credentials.open_channel(address)
+        try:
+            reply = services.PeerStub(channel).Hello(
+                self._introduction.request(), timeout=deadline.silence_s, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            raise _failure(address, error) from error
+        finally:
+            # It was for this one call; without channels there is less for a fork to trip over.
+            channel.close()
+        try:
+            view = _Used.views[known_as] = self._introduction.check(reply)
+        except ConfigError as error:
+            raise refused(address, str(error)) from error
+        return view
+
+    def close(self) -> None:
+        """Close all; may be called twice."""
+        with self._lock:
+            links = [link for _, link in self._links.values()]
+            self._links.clear()
+        for link in links:
+            link.close()
+
+    def _link(self, member: Member) -> PeerLink:
+        host, _ = split_address(member.address)
+        target = (host, member.data_port)
+        known = self._links.get(member.id)
+        if known is not None and known[0] == target:
+            return known[1]
+        with self._lock:
+            known = self._links.get(member.id)
+            if known is None or known[0] != target:
+                if known is not None:
+                    known[1].close()
+                known = self._links[member.id] = (target, self._make(member, target))
+        return known[1]
+
+    def _make(self, member: Member, target: tuple[str, int]) -> PeerLink:
+        if not member.data_port:
+            raise PeerDown(f"{member.address}: the member tells of no data port")
+        tls = self._credentials.tls
+
+        def check(content: bytes) -> None:
+            try:
+                self._introduction.check(messages.HelloReply.FromString(content), member)
+            except DecodeError as error:
+                raise ConfigError(f"its greeting is none: {error}") from error
+
+        greeting = Greeting(
+            hello=self._introduction.request().SerializeToString,
+            token=lambda: self._credentials.token_for(member.address),
+            check=check,
+        )
+        return PeerLink(target, greeting, tls=None if tls is None else lambda: tls.ssl_context)
+
+
+def _failure(address: str, error: grpc.RpcError) -> OSError:
+    code, words = error.code(), error.details() or str(error.code())
+    return refused(address, words) if code in _REFUSALS else down(address, words)
+
+
+def _version() -> str:
+    try:
+        return version("forebay")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -1,0 +1,84 @@
+"""The gRPC services of members, as one process calls them for commands; reads have ways of their own.
+
+gRPC does not outlive a fork: in a child of a process that has used it these calls would hang, so they are
+refused there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from forebay.peer.member import Member
+
+if TYPE_CHECKING:
+    from forebay.peer.security.options import SecurityOptions
+
+# What gRPC itself waits before it connects anew would hide for long that a member is back.
+CHANNEL_OPTIONS: Final = (
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 16 << 20),
+)
+
+
+class MemberStub(NamedTuple):
+    """A member that is up, and the stubs of its services.
+
+    name is what people know it by, host the machine that it is on.
+    """
+
+    id: str
+    name: str
+    host: str
+    peer: Any
+    admin: Any
+
+
+class _Used:
+    """The process, of this one and those that it was forked from, that has called by gRPC."""
+
+    pid: int | None = None
+
+
+class Stubs:
+    """The channels of one process, one for each member, made when they are first asked for. Threads: any."""
+
+    def __init__(self, security: SecurityOptions) -> None:
+        """Call with what the host shows to members. Connects to nobody."""
+        self._security: Final = security
+        self._lock: Final = threading.Lock()
+        self._channels: Final[dict[str, Any]] = {}
+
+    def of(self, member: Member) -> MemberStub:
+        """Return the stubs of a member. Raises: ConfigError (credentials); OSError (a forked process)."""
+        from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+
+        channel = self._channel(member.address)
+        return MemberStub(
+            member.id, member.address, member.host, pb_grpc.PeerStub(channel), pb_grpc.AdminStub(channel)
+        )
+
+    def close(self) -> None:
+        """Close all; may be called twice."""
+        with self._lock:
+            channels = list(self._channels.values())
+            self._channels.clear()
+        for channel in channels:
+            channel.close()
+
+    def _channel(self, address: str) -> Any:
+        if _Used.pid not in (None, os.getpid()):
+            raise OSError(
+                "a process that was forked from one that has called members can only read from them"
+            )
+        _Used.pid = os.getpid()
+        with self._lock:
+            channel = self._channels.get(address)
+            if channel is None:
+                channel = self._security.credentials().open_channel(address, CHANNEL_OPTIONS)
+                self._channels[address] = channel
+            return channel
