@@ -26,9 +26,9 @@ from forebay.peer.link import Link, Links
 from forebay.peer.member import Member, View, check_address
 from forebay.peer.patience import Patience
 from forebay.peer.peers import GroupLimits, Peers
-from forebay.peer.ranks import Ranks
+from forebay.peer.ranks import Ranks, Step
 from forebay.peer.refresh import Refresh, Rings
-from forebay.peer.ring import Ring
+from forebay.peer.ring import RUN_BYTES, Ring
 from forebay.peer.security.options import SecurityOptions
 from forebay.peer.stubs import MemberStub, Stubs
 from forebay.remote import BlockRequest, LocalCopy, Remote, RemoteObject, Share
@@ -164,10 +164,13 @@ class Group:
         if ring is None:
             return
         skip = self._skipped(process, ring)
-        steps = [
-            process.ranks.steps(ring, each.dataset, each.path, each.offset, self.copies, skip)
-            for each in requests
-        ]
+        known: dict[tuple[str, str, int], list[Step]] = {}
+        steps = []
+        for dataset, path, _, _, offset, _ in requests:
+            run = (dataset, path, offset // RUN_BYTES)
+            if run not in known:
+                known[run] = process.ranks.steps(ring, dataset, path, offset, self.copies, skip)
+            steps.append(known[run])
         Batch(process.peers, requests, buffers, steps, came, alive).run()
 
     def touch(

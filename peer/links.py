@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from importlib.metadata import PackageNotFoundError, version
+import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import grpc
@@ -19,7 +19,7 @@ from forebay.peer.data.client import PeerLink
 from forebay.peer.data.connection import Greeting
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, down, refused
-from forebay.peer.greeting import Introduction
+from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
 from forebay.peer.proto import forebay_pb2 as messages
 from forebay.peer.proto import forebay_pb2_grpc as services
@@ -55,11 +55,10 @@ class PeerLinks:
         """Connect to nobody yet. Raises: ConfigError (credentials that cannot be used)."""
         security = group.security
         self._credentials: Final = Credentials() if security is None else security.credentials()
-        self._introduction: Final = Introduction(
-            group.name, group.block_bytes, group.role, group.find_own_id() or "", f"forebay {_version()}"
-        )
+        self._terms: Final = Terms(group.name, group.block_bytes)
+        self._hello: Final = self._terms.request(group.role, group.find_own_id() or "")
         self._lock: Final = threading.Lock()
-        self._links: Final[dict[str, tuple[tuple[str, int], PeerLink]]] = {}
+        self._links: Final[dict[str, tuple[Member, PeerLink]]] = {}
 
     def link(self, member: Member) -> Link:
         """Return the way to a member, by the address that it has now."""
@@ -78,7 +77,7 @@ class PeerLinks:
     def greet(self, address: str, *, deadline: Deadline) -> View:
         """Shake hands with whatever member answers at an address, by gRPC, and return its view."""
         pid = os.getpid()
-        known_as = (self._introduction.group, address)
+        known_as = (self._terms.group, address)
         if _Used.pid not in (None, pid):
             if (view := _Used.views.get(known_as)) is not None:
                 return view
@@ -86,16 +85,15 @@ class PeerLinks:
         _Used.pid = pid
         channel = self._credentials.open_channel(address)
         try:
-            reply = services.PeerStub(channel).Hello(
-                self._introduction.request(), timeout=deadline.silence_s, wait_for_ready=True
-            )
+            reply = services.PeerStub(channel).Hello(self._hello, timeout=_left_s(deadline))
         except grpc.RpcError as error:
             raise _failure(address, error) from error
         finally:
             # It was for this one call; without channels there is less for a fork to trip over.
             channel.close()
         try:
-            view = _Used.views[known_as] = self._introduction.check(reply)
+            self._terms.check(reply)
+            view = _Used.views[known_as] = View.from_message(reply.view)
         except ConfigError as error:
             raise refused(address, str(error)) from error
         return view
@@ -109,36 +107,43 @@ class PeerLinks:
             link.close()
 
     def _link(self, member: Member) -> PeerLink:
-        host, _ = split_address(member.address)
-        target = (host, member.data_port)
         known = self._links.get(member.id)
-        if known is not None and known[0] == target:
+        if known is not None and _is_there(member, known[0]):
             return known[1]
         with self._lock:
             known = self._links.get(member.id)
-            if known is None or known[0] != target:
+            if known is None or not _is_there(member, known[0]):
                 if known is not None:
                     known[1].close()
-                known = self._links[member.id] = (target, self._make(member, target))
+                known = self._links[member.id] = (member, self._make(member))
         return known[1]
 
-    def _make(self, member: Member, target: tuple[str, int]) -> PeerLink:
+    def _make(self, member: Member) -> PeerLink:
         if not member.data_port:
             raise PeerDown(f"{member.address}: the member tells of no data port")
         tls = self._credentials.tls
 
         def check(content: bytes) -> None:
             try:
-                self._introduction.check(messages.HelloReply.FromString(content), member)
+                reply = messages.HelloReply.FromString(content)
             except DecodeError as error:
                 raise ConfigError(f"its greeting is none: {error}") from error
+            self._terms.check(reply)
+            if reply.self.id != member.id:
+                raise ConfigError(f"another member is there: {reply.self.id!r} instead of {member.id!r}")
 
         greeting = Greeting(
-            hello=self._introduction.request().SerializeToString,
+            hello=self._hello.SerializeToString,
             token=lambda: self._credentials.token_for(member.address),
             check=check,
         )
+        host, _ = split_address(member.address)
+        target = (host, member.data_port)
         return PeerLink(target, greeting, tls=None if tls is None else lambda: tls.ssl_context)
+
+
+def _is_there(member: Member, known: Member) -> bool:
+    return (member.address, member.data_port) == (known.address, known.data_port)
 
 
 def _failure(address: str, error: grpc.RpcError) -> OSError:
@@ -146,8 +151,7 @@ def _failure(address: str, error: grpc.RpcError) -> OSError:
     return refused(address, words) if code in _REFUSALS else down(address, words)
 
 
-def _version() -> str:
-    try:
-        return version("forebay")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
+def _left_s(deadline: Deadline) -> float:
+    if deadline.end_s is None:
+        return deadline.silence_s
+    return max(min(deadline.silence_s, deadline.end_s - time.monotonic()), 0.0)

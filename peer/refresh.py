@@ -76,6 +76,7 @@ class Refresh:
         self._is_begun = False
         self._is_told = False
         self._stopping = False
+        self._told_level = logging.WARNING
         self._wake: Final = threading.Event()
         self._thread: threading.Thread | None = None
         peers.on_suspect = self._wake.set
@@ -158,14 +159,17 @@ class Refresh:
                 self._peers.refused(member, error)
         limits = self._peers.limits
         until_s = self._peers.now_s() + limits.peer_timeout_s
+        # The first failure is told, and not each of those that follow.
+        level, self._told_level = self._told_level, logging.DEBUG
         for position in range(len(self._seeds)):
             seed = self._seeds[(self._turns + position) % len(self._seeds)]
             try:
                 deadline = Deadline(limits.peer_timeout_s / 2, until_s)
                 self._take(self._peers.links.greet(seed, deadline=deadline))
+                self._told_level = logging.WARNING
                 return True
             except (PeerDown, PeerRefused, ConfigError) as error:
-                _log.warning("member %s: no view of the group: %s", seed, error)
+                _log.log(level, "member %s: no view of the group: %s", seed, error)
         return False
 
     def _askable(self) -> list[Member]:

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from forebay.cache import Cache
 from forebay.clock import BootClock
+from forebay.config import BLOCK_BYTES_DEFAULT
 from forebay.peer.answer import Answerer
 from forebay.peer.data.server import DataServer
 from forebay.peer.group import Group
@@ -86,7 +87,14 @@ class PeerServer:
         """Open the cache and become its member. Raises: ConfigError (what cannot be so, and where)."""
         self._options: Final = options
         self._addresses: Final = options.security.resolve_listen(options.listen)
-        self._group: Final = Group(options.group, options.peers, "member", cache_dir, options.security)
+        self._group: Final = Group(
+            options.group,
+            options.peers,
+            "member",
+            cache_dir,
+            options.security,
+            block_bytes=cache_options.get("block_bytes", BLOCK_BYTES_DEFAULT),
+        )
         self.cache: Final = Cache(cache_dir, tiers, **{**cache_options, "remote": self._group})
         try:
             self._lock: Final = MemberLock(self.cache.path)

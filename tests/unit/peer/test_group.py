@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,10 @@ def links_of_nobody(group: Group) -> FakeLinks:
 
 
 @pytest.fixture
-def group() -> Group:
-    return Group("g", SEEDS, links=links_of_five)
+def group() -> Iterator[Group]:
+    group = Group("g", SEEDS, links=links_of_five)
+    yield group
+    group.close()
 
 
 def links_of(group: Group) -> FakeLinks:
