@@ -7,6 +7,7 @@ a flight would bring nobody anything, and none is taken.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from forebay.remote import PLACEMENT_BYTES, BlockRequest
 
 if TYPE_CHECKING:
     from forebay.store import Claim
+
+_log: Final = logging.getLogger(__name__)
 
 # A batch is one message to each peer, and its blocks have places in the host's table of flights.
 _BATCH_BYTES_MAX: Final = 64 * MIB
@@ -179,6 +182,8 @@ class PeerFetch:
 
         def came(index: int) -> None:
             each = wanted[index]
+            if each.has_come:
+                return
             each.has_come = True
             self._take(each, buffers[index], kind, is_placed=rooms[index] is not None)
             alive()
@@ -192,6 +197,9 @@ class PeerFetch:
         except (NotFound, Stale, PermissionError):
             # The source is asked for what did not come, and says so itself.
             return
+        except OSError:
+            # Not promised, and no reason for a read to fail.
+            _log.warning("peers: a remote failed", exc_info=True)
         for each in wanted:
             if not each.has_come:
                 self._store.count("peer_down", 1, each.block.dataset_id)

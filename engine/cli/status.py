@@ -71,6 +71,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"hit ratio  {_ratio_text(counters)}"
     yield f"hits       {_parts_text(hits_by_medium(counters))}"
     yield f"misses     {_parts_text(misses_by_cause(counters))}"
+    if counters["peer_requests"]:
+        yield f"peers      {_peers_text(counters)}"
     yield f"source     {_source_text(counters)}"
     tables = (
         (
@@ -120,6 +122,11 @@ def _parts_text(parts: Mapping[str, int]) -> str:
     """Return a sum and what it is made of."""
     listed = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in parts.items() if count)
     return f"{sum(parts.values())} ({listed})" if listed else "0"
+
+
+def _peers_text(counters: Mapping[str, int]) -> str:
+    text = f"{counters['peer_requests']} requests, {size_text(counters['peer_bytes'])}"
+    return f"{text}, {counters['peer_down']} blocks that none had" if counters["peer_down"] else text
 
 
 def _source_text(counters: Mapping[str, int]) -> str:

@@ -50,6 +50,7 @@ def test_an_idle_cache() -> None:
     assert line_of(lines, "misses") == ["misses", "0"]
     assert line_of(lines, "source") == ["source", "0 requests, 0 B"]
     assert line_of(lines, "index") == ["index", "1.0 MiB", "4.0 MiB", "25.0 %"]
+    assert not any(line.startswith("peers") for line in lines)
     assert not any(line.startswith(("holder", "dataset")) for line in lines)
 
 
@@ -69,6 +70,18 @@ def test_hits_misses_and_the_source() -> None:
     assert line_of(lines, "hits")[1] == "96 (MEM 90, SSD 6)"
     assert line_of(lines, "misses")[1] == "4 (cold 3, not admitted 1)"
     assert line_of(lines, "source")[1] == "4 requests, 1.0 MiB, 2 throttled"
+
+
+def test_peers_that_were_asked() -> None:
+    counters = {"peer_requests": 5, "peer_bytes": MIB}
+    (line,) = [each for each in status_lines(status(counters=counters)) if each.startswith("peers")]
+    assert line == "peers      5 requests, 1.0 MiB"
+    (line,) = [
+        each
+        for each in status_lines(status(counters=counters | {"peer_down": 2}))
+        if each.startswith("peers")
+    ]
+    assert line == "peers      5 requests, 1.0 MiB, 2 blocks that none had"
 
 
 def test_tiers_that_are_not_well() -> None:
