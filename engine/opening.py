@@ -104,13 +104,20 @@ def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remot
     if not peers:
         raise ConfigError(f"group {group!r}: give the address of a member at least (peers)")
     asking = {name: options[name] for name in _ASKING if options.get(name) is not None}
-    remote: Remote = import_module("forebay.peer.group").Group(
+    try:
+        make = import_module("forebay.peer.group").Group
+        security = security_options(options)
+    except ImportError as error:
+        raise ConfigError(
+            f"group {group!r}: peers need more: pip install 'forebay[server]' ({error})"
+        ) from error
+    remote: Remote = make(
         group=group,
         peers=peers,
         role=role,
         cache_dir=os.path.abspath(os.path.expanduser(path)),
         block_bytes=options.get("block_bytes", BLOCK_BYTES_DEFAULT),
-        security=security_options(options),
+        security=security,
         **asking,
     )
     return remote

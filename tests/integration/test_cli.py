@@ -49,6 +49,15 @@ def test_options_of_the_under_storage(cli: Cli, s3_server: S3Server) -> None:
         assert cli("attach", "t", "s3://bucket", "--option", malformed).code == 2
 
 
+def test_attach_says_what_is_kept_of_what_peers_answer_for(cli: Cli) -> None:
+    assert cli("attach", "d", cli.uri, "--local-copy", "if_room").code == 0
+    (dataset,) = json.loads(cli("datasets", "--json").out)
+    assert dataset["local_copy"] == "if_room"
+    assert cli("attach", "d", cli.uri, "--local-copy", "iff_room").code == 2
+    assert cli("attach", "d", cli.uri).code == 0
+    assert json.loads(cli("datasets", "--json").out)[0]["local_copy"] is None
+
+
 def test_ls(attached: Cli) -> None:
     assert attached("ls").lines == ["d/"]
     assert attached("ls", "d").lines == ["d/a.bin", "d/sub/"]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 import forebay
+from forebay.cli.session import Session
 from forebay.config import MIB, Tier
 from forebay.errors import ConfigError
 from forebay.remote import NoRemote
@@ -105,6 +106,25 @@ def test_a_group_is_closed_where_the_cache_cannot_be_opened(
     with pytest.raises(ConfigError):
         forebay.open(*place, group="g", peers="a:1", block_bytes=3)
     assert len(Group.closed) == len(made) == 1
+
+
+def test_what_peers_need_is_named_where_it_is_not_installed(
+    place: tuple[Path, list[Tier]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "forebay.peer.group", None)
+    with pytest.raises(ConfigError, match=r"pip install 'forebay\[server\]'"):
+        forebay.open(*place, group="g", peers="a:1")
+
+
+def test_every_command_opens_its_cache_with_the_group(
+    made: list[dict[str, Any]], tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_GROUP", "g")
+    monkeypatch.setenv("FOREBAY_PEERS", "a:1")
+    session = Session(str(tmp_path / "cache"), tiers=(Tier(str(memory_path), 64 * MIB, "MEM"),))
+    with session.open_cache(make=True):
+        assert len(made) == 1
+    assert len(Group.closed) == 1
 
 
 def test_without_a_group_nothing_of_peers_is_imported(tmp_path: Path, memory_path: Path) -> None:
