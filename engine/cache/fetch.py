@@ -158,8 +158,7 @@ class Fetcher:
 
     def prepare(self, attached: Attached) -> None:
         """Make the storage's clients before a flight is led: to those who wait that would be a standstill."""
-        if not self._peers.any:
-            attached.storage.prepare()
+        attached.storage.prepare()
 
     def first_touch(
         self, attached: Attached, path: str, offset: int, length: int, kind: Kind = Kind.DEMAND
@@ -181,8 +180,13 @@ class Fetcher:
         key = block_key(attached.record.id, path, "", number, self.block_bytes)
         asked_bytes = None if kind is Kind.LOAD else length
         fetch = partial(self._fetch_unknown, attached, path, number, count, kind, asked_bytes)
-        self.prepare(attached)
+        self._prepare_for(attached, path, offset)
         return self._fly(key, look, lambda claim: self.pool.run_one(partial(fetch, claim)))
+
+    def _prepare_for(self, attached: Attached, path: str, offset: int) -> None:
+        """Prepare for what the storage is likely to be asked for: where peers answer it may never be."""
+        if not self._peers.answer_for(attached, path, offset):
+            self.prepare(attached)
 
     def _fly(self, key: bytes, look: Callable[[], _T | None], fetch: Callable[[Claim | None], _T]) -> _T:
         """Return what look finds after others' fetches, or what this process fetches (None: alone)."""
@@ -206,7 +210,8 @@ class Fetcher:
         """Fetch of a run what this process leads, up to the first block that another fetches."""
         path = run.blocks[0].entry.path if run.blocks else ""
         try:
-            self.prepare(run.attached)
+            if run.blocks:
+                self._prepare_for(run.attached, path, run.blocks[0].offset)
             while run.blocks and run.awaited is None:
                 led = self._lead(run)
                 try:

@@ -23,19 +23,22 @@ from forebay.cache.read import Reader
 from forebay.cache.runtime import Runtime
 from forebay.cache.usage import cached_bytes_of
 from forebay.cache.whole import WholeFiles
-from forebay.errors import NotAttached, NotFound, Stale, stale
-from forebay.meta import Entry
+from forebay.errors import NotFound, Stale, stale
+from forebay.meta import Entry, not_attached
 from forebay.remote import BlockRef, NoRemote, Remote, RemoteObject
 
 if TYPE_CHECKING:
     from forebay.store import View
 
 _PAGE_ENTRIES: Final = 1_000
+# No block has so high a number: the last is that of whole files.
+_NUMBERS: Final = (1 << 64) - 1
 
 
 class Serving:
     """Answers for one process; made by ``Cache.serving``, and good until the cache is closed. Threads: any.
 
+    block_bytes is the size of blocks, which all of a group have in common.
     Everything but ``hit`` may block for as long as the under storage takes, in the calling thread; threads
     of the cache's pool make the requests, within its limits. Everything raises NotAttached (no such dataset),
     ValueError (no path), Closed; what asks the under storage raises as ``Cache.read``.
@@ -60,21 +63,15 @@ class Serving:
         self._reader: Final = Reader(
             self._lookup, self._fetcher, WholeFiles(self._fetcher), runtime.parts.max_read_bytes
         )
+        self._datasets: Final = runtime.metadata.catalog.datasets
+        self.block_bytes: Final = store.block_bytes
         self._lock: Final = threading.Lock()
         self._arriving: Final[dict[bytes, Arriving]] = {}
 
-    @property
-    def block_bytes(self) -> int:
-        """The size of blocks, which all of a group have in common."""
-        return self._fetcher.block_bytes
-
     def hit(self, dataset: str, path: str, version: str, number: int) -> View | None:
         """Return a view of a block that is cached here, None for all else. Counts no miss."""
-        try:
-            record = self._attached(dataset, path).record
-        except NotAttached:
-            return None
-        return self._store.peek(block_key(record.id, path, version, number, self.block_bytes))
+        key = self._key(BlockRef(dataset, path, version, number))
+        return None if key is None else self._store.peek(key)
 
     def bring(
         self, dataset: str, path: str, version: str, number: int, on_piece: Callable[[memoryview], None]
@@ -181,7 +178,10 @@ class Serving:
 
     def _attached(self, dataset: str, path: str) -> Attached:
         """Return a dataset with all that its source has. Raises: NotAttached; ValueError (no path)."""
-        split_path(f"{dataset}/{path}" if path else dataset)
+        if dataset not in self._datasets():
+            # A version of a dataset is none: requests say which version of an object they mean.
+            raise not_attached(dataset, self._datasets())
+        split_path(f"{dataset}/{path}")
         return self._runtime.datasets.live(dataset)
 
     def _known_before(self, attached: Attached, path: str, version: str) -> Entry | None:
@@ -240,9 +240,10 @@ class Serving:
             raise ValueError(f"{entry.path}: has {entry.size} bytes, and no block {number}")
 
     def _key(self, ref: BlockRef) -> bytes | None:
-        try:
-            record = self._attached(ref.dataset, ref.path).record
-        except NotAttached:
+        """Return the key of a block here, None where the dataset is not attached or no block can be meant."""
+        record = self._datasets().get(ref.dataset)
+        # With a NUL a path would run into the version, and under a number that is none nothing is stored.
+        if record is None or "\0" in ref.path or not 0 <= ref.number < _NUMBERS:
             return None
         return block_key(record.id, ref.path, ref.version, ref.number, self.block_bytes)
 

@@ -58,6 +58,24 @@ def test_a_hit_that_is_none_counts_no_miss(open_cache: OpenCache, served: Servin
         assert not [name for name, n in counters(beside).items() if name.startswith("misses_") and n]
 
 
+@pytest.mark.parametrize(
+    ("path", "number"), [("big\0v6", 0), ("big", -1), ("big", 1 << 64), ("../big", 0), ("", 0)]
+)
+def test_what_names_no_block_is_no_hit(served: Serving, path: str, number: int) -> None:
+    brought(served, "big", "v6", 0)
+    assert served.hit("d", path, "v6", number) is None
+    assert served.holds([BlockRef("d", path, "v6", number)]) == b"\0"
+    with pytest.raises((ValueError, OSError)):
+        brought(served, path, "v6", number)
+
+
+def test_a_version_of_a_dataset_is_no_dataset_of_a_group(served: Serving) -> None:
+    for dataset in ("d@v1", "", "d/sub"):
+        assert served.hit(dataset, "big", "v6", 0) is None
+        with pytest.raises(NotAttached):
+            served.stat(dataset, "big")
+
+
 def test_who_asks_for_another_version_is_told(served: Serving, storage: FaultyStorage) -> None:
     with pytest.raises(Stale):
         brought(served, "big", "v5", 0)
