@@ -96,10 +96,11 @@ class Remote(Protocol):
     def touch(
         self, dataset: str, path: str, offset: int, length: int
     ) -> tuple[RemoteObject, memoryview] | None:
-        """Return what an unknown object is and its bytes from offset on, at most length; None: unanswered.
+        """Return what an object is and its bytes from offset on, at most length; None: unanswered.
 
-        offset is that of a block. Fewer bytes may come, none too, but they end where a block ends. Raises:
-        NotFound, which is believed; Stale, PermissionError, which are asked of the source again.
+        The object is unknown, and offset that of a block; or it is known, and little of a block is wanted.
+        Fewer bytes may come, none too. Raises: NotFound, which is believed; Stale, PermissionError, which are
+        asked of the source again.
         """
         ...
 

@@ -89,7 +89,7 @@ class Fetcher:
         self._peers: Final = peers
         self._lookup: Final = lookup
         self._demand: Final = demand
-        self._peer_fetch: Final = PeerFetch(
+        self.peer_fetch: Final = PeerFetch(
             admission, peers, pool, self._mark, self._count_ahead, self._hand_over
         )
 
@@ -120,7 +120,7 @@ class Fetcher:
         """
         waiting = list(runs)
         if self._peers.any:
-            self._peer_fetch.bring(waiting, kind)
+            self.peer_fetch.bring(waiting, kind)
             waiting = [run for run in waiting if run.blocks and run.error is None]
         while waiting:
             tasks = [(run.size_bytes, partial(self._advance, run, kind), run.buffer_bytes) for run in waiting]
@@ -147,7 +147,7 @@ class Fetcher:
         Raises: as UnderStorage.read_range.
         """
         if self._peers.any:
-            self._peer_fetch.bring_permitted(run, kind)
+            self.peer_fetch.bring_permitted(run, kind)
         while run.blocks and run.error is None:
             self._advance(run, kind)
             if run.awaited is not None:
@@ -271,7 +271,7 @@ class Fetcher:
         if not self._peers.any:
             self._fetch_from_source(run, led, kind)
             return
-        for part in _adjacent(self._peer_fetch.take(run, led, kind)):
+        for part in _adjacent(self.peer_fetch.take(run, led, kind)):
             self._fetch_from_source(run, part, kind)
 
     def _fetch_from_source(self, run: Run, led: _Led, kind: Kind) -> None:

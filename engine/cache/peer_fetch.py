@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from forebay.cache.admission import Admission
 from forebay.cache.blocks import Block, Run
+from forebay.cache.datasets import Attached
 from forebay.cache.peers import Peers
 from forebay.cache.pool import FetchPool, Kind
 from forebay.config import MIB
@@ -115,6 +116,33 @@ class PeerFetch:
             self._ask(wanted[start : start + at_a_time], kind)
         come = {each.block.number for each in wanted if each.has_come}
         return [each for each in led if each[0].number not in come]
+
+    def part(self, attached: Attached, block: Block, offset: int, end: int) -> memoryview | None:
+        """Return bytes of a block that is not kept here without the rest of it; None: bring it as any block.
+
+        So for half of a block at most: reads of little would bring much, again and again.
+        """
+        path, length = block.entry.path, end - offset
+        if (
+            not self._peers.any
+            or 2 * length > block.length
+            or self._admission.is_kept(attached, path, offset)
+        ):
+            return None
+        if attached.max_age(path) == 0:
+            # The peer would ask the source each time whether it is still so.
+            return None
+        with self._pool.permit(Kind.DEMAND, length):
+            self._mark(Kind.DEMAND)
+            try:
+                touched = self._peers.touch(attached, path, offset, length)
+            except NotFound:
+                # Of a version that is known the source says so itself.
+                return None
+        if touched is None or touched[0].version != block.entry.version or len(touched[1]) != length:
+            return None
+        self._store.count("peer_bytes", length, block.dataset_id)
+        return touched[1]
 
     def _batches(self, runs: Sequence[Run]) -> Iterator[_Batch]:
         """Part what peers answer for of the runs, and were not asked for yet, into batches."""

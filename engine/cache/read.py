@@ -264,6 +264,12 @@ class Reader:
         """Fill the target from offset on with bytes that the object has. Raises: as ``read``."""
         sink, end = Gather(target, offset, is_lent=True), offset + len(target)
         missing = self._gather(attached, touch, sink, offset, end)
+        if len(missing) == 1:
+            first, behind = max(offset, missing[0].offset), min(end, missing[0].end)
+            part = self._fetcher.peer_fetch.part(attached, missing[0], first, behind)
+            if part is not None:
+                target[first - offset : behind - offset] = part
+                return
         try:
             self._fetcher.fetch(attached, missing, sink)
         except BaseException:
@@ -312,6 +318,9 @@ class Reader:
         view = self._fetcher.store.get(block.key, block.dataset_id, touch.is_changed)
         if view is not None:
             return _part(view, offset - block.offset, end - block.offset)
+        part = self._fetcher.peer_fetch.part(attached, block, offset, end)
+        if part is not None:
+            return private_view(part)
         sink = Keep(end - offset)
         runs = runs_of(attached, [block], sink)
         return _Pending(

@@ -130,6 +130,33 @@ def test_copies_that_are_kept_if_there_is_room_give_way(
     assert all(cache.usage(f"d/{path}").cached_bytes for path in own)
 
 
+def test_reads_of_little_of_a_block_bring_little(
+    client: Cache, storage: FaultyStorage, remote: FakeRemote
+) -> None:
+    assert client.read("d/big", BLOCK + 5, 100) == DATA[BLOCK + 5 : BLOCK + 105]
+    buffer = bytearray(BLOCK // 2)
+    assert client.readinto("d/big", buffer, 7) == len(buffer)
+    assert buffer == DATA[7 : 7 + len(buffer)]
+    assert counters(client)["peer_bytes"] == 100 + len(buffer)
+    assert remote.calls == {"touch": 2}
+    assert client.read("d/big", 7, BLOCK // 2 + 1) == DATA[7 : 8 + BLOCK // 2]
+    assert remote.calls["fetch"] == 1
+    assert not +storage.calls
+
+
+def test_reads_of_little_that_peers_do_not_answer_are_as_any(
+    client: Cache, storage: FaultyStorage, remote: FakeRemote
+) -> None:
+    remote.is_silent = True
+    assert client.read("d/big", 5, 100) == DATA[5:105]
+    storage.put("big", DATA[::-1])
+    remote.is_silent = False
+    assert client.read("d/big", 5, 100) == DATA[::-1][5:105]
+    storage.remove("s01")
+    with pytest.raises(NotFound):
+        client.read("d/s01", 5, 10)
+
+
 def test_an_unknown_object_is_touched_at_a_peer(
     open_cache: OpenCache, storage: FaultyStorage, remote: FakeRemote
 ) -> None:
