@@ -57,6 +57,7 @@ def test_a_group_is_made_and_injected(made: list[dict[str, Any]], place: tuple[P
             "peers": ["a:1", "b:2"],
             "role": "client",
             "cache_dir": str(place[0]),
+            "block_bytes": 4 * MIB,
             "security": {"tls_ca_file": "ca.pem"},
             "copies": 2,
         }
