@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from forebay.config import BLOCK_BYTES_DEFAULT, parse_bytes
-from forebay.errors import ConfigError, NotFound, Stale
+from forebay.errors import Closed, ConfigError, NotFound, Stale
 from forebay.peer.batch import Batch
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, PeerRefused
@@ -322,7 +322,7 @@ class Group:
             begun_s = time.monotonic()
             try:
                 return self._call(process.peers, member, patience.deadline(), call)
-            except PeerRefused as error:
+            except (PeerRefused, Closed) as error:
                 process.peers.refused(member, error)
             except PeerDown as error:
                 patience.spend(time.monotonic() - begun_s)

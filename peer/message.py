@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from forebay.errors import NotFound, Stale
+from forebay.errors import Closed, NotFound, Stale
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import Cancelled, PeerDown, PeerRefused
 from forebay.peer.member import Member
@@ -115,8 +115,8 @@ class Message:
             self.was_answered, self.said = True, error
         except PeerRefused as error:
             self._peers.refused(self.member, error)
-        except Cancelled:
-            pass
+        except (Cancelled, Closed):
+            pass  # no fault of the peer's: not wanted any more, or it has moved to another address
         except PeerDown as error:
             self.silent_s = self._peers.now_s() - self._heard_s
             self._peers.failed(self.member, error)
@@ -228,7 +228,7 @@ class _Hedge:
                 )
             except PeerDown as error:
                 self._peers.failed(member, error)
-            except (Cancelled, OSError):
+            except (Cancelled, Closed, OSError):
                 pass  # what is refused, or said of the source, the first message hears as well
             finally:
                 self._peers.end(member)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from forebay.errors import ConfigError
+from forebay.errors import Closed, ConfigError
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, PeerRefused
 from forebay.peer.member import Member, View
@@ -139,7 +139,7 @@ class Refresh:
         if member is None:
             self._peers.suspects.answered(member_id)  # nobody asks it any more
             return
-        with suppress(PeerDown, PeerRefused, ConfigError):
+        with suppress(PeerDown, PeerRefused, Closed, ConfigError):
             self._view_of(member)
             self._peers.suspects.answered(member_id)
             _log.info("peer %s answers again", member.address)
@@ -155,7 +155,7 @@ class Refresh:
                 return True
             except PeerDown as error:
                 self._peers.failed(member, error)
-            except (PeerRefused, ConfigError) as error:
+            except (PeerRefused, Closed, ConfigError) as error:
                 self._peers.refused(member, error)
         limits = self._peers.limits
         until_s = self._peers.now_s() + limits.peer_timeout_s

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forebay.errors import Stale, stale
+from forebay.errors import Closed, Stale, stale
 from forebay.peer.batch import Batch
 from forebay.peer.data.errors import PeerDown, PeerRefused
 from forebay.peer.member import Member
@@ -135,6 +135,16 @@ def test_a_refusal_is_no_failure_and_the_next_is_asked() -> None:
     assert site.ask([request("a")], full(A, B)) == [block(request("a"))]
     assert site.peers.suspects.ids == frozenset()
     assert site.peers.counts.refusals == 1
+
+
+def test_a_link_that_was_closed_meanwhile_is_no_failure_and_the_next_is_asked() -> None:
+    def be_closed(call: Call) -> None:
+        raise Closed("the peer has another address by now")
+
+    site = Site()
+    site.links.link(A).does = be_closed
+    assert site.ask([request("a")], full(A, B)) == [block(request("a"))]
+    assert site.peers.suspects.ids == frozenset()
 
 
 def test_what_a_peer_says_of_the_source_is_raised_after_the_others_have_come() -> None:
