@@ -23,6 +23,7 @@ from threading import Lock
 from typing import Any, Final, Self, TypeVar, TypeVarTuple
 
 from forebay.cache import Workers
+from forebay.fuse.waiting import Waiting
 
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
@@ -77,6 +78,7 @@ class Loop:
         self._requests: int | None = None
         self._poll: Final = select.poll()
         self._poll.register(self._event, select.POLLIN)
+        self._waiting: Final = Waiting(self._poll.poll)
         # Over which nobody writes to a descriptor that is closed, and perhaps somebody else's by now.
         self._event_lock: Final = Lock()
         self._is_over = False
@@ -175,7 +177,7 @@ class Loop:
             if self._is_closing:
                 raise ClosedResourceError
             # An error, as after an unmount, is for whoever reads.
-            ready = dict(self._poll.poll())
+            ready = dict(self._waiting.wait())
             if self._event in ready:
                 self._take_finished()
                 await _suspended(self.resume)
