@@ -29,11 +29,6 @@ class Attributes(NamedTuple):
     mtime_ns: int
     timeout_s: float
 
-    @property
-    def blocks(self) -> int:
-        """The size in units of 512 bytes."""
-        return -(-self.size // _SECTOR_BYTES)
-
 
 class Appearance:
     """Makes attributes by the options of a mount."""
@@ -65,3 +60,8 @@ class Appearance:
         if is_dir:
             return Attributes(inode, self.directory_mode, 2, 0, mtime_ns, timeout_s)
         return Attributes(inode, self.file_mode, 1, size, mtime_ns, timeout_s)
+
+
+def blocks_of(size: int) -> int:
+    """Return a size in units of 512 bytes."""
+    return -(-size // _SECTOR_BYTES)

@@ -14,9 +14,10 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import pyfuse3
 
-from forebay.fuse.attributes import Attributes
+from forebay.fuse.attributes import Attributes, blocks_of
 from forebay.fuse.counters import Operation
 from forebay.fuse.errnos import errno_of, is_expected
+from forebay.fuse.listing import Listing
 from forebay.fuse.loop import Loop
 from forebay.fuse.operations import Opened, Operations
 from forebay.fuse.writing import Writing
@@ -41,6 +42,7 @@ class Handlers(pyfuse3.Operations):
         self._operations: Final = operations
         self._counters: Final = operations.counters
         self._in_thread: Final = loop.in_thread
+        self._when_idle: Final = loop.when_idle
         self._uid: Final = operations.appearance.uid
         self._gid: Final = operations.appearance.gid
 
@@ -95,13 +97,12 @@ class Handlers(pyfuse3.Operations):
         """Give as many entries of an open directory as there is room for, each with its attributes."""
         begun_ns = perf_counter_ns()
         try:
-            listing = self._operations.readdir(fh)
-        except OSError as error:
+            listing = self._operations.readdir(fh, start_id)
+        except Exception as error:  # noqa: BLE001  (as in _answer)
             raise self._failure(Operation.READDIR, error) from None
-        for number in range(start_id, len(listing)):
-            entry = self._entry(listing.attributes(number))
-            if not pyfuse3.readdir_reply(token, listing.names[number], entry, number + 1):
-                break
+        if not listing.is_ahead_of(self._reply(listing, start_id, token)):
+            # While the program that has asked looks at these.
+            self._when_idle(listing.read_on)
         self._counters.add(Operation.READDIR, perf_counter_ns() - begun_ns)
 
     async def releasedir(self, fh: int) -> None:
@@ -155,6 +156,34 @@ class Handlers(pyfuse3.Operations):
             self._counters.add(operation, perf_counter_ns() - begun_ns)
         return answer
 
+    def _reply(self, listing: Listing, start: int, token: pyfuse3.ReaddirToken) -> int:
+        """Give entries from a number on; return which is the next.
+
+        The objects that pyfuse3 takes them by are made once.
+        """
+        appearance, reply = self._operations.appearance, pyfuse3.readdir_reply
+        entry = file = self._entry(appearance.described(0, 0, 0, 0.0, is_dir=False))
+        directory = self._entry(appearance.described(0, 0, 0, 0.0, is_dir=True))
+        timeout_s = 0.0
+        for number, (name, inode, size, mtime_ns, held_s, is_dir) in enumerate(
+            listing.rows(start), start + 1
+        ):
+            if held_s != timeout_s:
+                timeout_s = held_s
+                file.entry_timeout = file.attr_timeout = listing.left_s(held_s)
+                directory.entry_timeout = directory.attr_timeout = file.attr_timeout
+            if is_dir:
+                entry = directory
+            else:
+                entry = file
+                entry.st_size = size
+                entry.st_blocks = blocks_of(size)
+            entry.st_ino = inode
+            entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
+            if not reply(token, name, entry, number):
+                return number - 1
+        return len(listing)
+
     def _failure(self, operation: Operation, error: Exception) -> pyfuse3.FUSEError:
         self._counters.fail(operation)
         if not is_expected(error):
@@ -173,7 +202,7 @@ class Handlers(pyfuse3.Operations):
         entry.st_uid = self._uid
         entry.st_gid = self._gid
         entry.st_size = size
-        entry.st_blocks = attributes.blocks
+        entry.st_blocks = blocks_of(size)
         entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
         return entry
 

@@ -70,6 +70,7 @@ class Loop:
         self._ready: Final[deque[tuple[Task, Any, BaseException | None]]] = deque()
         # What threads have come to, and the descriptor that tells of it.
         self._finished: Final[deque[tuple[Task, Any, BaseException | None]]] = deque()
+        self._idle_work: Final[deque[Callable[[], None]]] = deque()
         self._event: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._in_threads: Final[set[Task]] = set()
         self._tasks: Final[set[Task]] = set()
@@ -117,6 +118,10 @@ class Loop:
         """Run what may wait in a thread. Raises: what it raises."""
         found: _T = await _suspended(partial(self._hand_over, partial(work, *arguments)))
         return found
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Do some work, that neither waits nor raises, as soon as there is no request."""
+        self._idle_work.append(work)
 
     def face(self) -> types.SimpleNamespace:
         """Return what stands in the place of trio."""
@@ -177,12 +182,20 @@ class Loop:
             if self._is_closing:
                 raise ClosedResourceError
             # An error, as after an unmount, is for whoever reads.
-            ready = dict(self._waiting.wait())
+            ready = dict(self._work_or_wait())
             if self._event in ready:
                 self._take_finished()
                 await _suspended(self.resume)
             elif descriptor in ready:
                 return
+
+    def _work_or_wait(self) -> list[tuple[int, int]]:
+        while self._idle_work:
+            ready = self._poll.poll(0)
+            if ready:
+                return ready
+            self._idle_work.popleft()()
+        return self._waiting.wait()
 
     def _notify_closing(self, descriptor: int) -> None:
         self.close_reading()

@@ -13,10 +13,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from forebay.cache import ROOT_INODE, Entry, Figures, Node, NodeFile, Nodes
+from forebay.cache import ROOT_INODE, Attached, Entry, Figures, Node, NodeFile, Nodes
 from forebay.fuse.attributes import FOR_EVER_S, SHARED_S, Appearance, Attributes
 from forebay.fuse.counters import Counters
 from forebay.fuse.handles import DIRECTORIES_MAX, FILES_MAX, Handles
@@ -29,8 +30,7 @@ from forebay.fuse.xattrs import Xattrs
 
 # Counting what the tiers hold takes milliseconds, and `df` asks several times.
 _FIGURES_KEPT_S: Final = 1.0
-# What is made known of a directory at once: a page of directories, one of objects.
-_PAGES_AT_ONCE: Final = 2
+_FOLDER_PATH: Final = FOLDER.decode()
 
 
 class Opened(NamedTuple):
@@ -144,25 +144,21 @@ class Operations:
             opened.close()
 
     def known_opendir(self, inode: int) -> int | None:
-        """Open a directory, if what lies in it is known and is not too much to be read at once."""
-        listing = Listing(self.appearance)
+        """Open a directory, if what lies in it is known. Raises: OSError (ENOTDIR)."""
         if self._virtual.owns(inode):
-            self._list_virtual(inode, listing)
-            return self.directories.add(listing)
+            return self._opened_directory(partial(self._list_virtual, inode))
         pages = self._nodes.known_children(inode)
-        if pages is None or not self._fill(inode, listing, pages, pages_max=_PAGES_AT_ONCE):
-            return None
-        return self.directories.add(listing)
+        return None if pages is None else self._opened_directory(partial(self._fill, inode, pages))
 
     def opendir(self, inode: int) -> int:
-        """Open a directory, with what lies in it at this moment. Raises: as UnderStorage.list."""
-        listing = Listing(self.appearance)
-        self._fill(inode, listing, self._children(inode))
-        return self.directories.add(listing)
+        """Open a directory. Raises: as UnderStorage.list."""
+        return self._opened_directory(partial(self._fill, inode, self._children(inode)))
 
-    def readdir(self, handle: int) -> Listing:
-        """Return what an open directory shows. Raises: OSError (EBADF)."""
-        return self.directories.get(handle)
+    def readdir(self, handle: int, start: int) -> Listing:
+        """Return what an open directory shows, read up to that entry. Raises: OSError (EBADF, EIO)."""
+        listing = self.directories.get(handle)
+        listing.reach(start)
+        return listing
 
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -214,7 +210,9 @@ class Operations:
 
     def _found(self, parent: int, name: bytes, node: Node) -> Attributes:
         attributes = self._shown(node)
-        return self._outdated.told(name, attributes) if parent == ROOT_INODE else attributes
+        if parent != ROOT_INODE:
+            return attributes
+        return attributes._replace(timeout_s=self._outdated.told(name, attributes.timeout_s))
 
     def _count(self) -> Figures:
         """Count what the tiers hold."""
@@ -245,35 +243,43 @@ class Operations:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise OSError(errno.EROFS, "the mount is read-only")
 
-    def _list_virtual(self, inode: int, listing: Listing) -> None:
+    def _opened_directory(self, fill: Callable[[Listing], Iterator[None]]) -> int:
+        """Open what is filled so, with its first page."""
+        listing = Listing(fill)
+        listing.reach(0)
+        return self.directories.add(listing)
+
+    def _list_virtual(self, inode: int, listing: Listing) -> Iterator[None]:
         if not self._virtual.is_folder(inode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         for name, attributes in self._virtual.entries():
             listing.add(name, attributes, is_dir=False)
+        yield
 
-    def _fill(
-        self, inode: int, listing: Listing, pages: Iterator[list[Entry]], pages_max: int | None = None
-    ) -> bool:
-        """Add pages of entries to a listing; False: there are more than that."""
+    def _fill(self, inode: int, pages: Iterator[list[Entry]], listing: Listing) -> Iterator[None]:
+        """Add entries to a listing, a page at each step."""
         if inode == ROOT_INODE and self._options.show_control:
             listing.add(FOLDER, self._virtual.folder(), is_dir=True)
-        attached, described = self._nodes.attached(), self.appearance.described
+        attached = self._nodes.attached()
+        for page in pages:
+            if inode == ROOT_INODE:
+                page = [entry for entry in page if entry.path != _FOLDER_PATH]
+            listing.add_page(page, self._timeouts_s(attached, inode, page))
+            yield
+
+    def _timeouts_s(self, attached: Attached, directory: int, entries: Sequence[Entry]) -> list[float]:
+        """Return for how long the kernel may keep what lies in a directory."""
         timeout_of = self.appearance.timeout_of
-        for number, page in enumerate(pages):
-            if number == pages_max:
-                return False
-            for entry in page:
-                timeout_s = timeout_of(self._nodes.valid_s(attached, entry))
-                attributes = described(
-                    entry.inode, entry.size, entry.mtime_ns, timeout_s, is_dir=entry.is_dir
-                )
-                name = _name(entry.path)
-                if inode == ROOT_INODE:
-                    if name == FOLDER:
-                        continue
-                    attributes = self._outdated.told(name, attributes)
-                listing.add(name, attributes, is_dir=entry.is_dir)
-        return True
+        if attached.lasts:
+            timeouts_s = [timeout_of(None)] * len(entries)
+        else:
+            timeouts_s = [timeout_of(self._nodes.valid_s(attached, entry)) for entry in entries]
+        if directory != ROOT_INODE:
+            return timeouts_s
+        told = self._outdated.told
+        return [
+            told(_name(entry.path), timeout_s) for entry, timeout_s in zip(entries, timeouts_s, strict=True)
+        ]
 
     def _has_xattrs(self, inode: int, name: bytes) -> bool:
         """Say whether a file may have such an attribute. Raises: OSError (ENODATA; EOPNOTSUPP)."""

@@ -10,7 +10,6 @@ from threading import Lock
 from typing import Final
 
 from forebay.cache import Attached, Nodes
-from forebay.fuse.attributes import Attributes
 
 _NAMES_MAX: Final = 65_536
 # For names that are not kept.
@@ -28,15 +27,15 @@ class Outdated:
         self._names: set[bytes] = set()
         self._again: list[bytes] = []
 
-    def told(self, name: bytes, attributes: Attributes) -> Attributes:
-        """Keep a name at the root that the kernel is about to be told of; return what it is told."""
-        if name in self._names or attributes.timeout_s <= _SHORT_S:
-            return attributes
+    def told(self, name: bytes, timeout_s: float) -> float:
+        """Keep a name at the root that the kernel is about to be told of; return for how long it is told."""
+        if name in self._names or timeout_s <= _SHORT_S:
+            return timeout_s
         with self._lock:
             if len(self._names) >= _NAMES_MAX:
-                return attributes._replace(timeout_s=_SHORT_S)
+                return _SHORT_S
             self._names.add(name)
-        return attributes
+        return timeout_s
 
     def take(self) -> list[bytes]:
         """Return the names that are to be forgotten, if something became different since this was asked."""

@@ -362,29 +362,29 @@ class Writing(Operations):
                 raise
             return iter(())
 
-    def _fill(
-        self, inode: int, listing: Listing, pages: Iterator[list[Entry]], pages_max: int | None = None
-    ) -> bool:
-        """Add pages of entries to a listing, and what is known here alone."""
+    def _fill(self, inode: int, pages: Iterator[list[Entry]], listing: Listing) -> Iterator[None]:
+        """Add entries to a listing, and behind them what is known here alone."""
         if not (self._inodes or self._folders or self._times):
-            return super()._fill(inode, listing, pages, pages_max)
+            yield from super()._fill(inode, pages, listing)
+            return
         directory = self._nodes.path_of(inode)
         begin = f"{directory}/" if directory else ""
         own = {
-            path: opened for path, opened in self._inodes.within(directory) if "/" not in path[len(begin) :]
+            path: self._of_draft(opened)
+            for path, opened in self._inodes.within(directory)
+            if "/" not in path[len(begin) :]
         }
         folders = dict.fromkeys(self._folders.inside(directory))
-        is_complete = super()._fill(inode, listing, self._dressed(pages, own, folders), pages_max)
-        for path, opened in own.items():
-            listing.add(_name(path), self._of_draft(opened), is_dir=False)
+        yield from super()._fill(inode, self._dressed(pages, own, folders), listing)
+        for path, attributes in own.items():
+            listing.add(_name(path), attributes, is_dir=False)
         for path in folders:
             found = self._folder(path)
             if found is not None:
                 listing.add(_name(path), found, is_dir=True)
-        return is_complete
 
     def _dressed(
-        self, pages: Iterator[list[Entry]], own: dict[str, OpenInode], folders: dict[str, None]
+        self, pages: Iterator[list[Entry]], own: dict[str, Attributes], folders: dict[str, None]
     ) -> Iterator[list[Entry]]:
         """Yield entries without those in own, and with the times that are shown here."""
         times = self._times

@@ -110,6 +110,11 @@ class Attached:
         self.rules: Final = rules
         self._source: Final = source
 
+    @property
+    def lasts(self) -> bool:
+        """Whether an answer holds for ever, about whatever path."""
+        return self.manifest is not None or (self.rules is NO_RULES and self.record.max_age is None)
+
     def max_age(self, path: str) -> float | None:
         """Return for how many seconds an answer about a path holds, None for ever."""
         if self.manifest is not None:

@@ -62,6 +62,24 @@ def test_requests_are_answered_in_order(pipe: tuple[int, int]) -> None:
     assert answered == [b"a", b"b", b"c"]
 
 
+def test_idle_work_is_done_once_no_request_waits(pipe: tuple[int, int]) -> None:
+    loop = Loop(lambda: None, TIMEOUT_S)
+    answered = []
+
+    async def answer(request: bytes) -> None:
+        answered.append(request)
+        if request == b"a":
+            loop.when_idle(lambda: answered.append(b"1"))
+            loop.when_idle(lambda: os.write(pipe[1], b"c"))
+            loop.when_idle(lambda: answered.append(b"2"))
+        if request == b"c":
+            os.write(pipe[1], b"d" + END)
+
+    os.write(pipe[1], b"ab")
+    serve(loop, pipe[0], answer)()
+    assert answered == [b"a", b"b", b"1", b"c", b"d"]
+
+
 def test_what_waits_stands_in_nobodys_way(pipe: tuple[int, int]) -> None:
     loop, may_end = Loop(lambda: None, TIMEOUT_S), threading.Event()
     answered = []

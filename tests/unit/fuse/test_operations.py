@@ -19,6 +19,8 @@ from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
 from tests.unit.fuse.conftest import TREE, Mounting
 
+MANY = 2_500
+
 
 def walk(operations: Operations, *names: bytes) -> int:
     """Return the inode that a path leads to."""
@@ -32,8 +34,9 @@ def walk(operations: Operations, *names: bytes) -> int:
 def listed(operations: Operations, inode: int) -> dict[bytes, int]:
     """Return names and inodes in a directory."""
     handle = operations.known_opendir(inode) or operations.opendir(inode)
-    listing = operations.readdir(handle)
-    found = {name: listing.attributes(at).inode for at, name in enumerate(listing.names)}
+    found: dict[bytes, int] = {}
+    while rows := list(operations.readdir(handle, len(found)).rows(len(found))):
+        found |= {name: inode for name, inode, *_ in rows}
     operations.releasedir(handle)
     return found
 
@@ -71,6 +74,29 @@ def test_a_listing_makes_all_in_it_known(operate: Mounting, storage: FaultyStora
         assert found is not None
         assert found.inode == inode
     assert operations.known_opendir(ROOT_INODE) is not None
+    assert not storage.calls
+
+
+def test_a_large_directory_is_opened_at_once_and_read_by_pages(
+    operate: Mounting, storage: FaultyStorage
+) -> None:
+    for number in range(MANY):
+        storage.put(f"many/{number:04}", b"x")
+    operations = operate(max_age=None)
+    many = operations.lookup(ROOT_INODE, b"many").inode
+    assert len(listed(operations, many)) == MANY
+    storage.calls.clear()
+    handle = operations.known_opendir(many)
+    assert handle is not None
+    names = [row[0] for row in operations.readdir(handle, 0).rows(0)]
+    assert 0 < len(names) < MANY
+    # An offset that was given holds, whatever comes; so does one from before, as after rewinddir(3).
+    for start in (len(names), 0, MANY - 1):
+        assert next(operations.readdir(handle, start).rows(start))[0] == b"%04d" % start
+    assert [row[0] for row in operations.readdir(handle, MANY).rows(0)] == sorted(
+        b"%04d" % n for n in range(MANY)
+    )
+    assert list(operations.readdir(handle, MANY).rows(MANY)) == []
     assert not storage.calls
 
 
