@@ -55,8 +55,8 @@ class Counters:
 
     def add(self, operation: int, taken_ns: int) -> None:
         """Count an operation that took so long, and how it ended is told apart."""
-        bucket = min((taken_ns // _NS_PER_US).bit_length(), _BUCKETS - 1)
-        self._counts[operation * _BUCKETS + bucket] += 1
+        bucket = (taken_ns // _NS_PER_US).bit_length()
+        self._counts[operation * _BUCKETS + (bucket if bucket < _BUCKETS else _BUCKETS - 1)] += 1
         self._total_ns[operation] += taken_ns
         if taken_ns > self._max_ns[operation]:
             self._max_ns[operation] = taken_ns

@@ -232,12 +232,7 @@ class Operations:
         file: NodeFile = self._nodes.open(node)
         handle = self.files.add(file)
         pages = self._pages.opened(node, handle)
-        return Opened(
-            handle,
-            keep_pages=pages.may_be_kept,
-            is_direct=pages.is_apart,
-            forget_inode=pages.is_doubtful,
-        )
+        return Opened(handle, pages.may_be_kept, pages.is_apart, pages.is_doubtful)
 
     def _refuse_writing(self, flags: int) -> None:
         if flags & os.O_ACCMODE != os.O_RDONLY:

@@ -11,7 +11,7 @@ them: else each would be shown the other's bytes.
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -32,6 +32,10 @@ class Pages(NamedTuple):
     is_apart: bool = False
 
 
+_KEPT: Final = Pages(may_be_kept=True, is_doubtful=False)
+_APART: Final = Pages(may_be_kept=False, is_doubtful=True, is_apart=True)
+
+
 class PageKeeper:
     """Follows the versions of files that are opened. Threads: any."""
 
@@ -45,9 +49,9 @@ class PageKeeper:
         # inode -> hash of the version whose pages the kernel may have.
         self._versions: Final[OrderedDict[int, int]] = OrderedDict()
         self._lock: Final = Lock()
-        # Of files that are open: handle -> inode and version; inode -> handles by their version.
+        # Of files that are open: handle -> inode and version; inode -> how many of each version.
         self._handles: Final[dict[int, tuple[int, int]]] = {}
-        self._open: Final[dict[int, Counter[int]]] = {}
+        self._open: Final[dict[int, dict[int, int]]] = {}
 
     def opened(self, node: Node, handle: int | None = None) -> Pages:
         """Note that a file is opened in the version that its node says.
@@ -59,12 +63,15 @@ class PageKeeper:
         with self._lock:
             if handle is not None:
                 self._handles[handle] = (node.inode, version)
-                versions = self._open.setdefault(node.inode, Counter())
-                versions[version] += 1
-                if len(versions) > 1:
-                    # Of which the kernel has pages from now on nobody knows.
-                    self._versions.pop(node.inode, None)
-                    return Pages(may_be_kept=False, is_doubtful=True, is_apart=True)
+                versions = self._open.get(node.inode)
+                if versions is None:
+                    self._open[node.inode] = {version: 1}
+                else:
+                    versions[version] = versions.get(version, 0) + 1
+                    if len(versions) > 1:
+                        # Of which the kernel has pages from now on nobody knows.
+                        self._versions.pop(node.inode, None)
+                        return _APART
             return self._pages_of(node, version)
 
     def closed(self, handle: int) -> None:
@@ -74,22 +81,23 @@ class PageKeeper:
             versions = self._open.get(inode)
             if versions is None:
                 return
-            versions[version] -= 1
-            if versions[version] == 0:
+            if versions[version] > 1:
+                versions[version] -= 1
+            elif len(versions) > 1:
                 del versions[version]
-            if not versions:
+            else:
                 del self._open[inode]
 
     def _pages_of(self, node: Node, version: int) -> Pages:
-        state = self._nodes.state()
-        if state != self._last:
-            self._last = state
+        is_first = self._nodes.is_still(self._first)
+        if is_first and node.valid_s is None:
+            return _KEPT
+        if not self._nodes.is_still(self._last):
+            self._last = self._nodes.state()
             self._changed_s = time.monotonic()
-        if state == self._first and node.valid_s is None:
-            return Pages(may_be_kept=True, is_doubtful=False)
         before = self._versions.pop(node.inode, None)
         self._versions[node.inode] = version
         if len(self._versions) > _VERSIONS_KEPT:
             self._versions.popitem(last=False)
-        is_doubtful = state != self._first and time.monotonic() - self._changed_s <= FOR_EVER_S
+        is_doubtful = not is_first and time.monotonic() - self._changed_s <= FOR_EVER_S
         return Pages(may_be_kept=before == version, is_doubtful=is_doubtful and before != version)

@@ -90,7 +90,8 @@ class Attached:
     """A dataset in use, or a version of it, as it was at one moment. Threads: any.
 
     label is what paths in it begin with: ``name``, or ``name@version``. manifest is what it shows, None for
-    whatever the under storage has. rules are the policies of its paths.
+    whatever the under storage has. rules are the policies of its paths. lasts: an answer holds for ever,
+    about whatever path.
     """
 
     def __init__(
@@ -108,16 +109,12 @@ class Attached:
         self.manifest: Final = manifest
         self.listed: Final = listed
         self.rules: Final = rules
+        self.lasts: Final = manifest is not None or (rules is NO_RULES and record.max_age is None)
         self._source: Final = source
-
-    @property
-    def lasts(self) -> bool:
-        """Whether an answer holds for ever, about whatever path."""
-        return self.manifest is not None or (self.rules is NO_RULES and self.record.max_age is None)
 
     def max_age(self, path: str) -> float | None:
         """Return for how many seconds an answer about a path holds, None for ever."""
-        if self.manifest is not None:
+        if self.lasts:
             return None
         if self.rules is NO_RULES:
             return self.record.max_age

@@ -2,12 +2,16 @@
 
 Unlike CachedFile it has no position, may be read by several threads at a time, and answers at once, without a
 wait, where everything is cached. It keeps to its version as FileSource does, by raising Stale.
+
+Many files are opened and never read here, for the kernel has their pages: what only reads need is made by the
+first of them, and what only misses need by the first miss.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Final
 
@@ -23,10 +27,45 @@ from forebay.meta import Entry
 
 _NUMBER_BYTES: Final = 8
 _NOTHING: Final = memoryview(b"")
+# Held to give a file its _Misses.
+_MAKING: Final = Lock()
+
+
+class _Misses:
+    """What is kept of a file once something of it was not cached."""
+
+    __slots__ = ("arriving", "kept", "lock", "notes", "source", "state_lock")
+
+    def __init__(self) -> None:
+        # What reads ahead. It is for one thread at a time: notes of reads that come meanwhile wait for it, in
+        # order.
+        self.source: FileSource | None = None
+        self.lock: Final = Lock()
+        self.notes: Final[deque[tuple[int, int]]] = deque()
+        # By number: blocks that are being fetched, and one that the store did not admit.
+        self.state_lock: Final = Lock()
+        self.arriving: Final[dict[int, Arriving]] = {}
+        self.kept: tuple[int, memoryview] | None = None
 
 
 class NodeFile:
     """One version of an object, to be read by ranges. Threads: any."""
+
+    __slots__ = (
+        "_block_bytes",
+        "_fetcher",
+        "_is_closed",
+        "_is_copied",
+        "_key_head",
+        "_lookup",
+        "_misses",
+        "_note",
+        "_reader",
+        "_seen",
+        "_store",
+        "attached",
+        "entry",
+    )
 
     def __init__(
         self,
@@ -46,20 +85,11 @@ class NodeFile:
         self._lookup: Final = lookup
         self._note: Final = note
         self._block_bytes: Final = fetcher.block_bytes
-        self._key_head: Final = block_key(
-            attached.record.id, entry.path, entry.version, 0, fetcher.block_bytes
-        )[:-_NUMBER_BYTES]
+        # The key of a block but for its number.
+        self._key_head: bytes | None = None
         # A block of a disk tier is copied when it is read: then no more of it than is asked for.
         self._is_copied = False
-        # What reads ahead, from the first miss on. It is for one thread at a time: notes of reads that come
-        # meanwhile wait for it, in order.
-        self._source: FileSource | None = None
-        self._lock: Final = Lock()
-        self._notes: Final[deque[tuple[int, int]]] = deque()
-        # By number: blocks that are being fetched, and one that the store did not admit.
-        self._state_lock: Final = Lock()
-        self._arriving: Final[dict[int, Arriving]] = {}
-        self._kept: tuple[int, memoryview] | None = None
+        self._misses: _Misses | None = None
         self._is_closed = False
         self._seen = lookup.changes(attached)
 
@@ -73,8 +103,9 @@ class NodeFile:
             return _NOTHING
         data = self._cached(offset, end)
         if data is not None:
-            if self._source is not None:
-                self._follow(offset, end)
+            misses = self._misses
+            if misses is not None and misses.source is not None:
+                self._follow(misses, offset, end)
             if self._note is not None:
                 self._note(offset, end - offset)
         return data
@@ -96,14 +127,18 @@ class NodeFile:
 
     def close(self) -> None:
         """Give up what was fetched ahead, and what is kept. Never waits."""
+        # Before anything is looked at: whoever makes something after that finds it closed.
         self._is_closed = True
-        self._keep(0, None)
-        if self._lock.acquire(blocking=False):
+        misses = self._misses
+        if misses is None:
+            return
+        self._keep(misses, 0, None)
+        if misses.lock.acquire(blocking=False):
             try:
-                if self._source is not None:
-                    self._source.close()
+                if misses.source is not None:
+                    misses.source.close()
             finally:
-                self._lock.release()
+                misses.lock.release()
 
     def _check(self) -> None:
         """Look whether the version still is the one that is known. Raises: Stale."""
@@ -129,7 +164,12 @@ class NodeFile:
         return view[start : start + end - offset]
 
     def _key(self, number: int) -> bytes:
-        return self._key_head + number.to_bytes(_NUMBER_BYTES, "big")
+        head = self._key_head
+        if head is None:
+            entry = self.entry
+            head = block_key(self.attached.record.id, entry.path, entry.version, 0, self._block_bytes)
+            head = self._key_head = head[:-_NUMBER_BYTES]
+        return head + number.to_bytes(_NUMBER_BYTES, "big")
 
     def _cached_across(self, offset: int, end: int) -> memoryview | None:
         """Return a range of several blocks: of a file that lies whole, or put together."""
@@ -156,78 +196,92 @@ class NodeFile:
         copied = self._store.readinto(key, buffer, start, quiet=True)
         return buffer if copied == length else None
 
-    def _follow(self, offset: int, end: int) -> None:
-        """Tell what reads ahead, now or as soon as whoever uses it has done."""
-        self._notes.append((offset, end))
-        if self._lock.acquire(blocking=False):
-            try:
-                self._drain(self._make_source())
-            finally:
-                self._lock.release()
+    def _missed(self) -> _Misses:
+        """Return what is kept for misses, made by the first."""
+        misses = self._misses
+        if misses is None:
+            with _MAKING:
+                misses = self._misses = self._misses or _Misses()
+        return misses
 
-    def _drain(self, source: FileSource) -> None:
-        while self._notes:
-            source.reads(*self._notes.popleft())
+    def _follow(self, misses: _Misses, offset: int, end: int) -> None:
+        """Tell what reads ahead, now or as soon as whoever uses it has done."""
+        misses.notes.append((offset, end))
+        if misses.lock.acquire(blocking=False):
+            try:
+                self._drain(misses)
+            finally:
+                misses.lock.release()
+
+    def _drain(self, misses: _Misses) -> FileSource:
+        """Tell what reads ahead, made if need be, of the reads so far, and return it."""
+        source = misses.source
+        if source is None:
+            source = misses.source = FileSource(
+                self.attached, self.entry, self._reader, self._fetcher, self._lookup, _no_note
+            )
+        while misses.notes:
+            source.reads(*misses.notes.popleft())
+        return source
 
     def _fetched(self, offset: int, end: int) -> memoryview:
         """Return a range of which something is not cached."""
         first, last = offset // self._block_bytes, (end - 1) // self._block_bytes
-        with self._lock:
-            source = self._source = self._make_source()
-            self._notes.append((offset, end))
-            self._drain(source)
+        misses = self._missed()
+        with misses.lock:
+            misses.notes.append((offset, end))
+            source = self._drain(misses)
             if first == last and source.is_ahead(first):
                 data = memoryview(source.block(first))
                 start = first * self._block_bytes
                 if not self._store.contains(self._key(first)):
-                    self._keep(first, data)
+                    self._keep(misses, first, data)
                 return data[offset - start : end - start]
         if self._is_closed:
             # Whoever closed it has left what is ahead to this one.
             source.close()
         if first == last:
             start = first * self._block_bytes
-            return self._arriving_block(first).wait(offset - start, end - start)
+            return self._arriving_block(misses, first).wait(offset - start, end - start)
         buffer = memoryview(bytearray(end - offset))
         source.gather(offset, buffer)
         return buffer
 
-    def _arriving_block(self, number: int) -> Arriving:
-        with self._state_lock:
-            arriving = self._arriving.get(number)
+    def _arriving_block(self, misses: _Misses, number: int) -> Arriving:
+        with misses.state_lock:
+            arriving = misses.arriving.get(number)
             if arriving is not None:
                 return arriving
             block = self._fetcher.block(self.attached, self.entry, number)
-            arriving = self._arriving[number] = Arriving(self._fetcher, self.attached, block)
-        arriving.begin(self._end_arriving)
+            arriving = misses.arriving[number] = Arriving(self._fetcher, self.attached, block)
+        arriving.begin(partial(self._end_arriving, misses))
         return arriving
 
-    def _end_arriving(self, arriving: Arriving) -> None:
+    def _end_arriving(self, misses: _Misses, arriving: Arriving) -> None:
         data = arriving.data
         if data is not None and not arriving.is_admitted:
-            self._keep(arriving.block.number, data)
-        with self._state_lock:
-            self._arriving.pop(arriving.block.number, None)
+            self._keep(misses, arriving.block.number, data)
+        with misses.state_lock:
+            misses.arriving.pop(arriving.block.number, None)
 
     def _in_memory(self, number: int, start: int, end: int) -> memoryview | None:
         """Return a part of a block that is in no tier, if it is here."""
-        kept, arriving = self._kept, self._arriving.get(number)
+        misses = self._misses
+        if misses is None:
+            return None
+        kept, arriving = misses.kept, misses.arriving.get(number)
         if kept is not None and kept[0] == number:
             return kept[1][start:end]
         return None if arriving is None else arriving.known(start, end)
 
-    def _keep(self, number: int, data: memoryview | None) -> None:
+    def _keep(self, misses: _Misses, number: int, data: memoryview | None) -> None:
         """Keep a block for the reads of it that follow, in place of the one before, if there is room."""
         has_room = data is not None and not self._is_closed and self._fetcher.pool.try_hold(len(data))
-        with self._state_lock:
-            before, self._kept = self._kept, (number, data) if data is not None and has_room else None
+        with misses.state_lock:
+            before = misses.kept
+            misses.kept = (number, data) if data is not None and has_room else None
         if before is not None:
             self._fetcher.pool.unhold(len(before[1]))
-
-    def _make_source(self) -> FileSource:
-        return self._source or FileSource(
-            self.attached, self.entry, self._reader, self._fetcher, self._lookup, _no_note
-        )
 
 
 def _no_note(offset: int, length: int) -> None:

@@ -122,6 +122,11 @@ class Nodes:
         attached = self.attached()
         return State(attached, self._lookup.changes(attached))
 
+    def is_still(self, state: State) -> bool:
+        """Say whether a state is the one there is now."""
+        attached, changes = state
+        return self.attached() is attached and self._lookup.changes(attached) == changes
+
     def root(self) -> Node:
         """Return the dataset's own node."""
         attached = self.attached()
@@ -333,7 +338,8 @@ class Nodes:
         inode = self._bound.number_of(path) or entry.inode
         if self._paths.get(inode) != path:
             self._paths.put(inode, path)
-        return Node(inode, entry, attached, self._lookup.valid_s(attached, entry))
+        valid_s = None if attached.lasts else self._lookup.valid_s(attached, entry)
+        return Node(inode, entry, attached, valid_s)
 
     def _pages(self, attached: Attached, directory: str) -> Iterator[list[Entry]]:
         directories: set[str] = set()

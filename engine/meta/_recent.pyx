@@ -22,10 +22,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 from posix.time cimport clock_gettime, timespec
 
+from forebay.meta._rows cimport new_entry
 from forebay.meta.c_recent cimport *
 
 from forebay.errors import ConfigError
-from forebay.meta.rows import Entry
 
 
 cdef extern from "<time.h>" nogil:
@@ -109,10 +109,10 @@ cdef class Known:
     @property
     def entry(self):
         """The entry itself."""
-        return Entry(
+        return new_entry((
             self.path[rest_at(self.scope):], self.size, self.mtime_ns, self.version, self.is_dir,
             self.c.checked_ns, self.c.inode,
-        )
+        ))
 
     @property
     def size(self):
