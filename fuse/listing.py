@@ -32,8 +32,15 @@ Row = tuple[bytes, int, int, int, float, int]
 class Listing:
     """The entries of one directory, numbered from 0. Threads: one at a time."""
 
-    def __init__(self, fill: Callable[[Listing], Iterator[None]] = lambda listing: iter(())) -> None:
-        """Begin with none; at each step of fill, some are added."""
+    def __init__(
+        self,
+        fill: Callable[[Listing], Iterator[None]] = lambda listing: iter(()),
+        still_holds: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Begin with none; at each step of fill, some are added.
+
+        still_holds is asked before entries are shown, for some may have been read long before.
+        """
         self._begun_s: Final = monotonic()
         self._names: Final[list[bytes]] = []
         self._inodes: Final = array("Q")
@@ -42,6 +49,8 @@ class Listing:
         self._timeouts_s: Final = array("d")
         self._are_dirs: Final = bytearray()
         self._steps: Final = fill(self)
+        self._still_holds: Final = still_holds
+        self._holds = True
         self._is_whole = False
         self._error: Exception | None = None
 
@@ -82,6 +91,7 @@ class Listing:
         """Read on until an entry is there, or the end. Raises: what reading raises."""
         while number >= len(self._names) and not self._is_whole:
             self.read_on()
+        self._holds = self._holds and self._still_holds()
         if number >= len(self._names) and self._error is not None:
             raise self._error
 
@@ -112,7 +122,7 @@ class Listing:
 
     def left_s(self, timeout_s: float) -> float:
         """Return for how long an entry still holds that held for so long when it was added."""
-        return max(timeout_s - (monotonic() - self._begun_s), 0.0)
+        return max(timeout_s - (monotonic() - self._begun_s), 0.0) if self._holds else 0.0
 
 
 def _are_shown(names: list[bytes]) -> bool:

@@ -239,8 +239,8 @@ class Operations:
             raise OSError(errno.EROFS, "the mount is read-only")
 
     def _opened_directory(self, fill: Callable[[Listing], Iterator[None]]) -> int:
-        """Open what is filled so, with its first page."""
-        listing = Listing(fill)
+        """Open what is filled so, with its first page, and holds until something is different."""
+        listing = Listing(fill, partial(self._nodes.is_still, self._nodes.state()))
         listing.reach(0)
         return self.directories.add(listing)
 

@@ -66,11 +66,14 @@ def test_idle_work_is_done_once_no_request_waits(pipe: tuple[int, int]) -> None:
     loop = Loop(lambda: None, TIMEOUT_S)
     answered = []
 
+    def ask() -> None:
+        os.write(pipe[1], b"c")
+
     async def answer(request: bytes) -> None:
         answered.append(request)
         if request == b"a":
             loop.when_idle(lambda: answered.append(b"1"))
-            loop.when_idle(lambda: os.write(pipe[1], b"c"))
+            loop.when_idle(ask)
             loop.when_idle(lambda: answered.append(b"2"))
         if request == b"c":
             os.write(pipe[1], b"d" + END)

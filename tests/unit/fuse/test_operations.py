@@ -100,6 +100,20 @@ def test_a_large_directory_is_opened_at_once_and_read_by_pages(
     assert not storage.calls
 
 
+def test_what_was_listed_before_a_change_is_told_for_no_time(
+    operate: Mounting, cache: Cache, storage: FaultyStorage
+) -> None:
+    operations = operate(max_age=3_600)
+    handle = operations.opendir(ROOT_INODE)
+    assert operations.readdir(handle, 0).left_s(60.0) > 0
+    storage.put("a", b"other")
+    cache.sync("d")
+    assert operations.readdir(handle, 0).left_s(60.0) == 0
+    operations.releasedir(handle)
+    handle = operations.opendir(ROOT_INODE)
+    assert operations.readdir(handle, 0).left_s(60.0) > 0
+
+
 @pytest.mark.parametrize("max_age", [None, 60, 0])
 def test_a_name_that_is_both_is_the_directory_once_it_is_listed(operate: Mounting, max_age: float) -> None:
     operations = operate(max_age=max_age)
