@@ -48,7 +48,7 @@ class Listing:
         self._mtimes_ns: Final = array("q")
         self._timeouts_s: Final = array("d")
         self._are_dirs: Final = bytearray()
-        self._steps: Final = fill(self)
+        self._steps = fill(self)
         self._still_holds: Final = still_holds
         self._holds = True
         self._is_whole = False
@@ -105,6 +105,12 @@ class Listing:
             self._is_whole = next(self._steps, _END) is _END
         except Exception as error:  # noqa: BLE001  (whoever reaches it raises it)
             self._is_whole, self._error = True, error
+
+    def close(self) -> None:
+        """Read no more."""
+        self._is_whole = True
+        # It has this listing, which it would keep until the collector comes by.
+        self._steps = iter(())
 
     def rows(self, start: int) -> Iterator[Row]:
         """Yield entries from a number on, as far as they have been read."""

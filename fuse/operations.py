@@ -162,7 +162,9 @@ class Operations:
 
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
-        self.directories.remove(handle)
+        listing = self.directories.remove(handle)
+        if listing is not None:
+            listing.close()
 
     def known_statfs(self) -> Figures | None:
         """Return what the tiers hold, if it was counted just now."""

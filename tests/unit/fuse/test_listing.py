@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -109,3 +110,14 @@ def test_an_end_is_no_failure() -> None:
     listing.reach(0)
     assert listing.is_ahead_of(0)
     assert list(listing.rows(0)) == []
+
+
+def test_a_listing_that_is_closed_is_gone_at_once() -> None:
+    listing = Listing(filled)
+    listing.reach(0)
+    watched = weakref.ref(listing)
+    listing.close()
+    listing.read_on()
+    assert len(listing) == 2
+    del listing
+    assert watched() is None
