@@ -134,8 +134,8 @@ def test_a_thread_that_tells_too_late_writes_to_no_other_descriptor(
 
         def append(self, outcome: Any) -> None:
             super().append(outcome)
-            os.eventfd_write(loop._event, 1)
             late.append(threading.current_thread())
+            os.eventfd_write(loop._event, 1)
             assert is_over.wait(TIMEOUT_S)
 
     monkeypatch.setattr(loop, "_finished", Slow())
