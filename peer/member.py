@@ -7,6 +7,7 @@ ConfigError that names the field, so no other module has to look at ids, weights
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 import math
 import uuid
@@ -21,6 +22,8 @@ from forebay.peer.proto import forebay_pb2 as messages
 NAME_BYTES_MAX: Final = 255
 PORT_MAX: Final = (1 << 16) - 1
 INCARNATION_MAX: Final = (1 << 64) - 1
+
+_VIEWS_KEPT: Final = 4
 
 
 class MemberState(enum.IntEnum):
@@ -114,7 +117,7 @@ class View(NamedTuple):
         """
         if len(message.members) > MEMBERS_MAX:
             raise ConfigError(f"a view of {len(message.members)} members, at most {MEMBERS_MAX}")
-        return cls.of(message.epoch, map(Member.from_message, message.members))
+        return _read_view(message.SerializeToString(deterministic=True))
 
     @classmethod
     def of(cls, epoch: int, members: Iterable[Member]) -> View:
@@ -124,6 +127,13 @@ class View(NamedTuple):
             if one.id == other.id:
                 raise ConfigError(two_addresses(one.id, one.address, other.address))
         return cls(epoch, ordered)
+
+
+@functools.lru_cache(maxsize=_VIEWS_KEPT)
+def _read_view(data: bytes) -> View:
+    """Read a message. In a quiet group all members send one and the same, again and again."""
+    message = messages.View.FromString(data)
+    return View.of(message.epoch, map(Member.from_message, message.members))
 
 
 def two_addresses(member_id: str, one: str, other: str) -> str:
