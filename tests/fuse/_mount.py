@@ -58,6 +58,14 @@ class Mounted:
         assert isinstance(stats, dict)
         return stats
 
+    def stop(self) -> None:
+        """Stop the process; return when each of its threads has stopped.
+
+        Until then one may take a request from the kernel, and who has asked can no longer be killed.
+        """
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def ended(self) -> int:
         """Wait for the process to end by itself and return its exit code."""
         return self.process.wait(TIMEOUT_S)

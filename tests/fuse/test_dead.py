@@ -123,7 +123,7 @@ def test_stopped_and_going_on(attached: Cache, bucket: Path, mounted: Mounting) 
     data = (bucket / "sub/one.bin").read_bytes()
     assert (mount.path / "hello.txt").read_bytes() == b"hello\n"
     with open(mount.path / "hello.txt", "rb", buffering=0) as file:
-        mount.process.send_signal(signal.SIGSTOP)
+        mount.stop()
         try:
             # The kernel answers what it has, and nobody else's use of the cache waits.
             assert os.pread(file.fileno(), 9, 0) == b"hello\n"
@@ -143,7 +143,7 @@ def test_stopped_and_going_on(attached: Cache, bucket: Path, mounted: Mounting) 
 
 def test_a_stopped_mount_is_unmounted_lazily(attached: Cache, mounted: Mounting) -> None:
     mount = mounted()
-    mount.process.send_signal(signal.SIGSTOP)
+    mount.stop()
     umount(mount.path)
     assert os.listdir(mount.path) == []
     mount.process.send_signal(signal.SIGCONT)
