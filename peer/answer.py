@@ -181,9 +181,9 @@ class Answerer:
                         burst.add(_text(Kind.MISS, request.id, identity, ""))
                     else:
                         missed.append((request, identity))
-                elif len(hit) != request.length:
+                elif (found_bytes := len(hit)) != request.length:
                     hit.release()
-                    burst.add(_wrong_length(request, identity, len(hit)))
+                    burst.add(_wrong_length(request, identity, found_bytes))
                 else:
                     burst.add_hit(request.id, identity, hit)
             accepted = [each for each in missed if self._accept(each[0].id, each[1], burst)]
@@ -212,23 +212,26 @@ class Answerer:
         return True
 
     def _bring(self, request: ReadRequest, identity: int, sink: Sink) -> None:
-        """Send a block as it comes."""
-        sent_bytes = 0
+        """Send a block as it comes, its end only when all has gone well."""
+        come_bytes = 0
+        last = memoryview(b"")
 
         def send(piece: memoryview) -> None:
-            nonlocal sent_bytes
-            if sent_bytes + len(piece) > request.length:
-                sink.send([_wrong_length(request, identity, sent_bytes + len(piece))])
+            nonlocal come_bytes, last
+            if come_bytes + len(piece) > request.length:
+                sink.send([_wrong_length(request, identity, come_bytes + len(piece))])
                 raise _Ended
-            _send_data(sink, request.id, identity, piece, sent_bytes, request.length)
-            sent_bytes += len(piece)
+            if come_bytes + len(piece) < request.length:
+                _send_data(sink, request.id, identity, piece, come_bytes, request.length)
+            elif len(piece):
+                last = piece
+            come_bytes += len(piece)
 
-        if request.length == 0:
-            _send_data(sink, request.id, identity, memoryview(b""), 0, 0)
-            return
         self._serving.bring(request.dataset, request.path, request.version, request.number, send)
-        if sent_bytes != request.length:
-            sink.send([_wrong_length(request, identity, sent_bytes)])
+        if come_bytes != request.length:
+            sink.send([_wrong_length(request, identity, come_bytes)])
+        else:
+            _send_data(sink, request.id, identity, last, come_bytes - len(last), come_bytes)
 
     def _ask_object(self, kind: Kind, id: int, request: ObjectRequest, caller: Any, sink: Sink) -> None:
         identity = identity_of(request.dataset, request.path)
