@@ -57,6 +57,7 @@ class PeerLinks:
         self._credentials: Final = Credentials() if security is None else security.credentials()
         self._terms: Final = Terms(group.name, group.block_bytes)
         self._hello: Final = self._terms.request(group.role, group.find_own_id() or "")
+        self._is_closed = False
         self._lock: Final = threading.Lock()
         self._links: Final[dict[str, tuple[Member, PeerLink]]] = {}
 
@@ -101,6 +102,7 @@ class PeerLinks:
     def close(self) -> None:
         """Close all; may be called twice."""
         with self._lock:
+            self._is_closed = True
             links = [link for _, link in self._links.values()]
             self._links.clear()
         for link in links:
@@ -111,6 +113,9 @@ class PeerLinks:
         if known is not None and _is_there(member, known[0]):
             return known[1]
         with self._lock:
+            if self._is_closed:
+                # A thread that was about to ask; nobody would close what it opens.
+                raise PeerDown(f"{member.address}: the group was closed")
             known = self._links.get(member.id)
             if known is None or not _is_there(member, known[0]):
                 if known is not None:

@@ -11,8 +11,10 @@ import pytest
 
 from forebay.config import FORMAT_FOLDER
 from forebay.errors import ConfigError, not_found
+from forebay.peer.data.errors import PeerDown
 from forebay.peer.group import Group
 from forebay.peer.identity import member_id
+from forebay.peer.links import PeerLinks
 from forebay.peer.member import Member, View
 from forebay.peer.ring import Ring
 from tests.unit.peer._fake_links import (
@@ -220,3 +222,11 @@ def test_the_status_names_members_and_counts(group: Group) -> None:
     assert status["counters"]["messages"] == 1
     assert status["messages"] == status["in_flight_bytes"] == 0
     assert member(0).address in {each["address"] for each in status["members"]}
+
+
+def test_links_that_were_closed_make_no_further_ones() -> None:
+    links = PeerLinks(Group("g", SEEDS))
+    links.link(member(1))
+    links.close()
+    with pytest.raises(PeerDown, match="closed"):
+        links.link(member(1))
