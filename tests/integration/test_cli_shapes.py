@@ -79,10 +79,12 @@ COMMANDS = {
 
 # Tried where mounts are made, in tests/fuse/test_mount.py.
 OF_MOUNTS = {"mount", "umount"}
+# Tried where members are started, in tests/cluster.
+OF_MEMBERS = {"serve"}
 
 
 def test_every_command_with_json_is_tried() -> None:
-    assert documented().keys() == COMMANDS.keys() | OF_MOUNTS
+    assert documented().keys() == COMMANDS.keys() | OF_MOUNTS | OF_MEMBERS
 
 
 @pytest.mark.parametrize("name", COMMANDS)
