@@ -25,10 +25,12 @@ from forebay.peer.proto import forebay_pb2 as messages
 from forebay.peer.proto import forebay_pb2_grpc as services
 from forebay.peer.security.credentials import Credentials
 from forebay.peer.security.listen import split_address
+from forebay.peer.stubs import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     from forebay.peer.group import Group
     from forebay.peer.link import Link
+    from forebay.peer.service.blocks_client import StreamLink
 
 _REFUSALS: Final = frozenset(
     {
@@ -59,7 +61,7 @@ class PeerLinks:
         self._hello: Final = self._terms.request(group.role, group.find_own_id() or "")
         self._is_closed = False
         self._lock: Final = threading.Lock()
-        self._links: Final[dict[str, tuple[Member, PeerLink]]] = {}
+        self._links: Final[dict[str, tuple[Member, PeerLink | StreamLink]]] = {}
 
     def link(self, member: Member) -> Link:
         """Return the way to a member, by the address that it has now."""
@@ -108,7 +110,7 @@ class PeerLinks:
         for link in links:
             link.close()
 
-    def _link(self, member: Member) -> PeerLink:
+    def _link(self, member: Member) -> PeerLink | StreamLink:
         known = self._links.get(member.id)
         if known is not None and _is_there(member, known[0]):
             return known[1]
@@ -123,9 +125,9 @@ class PeerLinks:
                 known = self._links[member.id] = (member, self._make(member))
         return known[1]
 
-    def _make(self, member: Member) -> PeerLink:
+    def _make(self, member: Member) -> PeerLink | StreamLink:
         if not member.data_port:
-            raise PeerDown(f"{member.address}: the member tells of no data port")
+            return self._make_stream(member)
         tls = self._credentials.tls
 
         def check(content: bytes) -> None:
@@ -145,6 +147,17 @@ class PeerLinks:
         host, _ = split_address(member.address)
         target = (host, member.data_port)
         return PeerLink(target, greeting, tls=None if tls is None else lambda: tls.ssl_context)
+
+    def _make_stream(self, member: Member) -> PeerLink | StreamLink:
+        """Return the way to a member without a data port: the same frames over gRPC."""
+        if _Used.pid not in (None, os.getpid()):
+            words = "it has no data port, and this process was forked from one that uses gRPC"
+            raise down(member.address, words)
+        _Used.pid = os.getpid()
+        from forebay.peer.service.blocks_client import StreamLink
+
+        open_channel = self._credentials.open_channel
+        return StreamLink(member.address, lambda: open_channel(member.address, CHANNEL_OPTIONS))
 
 
 def _is_there(member: Member, known: Member) -> bool:

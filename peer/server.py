@@ -38,6 +38,7 @@ from forebay.peer.security.options import SecurityOptions
 from forebay.peer.service.admin import AdminService
 from forebay.peer.service.blocks import BlocksService
 from forebay.peer.service.reads import ReadService
+from forebay.peer.service.register import add_peer_service
 from forebay.peer.settings.book import Book
 from forebay.peer.settings.exchange import SettingsExchange
 from forebay.peer.settings.keeper import SettingsKeeper
@@ -244,11 +245,8 @@ class PeerServer:
     def _add_services(
         self, server: grpc.aio.Server, answerer: Answerer, exchange: SettingsExchange
     ) -> health.aio.HealthServicer:
-        peer = pb.DESCRIPTOR.services_by_name["Peer"].full_name
-        blocks = {"Blocks": BlocksService(answerer, current_caller).handler()}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(peer, blocks),))
-        reads = _PeerServicer(self._serving, self._terms, self._own, lambda: self.view)
-        pb_grpc.add_PeerServicer_to_server(reads, server)
+        reads = ReadService(self._serving, self._terms, self._own, lambda: self.view)
+        add_peer_service(server, reads, BlocksService(answerer, current_caller))
         admin = AdminService(self.cache, self._permissions, exchange, self.status, self._announced)
         pb_grpc.add_AdminServicer_to_server(admin, server)
         states = health.aio.HealthServicer()
@@ -272,7 +270,3 @@ class PeerServer:
 
     def _others(self) -> list[tuple[str, Any]]:
         return [(member.name, member.admin) for member in self._group.admins() if member.id != self.member_id]
-
-
-class _PeerServicer(ReadService, pb_grpc.PeerServicer):
-    """The service Peer but its stream of blocks, which is registered before it."""
