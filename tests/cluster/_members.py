@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forebay.cache import Cache
@@ -19,6 +20,7 @@ from forebay.peer.data.errors import PeerDown, PeerRefused
 from forebay.peer.group import Group
 from forebay.peer.links import PeerLinks
 from forebay.peer.member import MemberState, View
+from forebay.peer.security.options import SecurityOptions
 
 BLOCK = 64 * KIB
 GROUP = "g"
@@ -29,16 +31,39 @@ _EXIT_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 
 
+# Those whose processes run, for what is shown of a test that failed.
+running: list[ServedMember] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """How a member is started: more options, a namespace's command before it, who may ask it."""
+
+    listen: str = "127.0.0.1:0"
+    options: tuple[str, ...] = ()
+    environ: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("-m", "forebay")
+    security: SecurityOptions | None = None
+
+
+PLAIN = Serve()
+
+
 class ServedMember:
     """One cache directory, and the process that serves it."""
 
-    def __init__(self, folder: Path, tier: Path, endpoint: str, peers: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, tier: Path, endpoint: str, peers: Sequence[str], how: Serve = PLAIN
+    ) -> None:
         """Begin to start it; ``wait_until_ready`` comes before all else."""
-        self.folder, self.tier = folder, Tier(str(tier), 64 * MIB, "MEM")
+        self.folder, self.tier, self.how = folder, Tier(str(tier), 64 * MIB, "MEM"), how
         folder.mkdir(parents=True, exist_ok=True)
         with self.open() as cache:
             cache.attach(DATASET, "s3://bucket", endpoint_url=endpoint, max_age=None)
         self.peers = peers
+        self.address = ""
+        self.log_file = folder.with_suffix(".log")
         self.start()
 
     def open(self) -> Cache:
@@ -46,17 +71,39 @@ class ServedMember:
         return Cache(self.folder, [self.tier], block_bytes=BLOCK)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "forebay", "serve", "--json", "--group", GROUP]
-        command += ["--cache-dir", str(self.folder), "--listen", "127.0.0.1:0"]
-        command += ["--tier", f"{self.tier.path}:{self.tier.quota}:MEM", "--peers", ",".join(self.peers)]
-        environ = os.environ | {"FOREBAY_BLOCK_BYTES": str(BLOCK)}
-        self.process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+        """Start its process, where it was before if it ran before."""
+        tier = f"{self.tier.path}:{self.tier.quota}:MEM"
+        command = [*self.how.prefix, sys.executable, *self.how.program, "serve", "--json"]
+        command += ["--cache-dir", str(self.folder), "--listen", self.address or self.how.listen]
+        command += ["--tier", tier, "--peers", ",".join(self.peers), "--group", GROUP, *self.how.options]
+        environ = os.environ | {"FOREBAY_BLOCK_BYTES": str(BLOCK)} | self.how.environ
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        running.append(self)
 
     def wait_until_ready(self) -> None:
         assert self.process.stdout is not None
-        said = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, f"{self.folder.name} ended: {self.log()}"
+        said = json.loads(line)
         self.id: str = said["member"]
-        self.address: str = said["address"]
+        self.address = said["address"]
+        self.data_port: int = said["data_port"]
+
+    def restart(self) -> None:
+        """Start it again at its address, after it was killed or has ended."""
+        self._reap()
+        self.start()
+        self.wait_until_ready()
+
+    def view(self) -> View | None:
+        """Return its view, None if it does not answer."""
+        return view_at(self.address, self.how.security)
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -72,16 +119,23 @@ class ServedMember:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._reap()
+
+    def _reap(self) -> None:
+        assert self.process.returncode is not None
         if self.process.stdout is not None:
             self.process.stdout.close()
+        if self in running:
+            running.remove(self)
 
 
 class Members:
     """The members of one group."""
 
-    def __init__(self, folder: Path, tiers: Path, endpoint: str) -> None:
+    def __init__(self, folder: Path, tiers: Path, endpoint: str, how: Serve = PLAIN) -> None:
         """Have none yet; their folders lie below folder, their tiers below tiers."""
         self.all: list[ServedMember] = []
+        self.how = how
         self._folder, self._tiers, self._endpoint = folder, tiers, endpoint
 
     @property
@@ -105,8 +159,8 @@ class Members:
         """Wait until all that are up have a view with these members, so."""
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         for each in self.all:
-            while states.get(each.id) is MemberState.UP and _states(view_at(each.address)) != states:
-                assert time.monotonic() < deadline_s, f"{each.address} has {view_at(each.address)}"
+            while states.get(each.id) is MemberState.UP and _states(each.view()) != states:
+                assert time.monotonic() < deadline_s, f"{each.address} has {each.view()}"
                 time.sleep(_POLL_S)
 
     def close(self) -> None:
@@ -115,13 +169,14 @@ class Members:
 
     def _start(self, peers: Sequence[str]) -> None:
         name = f"m{len(self.all)}"
-        self.all.append(ServedMember(self._folder / name, self._tiers / name, self._endpoint, peers))
+        place = (self._folder / name, self._tiers / name, self._endpoint)
+        self.all.append(ServedMember(*place, peers, self.how))
 
 
-def view_at(address: str) -> View | None:
+def view_at(address: str, security: SecurityOptions | None = None) -> View | None:
     """Return the view of the member at an address, None if it does not answer."""
-    links = PeerLinks(Group(GROUP, [address], block_bytes=BLOCK))
-    with suppress(PeerDown, PeerRefused):
+    group = Group(GROUP, [address], security=security, block_bytes=BLOCK)
+    with closing(PeerLinks(group)) as links, suppress(PeerDown, PeerRefused):
         return links.greet(address, deadline=Deadline(5.0))
     return None
 
@@ -131,9 +186,9 @@ def _states(view: View | None) -> dict[str, MemberState]:
 
 
 @contextmanager
-def members(folder: Path, tiers: Path, endpoint: str, count: int) -> Iterator[Members]:
+def members(folder: Path, tiers: Path, endpoint: str, count: int, how: Serve = PLAIN) -> Iterator[Members]:
     """Run so many members for the length of a with statement."""
-    group = Members(folder, tiers, endpoint)
+    group = Members(folder, tiers, endpoint, how)
     try:
         group.add(count)
         yield group

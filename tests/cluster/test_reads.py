@@ -2,105 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forebay.cache import Cache
-from forebay.config import MIB, Tier
-from forebay.peer.group import Group
-from forebay.peer.ring import Ring
-from forebay.testing.proxy import Proxy
-from forebay.testing.s3 import S3Server
-from tests.cluster._members import BLOCK, Members, ServedMember, members, view_at
-from tests.integration._sites import counters, log_in, proxy_of, write_files
+from tests.cluster._members import ServedMember
+from tests.cluster._site import OBJECTS, PATIENCE_S, Client, Site, read_all, run, running, wait_until
+from tests.integration._sites import counters
 
-MEMBERS = 4
 CLIENTS = 8
-PATIENCE_S = 120
-
-OBJECTS = {
-    f"o{number:02}": hashlib.sha256(bytes([number])).digest() * (number % 5 * 3000 + 500)
-    for number in range(40)
-}
-
-
-@dataclass
-class Client:
-    """How to open a cache that reads through a group and keeps nothing; goes to other processes."""
-
-    folder: Path
-    tier: Path
-    seeds: list[str]
-    endpoint_url: str
-    limits: dict[str, Any] = field(default_factory=dict)
-
-    def open(self, group: Group | None = None) -> Cache:
-        tier = Tier(str(self.tier), 16 * MIB, "MEM")
-        cache = Cache(self.folder, [tier], block_bytes=BLOCK, remote=group or self.group())
-        cache.attach("d", "s3://bucket", endpoint_url=self.endpoint_url, max_age=None, local_copy="never")
-        return cache
-
-    def group(self) -> Group:
-        return Group("g", self.seeds, block_bytes=BLOCK, **self.limits)
-
-
-@dataclass
-class Site:
-    """A group over an S3 server whose requests are counted."""
-
-    members: Members
-    proxy: Proxy
-    folder: Path
-    memory: Path
-    numbers: Iterator[int] = field(default_factory=count)
-    cold_source_bytes: int = 0
-
-    def client(self, **limits: Any) -> Client:
-        """Return another client."""
-        name = f"client{next(self.numbers)}"
-        return Client(self.folder / name, self.memory / name, self.members.seeds, self.proxy.url, limits)
-
-    def requests(self) -> int:
-        """Return how many requests the server has had since the last call."""
-        return sum(self.proxy.stats(reset=True)["requests_by_method"].values())
-
-    def owner_of(self, name: str) -> ServedMember:
-        view = view_at(self.members.seeds[0])
-        assert view is not None
-        owner = Ring(view).owners("d", name, 0)[0]
-        return next(each for each in self.members.all if each.id == owner.id)
-
-
-@contextmanager
-def running(folder: Path, member_count: int = MEMBERS) -> Iterator[Site]:
-    """Run a group for the length of a with statement."""
-    write_files(folder / "buckets/bucket", OBJECTS)
-    memory = Path(tempfile.mkdtemp(prefix="forebay-test-", dir="/dev/shm"))
-    try:
-        with S3Server(folder / "buckets") as server, pytest.MonkeyPatch.context() as monkeypatch:
-            log_in(server, monkeypatch)
-            with (
-                proxy_of(server) as proxy,
-                members(folder / "members", memory, proxy.url, member_count) as group,
-            ):
-                yield Site(group, proxy, folder, memory)
-    finally:
-        shutil.rmtree(memory)
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +42,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-def read_all(cache: Cache, names: Sequence[str] = tuple(OBJECTS)) -> float:
-    """Read objects, hold each to its bytes, and return the seconds that the slowest took."""
-    slowest_s = 0.0
-    for name in names:
-        begun_s = time.monotonic()
-        with cache.read(f"d/{name}") as view:
-            slowest_s = max(slowest_s, time.monotonic() - begun_s)
-            assert bytes(view) == OBJECTS[name]
-    return slowest_s
-
-
 def read_all_and_exit(cache: Cache, barrier: Any, number: int) -> None:
     barrier.wait(PATIENCE_S)
     names = list(OBJECTS)
@@ -145,21 +52,6 @@ def read_all_and_exit(cache: Cache, barrier: Any, number: int) -> None:
 
 def open_read_and_exit(client: Client, barrier: Any, number: int) -> None:
     read_all_and_exit(client.open(), barrier, number)
-
-
-def run(processes: Sequence[Any]) -> None:
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(PATIENCE_S)
-    assert [process.exitcode for process in processes] == [0] * len(processes)
-
-
-def wait_for_members(group: Group, count: int) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while group.ring is None or len(group.ring) != count:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_the_storage_gives_each_object_once_however_many_clients_read_it(site: Site) -> None:
@@ -272,7 +164,7 @@ def test_a_member_that_comes_asks_who_had_it_before_the_storage(tmp_path: Path) 
         with site.client().open(group) as cache:
             read_all(cache)
             site.members.add()
-            wait_for_members(group, 3)
+            wait_until(lambda: group.ring is not None and len(group.ring) == 3)
             site.requests()
             read_all(cache)
             assert site.requests() == 0

@@ -1,0 +1,126 @@
+"""A group of real members over an S3 server whose requests are counted, and clients that read through it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.cache import Cache
+from forebay.config import MIB, Tier
+from forebay.peer.cache import GroupCache
+from forebay.peer.group import Group
+from forebay.peer.ring import Ring
+from forebay.testing.proxy import Proxy
+from forebay.testing.s3 import S3Server
+from tests.cluster._members import BLOCK, PLAIN, Members, Serve, ServedMember, members
+from tests.integration._sites import log_in, proxy_of, write_files
+
+MEMBERS = 4
+PATIENCE_S = 120
+
+
+OBJECTS = {
+    f"o{number:02}": hashlib.sha256(bytes([number])).digest() * (number % 5 * 3000 + 500)
+    for number in range(40)
+}
+
+
+@dataclass
+class Client:
+    """How to open a cache that reads through a group and keeps nothing; goes to other processes."""
+
+    folder: Path
+    tier: Path
+    seeds: list[str]
+    endpoint_url: str
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    def open(self, group: Group | None = None) -> Cache:
+        tier = Tier(str(self.tier), 16 * MIB, "MEM")
+        cache = GroupCache(self.folder, [tier], block_bytes=BLOCK, remote=group or self.group())
+        cache.attach("d", "s3://bucket", endpoint_url=self.endpoint_url, max_age=None, local_copy="never")
+        return cache
+
+    def group(self) -> Group:
+        return Group("g", self.seeds, block_bytes=BLOCK, **self.limits)
+
+
+@dataclass
+class Site:
+    """A group over an S3 server whose requests are counted."""
+
+    members: Members
+    proxy: Proxy
+    folder: Path
+    memory: Path
+    numbers: Iterator[int] = field(default_factory=count)
+    cold_source_bytes: int = 0
+
+    def client(self, **limits: Any) -> Client:
+        """Return another client."""
+        name = f"client{next(self.numbers)}"
+        return Client(self.folder / name, self.memory / name, self.members.seeds, self.proxy.url, limits)
+
+    def requests(self) -> int:
+        """Return how many requests the server has had since the last call."""
+        return sum(self.proxy.stats(reset=True)["requests_by_method"].values())
+
+    def owner_of(self, name: str) -> ServedMember:
+        view = self.members.all[0].view()
+        assert view is not None
+        owner = Ring(view).owners("d", name, 0)[0]
+        return next(each for each in self.members.all if each.id == owner.id)
+
+
+@contextmanager
+def running(folder: Path, member_count: int = MEMBERS, how: Serve = PLAIN) -> Iterator[Site]:
+    """Run a group for the length of a with statement."""
+    write_files(folder / "buckets/bucket", OBJECTS)
+    memory = Path(tempfile.mkdtemp(prefix="forebay-test-", dir="/dev/shm"))
+    try:
+        with S3Server(folder / "buckets") as server, pytest.MonkeyPatch.context() as monkeypatch:
+            log_in(server, monkeypatch)
+            with (
+                proxy_of(server) as proxy,
+                members(folder / "members", memory, proxy.url, member_count, how) as group,
+            ):
+                yield Site(group, proxy, folder, memory)
+    finally:
+        shutil.rmtree(memory)
+
+
+def read_all(cache: Cache, names: Sequence[str] = tuple(OBJECTS)) -> float:
+    """Read objects, hold each to its bytes, and return the seconds that the slowest took."""
+    slowest_s = 0.0
+    for name in names:
+        begun_s = time.monotonic()
+        with cache.read(f"d/{name}") as view:
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+            assert bytes(view) == OBJECTS[name]
+    return slowest_s
+
+
+def run(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE_S)
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def wait_until(is_so: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+    """Wait for a condition; what says why it may not have come true."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, what()
+        time.sleep(0.02)
