@@ -83,15 +83,17 @@ class Site:
 
 
 @contextmanager
-def running(folder: Path, member_count: int = MEMBERS, how: Serve = PLAIN) -> Iterator[Site]:
-    """Run a group for the length of a with statement."""
+def running(
+    folder: Path, member_count: int = MEMBERS, how: Serve = PLAIN, source_host: str = "127.0.0.1"
+) -> Iterator[Site]:
+    """Run a group for the length of a with statement; the S3 server is reached at source_host."""
     write_files(folder / "buckets/bucket", OBJECTS)
     memory = Path(tempfile.mkdtemp(prefix="forebay-test-", dir="/dev/shm"))
     try:
         with S3Server(folder / "buckets") as server, pytest.MonkeyPatch.context() as monkeypatch:
             log_in(server, monkeypatch)
             with (
-                proxy_of(server) as proxy,
+                proxy_of(server, source_host) as proxy,
                 members(folder / "members", memory, proxy.url, member_count, how) as group,
             ):
                 yield Site(group, proxy, folder, memory)

@@ -69,17 +69,17 @@ def test_reflection_lists_all_services(channel: grpc.Channel) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"group": "other"}, ["group", "other", repr(GROUP)]),
-        ({"block_bytes": 2 * BLOCK}, ["block size", str(2 * BLOCK), str(BLOCK)]),
-        ({"protocol": 99}, ["protocol", "99 there", "1 here"]),
+        (pb.HelloRequest(group="other"), ["group", "other", repr(GROUP)]),
+        (pb.HelloRequest(block_bytes=2 * BLOCK), ["block size", str(2 * BLOCK), str(BLOCK)]),
+        (pb.HelloRequest(protocol=99), ["protocol", "99 there", "1 here"]),
     ],
     ids=["group", "block", "protocol"],
 )
 def test_a_mismatch_is_refused_with_both_values(
-    channel: grpc.Channel, changed: dict[str, object], words: list[str]
+    channel: grpc.Channel, changed: pb.HelloRequest, words: list[str]
 ) -> None:
     request = Terms(GROUP, BLOCK).request("client")
-    request.MergeFrom(pb.HelloRequest(**changed))
+    request.MergeFrom(changed)
     with pytest.raises(grpc.RpcError) as caught:
         pb_grpc.PeerStub(channel).Hello(request, timeout=TIMEOUT_S)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

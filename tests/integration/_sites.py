@@ -32,7 +32,7 @@ def log_in(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def proxy_of(server: S3Server) -> Proxy:
+def proxy_of(server: S3Server, listen_host: str = "127.0.0.1") -> Proxy:
     """Return a proxy in front of the server; it is to be entered."""
     host, port = server.address.split(":")
-    return Proxy((host, int(port)))
+    return Proxy((host, int(port)), listen=(listen_host, 0))

@@ -1,0 +1,79 @@
+"""Real members see each other come, fall silent, come back and leave."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from forebay.peer.member import MemberState
+from forebay.peer.ring import Ring
+from tests.cluster import _short_grace
+from tests.cluster._members import Serve, ServedMember
+from tests.cluster._site import Site, read_all, running, wait_until
+
+UP, DOWN = MemberState.UP, MemberState.DOWN
+
+# A probe each second, given up after one, twice; the rest is for a machine that has other things to do.
+NOTICED_S = 5.0
+
+
+def digest(member: ServedMember) -> object:
+    view = member.view()
+    return None if view is None else Ring(view).digest()
+
+
+def states(site: Site, **changed: MemberState) -> dict[str, MemberState]:
+    """Return the states of all, the changed by their folders' names."""
+    return {each.id: changed.get(each.folder.name, UP) for each in site.members.all}
+
+
+def test_a_member_that_is_back_within_the_grace_has_moved_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, 3) as site:
+        first, second, victim = site.members.all
+        group = site.client(peer_timeout_s=1.0).group()
+        with site.client().open(group) as cache:
+            read_all(cache)
+            before = digest(first)
+            assert before is not None
+            assert digest(second) == digest(victim) == before
+            victim.signal(signal.SIGKILL)
+            site.members.wait_until_seen(states(site, m2=DOWN))
+            assert digest(first) == digest(second) == before
+            victim.restart()
+            site.members.wait_until_seen(states(site))
+            assert digest(first) == digest(second) == digest(victim) == before
+            # The client finds it well again by itself.
+            wait_until(lambda: group.ring is not None and not group.skipped(group.ring))
+            site.requests()
+            read_all(cache)
+            assert site.requests() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_silent_member_gives_its_keys_up_after_the_grace(tmp_path: Path, number: signal.Signals) -> None:
+    how = Serve(program=(_short_grace.__file__,))
+    with running(tmp_path, 3, how) as site, site.client(peer_timeout_s=1.0).open() as cache:
+        first, second, victim = site.members.all
+        read_all(cache)
+        before = digest(first)
+        begun_s = time.monotonic()
+        victim.signal(number)
+        wait_until(lambda: victim.id not in up_at(first))
+        assert time.monotonic() - begun_s <= NOTICED_S
+        assert read_all(cache) <= 1.0 + 1.0
+        wait_until(lambda: digest(first) == digest(second) != before)
+        if number == signal.SIGSTOP:
+            victim.signal(signal.SIGCONT)
+        else:
+            victim.restart()
+        site.members.wait_until_seen(states(site))
+        assert digest(first) == digest(second) == digest(victim) == before
+        read_all(cache)
+
+
+def up_at(member: ServedMember) -> set[str]:
+    view = member.view()
+    return set() if view is None else {each.id for each in view.members if each.state is UP}
