@@ -64,7 +64,6 @@ class Site:
     folder: Path
     memory: Path
     numbers: Iterator[int] = field(default_factory=count)
-    cold_source_bytes: int = 0
 
     def client(self, **limits: Any) -> Client:
         """Return another client."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 import grpc
 import pytest
 
+from forebay.peer.frames import pack_hello
+from forebay.peer.handshake import Terms
+from tests.cluster._members import BLOCK, GROUP
 from tests.cluster._site import Site, read_all, running
-from tests.faults.test_peer_fuzz import EXPECTED, METHODS, messages, status_of
+from tests.faults.test_peer_fuzz import EXPECTED, METHODS, messages, mutated, status_of
 
+HOST = "127.0.0.1"
+TIMEOUT_S = 30
 CALLS = 40
 # What a double never answers: a handshake refused, work that is not for this member.
 ALSO_EXPECTED = {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED}
@@ -38,3 +46,27 @@ def test_hostile_messages_to_every_call(site: Site) -> None:
     assert "Traceback" not in member.log()
     with site.client().open() as cache:
         read_all(cache)
+
+
+def test_hostile_bytes_to_the_data_port(site: Site) -> None:
+    member = site.members.all[0]
+    chance = random.Random("data port")
+    hello = pack_hello(Terms(GROUP, BLOCK).request("client").SerializeToString(), None)
+    for number in range(CALLS):
+        first = mutated(hello, chance) if number % 2 else hello
+        sent = first + chance.randbytes(chance.randrange(1, 3_000))
+        with socket.create_connection((HOST, member.data_port), TIMEOUT_S) as connection:
+            with suppress(OSError):
+                connection.sendall(sent)
+                connection.shutdown(socket.SHUT_WR)
+            # It answers or not, and ends the connection.
+            with suppress(OSError):
+                while connection.recv(65_536):
+                    pass
+    assert member.process.poll() is None
+    assert "Traceback" not in member.log()
+    with site.client().open() as cache:
+        read_all(cache)
+        site.requests()
+        read_all(cache)
+        assert site.requests() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -78,3 +79,12 @@ def test_reads_go_on_while_calls_fail(site: tuple[Site, dict[str, Proxy]], kind:
             proxies["grpc"].set_faults([])
     # Found well again by itself.
     at.members.wait_until_seen({each.id: MemberState.UP for each in (at.members.all[0], far)})
+
+
+def test_another_service_in_place_of_a_member_is_passed_over(site: tuple[Site, dict[str, Proxy]]) -> None:
+    at, _ = site
+    other = at.proxy.url.removeprefix("http://")
+    client = at.client(peer_timeout_s=1.0)
+    for seeds in ([other], [other, *client.seeds]):
+        with replace(client, seeds=seeds).open() as cache:
+            read_all(cache)
