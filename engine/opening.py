@@ -24,6 +24,8 @@ ROLES: Final = ("client", "member")
 # Options of the group and not of the cache: who it is, how it is asked, and the fields of SecurityOptions.
 _GROUP: Final = ("group", "peers", "role")
 _ASKING: Final = ("copies", "peer_timeout_s")
+# Of the member that `forebay serve` makes of a host.
+_SERVING: Final = ("replica_rate_limit",)
 _SECURITY: Final = (
     "tls_cert_file",
     "tls_key_file",
@@ -85,7 +87,8 @@ def open_configured(
 
 def cache_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are Cache's own: all but those of the group."""
-    return {name: value for name, value in options.items() if name not in (*_GROUP, *_ASKING, *_SECURITY)}
+    others = (*_GROUP, *_ASKING, *_SERVING, *_SECURITY)
+    return {name: value for name, value in options.items() if name not in others}
 
 
 def remote_of(path: str | os.PathLike[str], options: Mapping[str, Any]) -> Remote | None:

@@ -20,7 +20,8 @@ Share = Callable[[str, str, int], bool]
 class BlockRequest(NamedTuple):
     """One block of one version of an object: its number, and the length bytes from offset on that it has.
 
-    Peers know datasets by name; the keys of their stores are their own.
+    Peers know datasets by name; the keys of their stores are their own. replicas: on how many of them it is
+    to lie, as far as the asker knows.
     """
 
     dataset: str
@@ -29,6 +30,7 @@ class BlockRequest(NamedTuple):
     number: int
     offset: int
     length: int
+    replicas: int = 1
 
 
 class BlockRef(NamedTuple):
@@ -63,8 +65,11 @@ class Remote(Protocol):
         """Whether this host keeps what peers answer for, where its dataset does not say."""
         ...
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
-        """Say whether peers are to be asked for what lies there before the under storage. Never blocks."""
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
+        """Say whether peers are to be asked for what lies there before the under storage. Never blocks.
+
+        replicas: on how many of them it is to lie.
+        """
         ...
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
@@ -125,7 +130,7 @@ class NoRemote:
 
     local_copy: LocalCopy = "always"
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         """Return False."""
         return False
 

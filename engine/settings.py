@@ -266,4 +266,5 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("group", _text),
     Setting("peers", _texts),
     Setting("role", _one_of("client", "member")),
+    Setting("replica_rate_limit", _size),
 )

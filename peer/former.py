@@ -34,9 +34,9 @@ class OwnerSide:
         """Ask by the means of this group."""
         self._group: Final = group
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         """Say whether others may have it cached. Never blocks."""
-        return bool(self._holders(dataset, path, offset))
+        return bool(self._holders(dataset, path, offset, replicas))
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Say whether this host is the first to answer for it."""
@@ -55,7 +55,10 @@ class OwnerSide:
     ) -> None:
         """Fill the buffers with what others have cached, as ``Remote.fetch`` says."""
         steps = [
-            [Step(member, True) for member in self._holders(each.dataset, each.path, each.offset)]
+            [
+                Step(member, True)
+                for member in self._holders(each.dataset, each.path, each.offset, each.replicas)
+            ]
             for each in requests
         ]
         Batch(self._group.peers, requests, buffers, steps, came, alive, timeout_s=_TIMEOUT_S).run()
@@ -79,13 +82,13 @@ class OwnerSide:
     def close(self) -> None:
         """Do nothing: the group is closed by who made it."""
 
-    def _holders(self, dataset: str, path: str, offset: int) -> Sequence[Member]:
+    def _holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Member]:
         group = self._group
         ring, own_id = group.ring, group.own_id
         if ring is None or own_id is None:
             return ()
         skip = group.skipped(ring)
-        found = ring.owners(dataset, path, offset, group.copies, skip)
+        found = ring.owners(dataset, path, offset, max(replicas, group.copies), skip)
         if not any(member.id == own_id for member in found):
             # Somebody could not reach those who own it; to ask them from here would double the wait.
             return ()

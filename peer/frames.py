@@ -191,7 +191,7 @@ def pack_read(requests: Sequence[BlockRequest], first_id: int, *, only_cached: b
         raise ValueError(f"{len(requests)} blocks in a batch, not 1 to {REQUESTS_MAX}")
     flags = _ONLY_CACHED if only_cached else 0
     parts = []
-    for id, (dataset, path, version, number, _, length) in enumerate(requests, first_id):
+    for id, (dataset, path, version, number, _, length, _) in enumerate(requests, first_id):
         names = [_encoded(text) for text in (dataset, path, version)]
         parts.append(_READ.pack(id, flags, *map(len, names), number, length))
         parts += names

@@ -73,8 +73,8 @@ class Group:
         """Read through this group; peers are addresses of members, role says whether this host is one.
 
         A member's identity lies in cache_dir. block_bytes is that of all caches of the group, copies the
-        number of members that hold each block. links: how members are reached. limits are fields of
-        GroupLimits. Asks nobody yet. Raises: ConfigError.
+        number of members that hold each block where no policy says more. links: how members are reached.
+        limits are fields of GroupLimits. Asks nobody yet. Raises: ConfigError.
         """
         if role not in _LOCAL_COPY:
             raise ConfigError(f"role {role!r} in a group: expected client or member")
@@ -119,13 +119,14 @@ class Group:
         """Members keep what is theirs alone, and clients what they have room for."""
         return _LOCAL_COPY[self.role]
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         """Say whether peers are to be asked before the under storage; only the first view is waited for."""
         process, ring = self._now()
         if ring is None:
             return False
         skip = self._skipped(process, ring)
-        return bool(process.ranks.elsewhere(ring, dataset, path, offset, self.copies, skip))
+        copies = max(replicas, self.copies)
+        return bool(process.ranks.elsewhere(ring, dataset, path, offset, copies, skip))
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Say whether this host is the first to answer, of those that seem to be well.
@@ -164,12 +165,13 @@ class Group:
         if ring is None:
             return
         skip = self._skipped(process, ring)
-        known: dict[tuple[str, str, int], list[Step]] = {}
+        known: dict[tuple[str, str, int, int], list[Step]] = {}
         steps = []
-        for dataset, path, _, _, offset, _ in requests:
-            run = (dataset, path, offset // RUN_BYTES)
+        for dataset, path, _, _, offset, _, replicas in requests:
+            run = (dataset, path, offset // RUN_BYTES, replicas)
             if run not in known:
-                known[run] = process.ranks.steps(ring, dataset, path, offset, self.copies, skip)
+                copies = max(replicas, self.copies)
+                known[run] = process.ranks.steps(ring, dataset, path, offset, copies, skip)
             steps.append(known[run])
         Batch(process.peers, requests, buffers, steps, came, alive).run()
 

@@ -33,6 +33,10 @@ from forebay.peer.membership import Membership, Rules
 from forebay.peer.prober import Prober
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+from forebay.peer.replicas.hand_over import HandOver
+from forebay.peer.replicas.pushing import ReplicaLimits
+from forebay.peer.replicas.replicator import Reach, Replicator
+from forebay.peer.replicas.served import NotedServing, ServedBlocks
 from forebay.peer.security.interceptor import PermissionInterceptor, current_caller
 from forebay.peer.security.options import SecurityOptions
 from forebay.peer.service.admin import AdminService
@@ -77,6 +81,7 @@ class ServeOptions:
     security: SecurityOptions = field(default_factory=SecurityOptions)
     limits: ServerLimits = field(default_factory=ServerLimits)
     rules: Rules = field(default_factory=Rules)
+    replicas: ReplicaLimits = field(default_factory=ReplicaLimits)
 
 
 class PeerServer:
@@ -104,6 +109,14 @@ class PeerServer:
         except BaseException:
             self.cache.close()
             raise
+        self._served: Final = ServedBlocks()
+        self._replicator: Final = Replicator(
+            self._serving.replicated,
+            self._serving.hit,
+            self._reach,
+            self._serving.block_bytes,
+            options.replicas,
+        )
         self._terms: Final = Terms(options.group, self._serving.block_bytes)
         self._permissions: Final = options.security.permissions()
         self._credentials: Final = options.security.credentials()
@@ -145,7 +158,9 @@ class PeerServer:
             )
             self._bind(server)
             answerer = Answerer(
-                self._serving, self._permissions, lambda: self.view.to_message().SerializeToString()
+                NotedServing(self._serving, self._served, self._serving.block_bytes),
+                self._permissions,
+                lambda: self.view.to_message().SerializeToString(),
             )
             data = DataServer(answerer, self._welcome, tls=self._tls_of_data())
             if self._options.data_port is not None:
@@ -171,6 +186,7 @@ class PeerServer:
             prober.show()
             probing = self._loop.create_task(prober.run())
             keeper.start()
+            self._replicator.start()
             await states.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
             for name in (READY, *_SERVICES):
                 await states.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -183,6 +199,8 @@ class PeerServer:
                 probing.cancel()
                 await prober.leave()
                 await asyncio.to_thread(keeper.stop)
+                await asyncio.to_thread(self._replicator.stop)
+                await asyncio.to_thread(self._hand_over)
                 data.stop_listening()
                 await asyncio.to_thread(answerer.drain, self._options.limits.grace_s)
                 await server.stop(self._options.limits.grace_s)
@@ -265,8 +283,30 @@ class PeerServer:
         assert self._membership is not None
         return {
             **self.cache.status(),
-            "group": {**self._group.status(), "refused": dict(self._membership.refusals)},
+            "group": {
+                **self._group.status(),
+                "refused": dict(self._membership.refusals),
+                "replicas": self._replicator.status(),
+            },
         }
+
+    def _reach(self) -> Reach | None:
+        ring = self._group.ring
+        if ring is None:
+            return None
+        stubs = {each.id: each.peer for each in self._group.admins() if each.id != self.member_id}
+        return Reach(ring, self.member_id, stubs)
+
+    def _hand_over(self) -> None:
+        """Give what is hot to those who own it now; the others ask for the rest while this member answers."""
+        reach = self._reach()
+        if reach is None or not reach.stubs:
+            return
+        serving = self._serving
+        limits = self._options.replicas
+        hand_over = HandOver(serving.replicated, serving.hit, reach, serving.block_bytes, limits)
+        pushed = hand_over.run(self._served)
+        _log.info("%d hot blocks of %d bytes were handed over", pushed.blocks, pushed.size_bytes)
 
     def _others(self) -> list[tuple[str, Any]]:
         return [(member.name, member.admin) for member in self._group.admins() if member.id != self.member_id]

@@ -39,7 +39,7 @@ class FakeRemote:
         self._lock: Final = threading.Lock()
         self.is_closed = False
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         return self.elsewhere(path, offset)
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:

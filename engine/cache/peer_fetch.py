@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from forebay.cache.admission import Admission
 from forebay.cache.blocks import Block, Run
 from forebay.cache.datasets import Attached
-from forebay.cache.peers import Peers
+from forebay.cache.peers import Peers, replicas_of
 from forebay.cache.pool import FetchPool, Kind
 from forebay.config import MIB
 from forebay.errors import NotFound, Stale
@@ -264,9 +264,11 @@ class _Alive:
 
 
 def _request(wanted: _Wanted) -> BlockRequest:
-    block = wanted.block
-    name = wanted.run.attached.record.name
-    return BlockRequest(name, block.entry.path, block.entry.version, block.number, block.offset, block.length)
+    block, attached = wanted.block, wanted.run.attached
+    entry, replicas = block.entry, replicas_of(attached, block.entry.path)
+    return BlockRequest(
+        attached.record.name, entry.path, entry.version, block.number, block.offset, block.length, replicas
+    )
 
 
 def _settle(runs: Sequence[Run], batches: Sequence[_Batch]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from forebay.cache.datasets import Attached
+from forebay.cache.policies.rules import NO_RULES
 from forebay.errors import NotFound
 from forebay.meta import Dataset, Entry
 from forebay.remote import PLACEMENT_BYTES, LocalCopy, NoRemote, Remote, RemoteObject
@@ -32,7 +33,9 @@ class Peers:
 
     def answer_for(self, attached: Attached, path: str, offset: int) -> bool:
         """Say whether peers are asked for what lies there before the under storage."""
-        return self.any and self.remote.is_elsewhere(attached.record.name, path, offset)
+        if not self.any:
+            return False
+        return self.remote.is_elsewhere(attached.record.name, path, offset, replicas_of(attached, path))
 
     def local_copy(self, attached: Attached, path: str, offset: int) -> LocalCopy:
         """Say whether this host keeps what lies there: always where it answers for it itself."""
@@ -97,6 +100,11 @@ class Peers:
         except OSError:
             # Said of the source, or the rest of an answer that did not come.
             return None
+
+
+def replicas_of(attached: Attached, path: str) -> int:
+    """Return on how many members the blocks of a path are to lie."""
+    return 1 if attached.rules is NO_RULES else attached.rules.of(path).replicas
 
 
 def entry_of(found: RemoteObject, asked_ns: int) -> Entry:

@@ -20,6 +20,7 @@ from forebay.cache.fetch import Fetcher, FirstTouch
 from forebay.cache.paths import block_key, split_path
 from forebay.cache.peers import Peers, entry_of
 from forebay.cache.read import Reader
+from forebay.cache.replicated import Replicated
 from forebay.cache.runtime import Runtime
 from forebay.cache.usage import cached_bytes_of
 from forebay.cache.whole import WholeFiles
@@ -38,7 +39,8 @@ _NUMBERS: Final = (1 << 64) - 1
 class Serving:
     """Answers for one process; made by ``Cache.serving``, and good until the cache is closed. Threads: any.
 
-    block_bytes is the size of blocks, which all of a group have in common.
+    block_bytes is the size of blocks, which all of a group have in common; replicated tells what of the
+    cache is to lie on several members.
     Everything but ``hit`` may block for as long as the under storage takes, in the calling thread; threads
     of the cache's pool make the requests, within its limits. Everything raises NotAttached (no such dataset),
     ValueError (no path), Closed; what asks the under storage raises as ``Cache.read``.
@@ -65,6 +67,7 @@ class Serving:
         )
         self._datasets: Final = runtime.metadata.catalog.datasets
         self.block_bytes: Final = store.block_bytes
+        self.replicated: Final = Replicated(runtime)
         self._lock: Final = threading.Lock()
         self._arriving: Final[dict[bytes, Arriving]] = {}
 
@@ -162,9 +165,14 @@ class Serving:
             raise ValueError(f"{name}: block {ref.number} has {block.length} bytes, not {len(data)}")
         if self._store.read_only or not self._fetcher.offer(attached, block, data):
             return False
-        if attached.max_age(ref.path) is None and self._lookup.known(attached, ref.path) is None:
-            # What never changes is known from now on; else only the source says how things are.
-            self._lookup.remember(attached, entry)
+        if self._lookup.known(attached, ref.path) is None:
+            max_age_s = attached.max_age(ref.path)
+            if max_age_s is None:
+                # What never changes is known from now on.
+                self._lookup.remember(attached, entry)
+            elif entry.checked_ns > max_age_s * 1e9:
+                # Else only the source says how things are: it is known as what has to be asked for again.
+                self._lookup.remember(attached, entry._replace(checked_ns=0))
         return True
 
     def cached_bytes(self, dataset: str, path: str) -> tuple[int, int]:

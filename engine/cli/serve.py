@@ -12,10 +12,12 @@ from forebay.cli.app import DONE
 from forebay.cli.interrupt import asked_to_end_if_interrupted
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import printable
+from forebay.config import parse_bytes
 from forebay.errors import ConfigError
 from forebay.opening import cache_options, security_options
 
 if TYPE_CHECKING:
+    from forebay.peer.replicas.pushing import ReplicaLimits
     from forebay.peer.server import PeerServer
 
 
@@ -49,8 +51,8 @@ def serve(
 ) -> int:
     """Serve this host's cache directory to a group, until a signal ends it.
 
-    SIGTERM and SIGINT have it say that it leaves, and finish what is under way. TLS and tokens are settings;
-    see docs/peers.md.
+    SIGTERM and SIGINT have it say that it leaves, hand over what is hot, and finish what is under way. TLS
+    and tokens are settings; see docs/peers.md.
     """
     import uvloop
 
@@ -78,6 +80,7 @@ def serve(
             weight=weight,
             zone=zone,
             security=security_options(options),
+            replicas=_replica_limits(options),
         ),
     )
 
@@ -88,6 +91,19 @@ def serve(
     with asked_to_end_if_interrupted(server.stop):
         uvloop.run(server.run(ready))
     return DONE
+
+
+def _replica_limits(options: dict[str, Any]) -> ReplicaLimits:
+    """Return how fast copies are pushed. Raises: ConfigError."""
+    from forebay.peer.replicas.pushing import ReplicaLimits
+
+    given = options.get("replica_rate_limit")
+    if given is None:
+        return ReplicaLimits()
+    rate_bytes_s = parse_bytes(given, "replica_rate_limit")
+    if rate_bytes_s < 1:
+        raise ConfigError("replica_rate_limit: copies need a byte a second at least")
+    return ReplicaLimits(rate_bytes_s=rate_bytes_s)
 
 
 def _tell(session: Session, server: PeerServer, group: str) -> None:

@@ -69,7 +69,7 @@ class BlockReplies:
         index = head.id - self._first_id
         if index not in self._waiting:
             return
-        dataset, path, version, number, _, _ = self._requests[index]
+        dataset, path, version, number, *_ = self._requests[index]
         if head.identity != identity_of(dataset, path, version, number):
             raise FrameError(f"{head.kind.name} frame of request {head.id} is about another block")
         if head.kind is Kind.DATA:

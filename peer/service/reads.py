@@ -137,18 +137,22 @@ class _Pushed:
 
 def parts_of(ref: BlockRef, object_bytes: int, mtime_ns: int, data: memoryview) -> Sequence[pb.PushPart]:
     """Return the messages in which a block is pushed."""
-    block = pb.BlockRef(
-        dataset=ref.dataset, path=_bytes(ref.path), version=_bytes(ref.version), number=ref.number
-    )
     parts = [
         pb.PushPart(data=bytes(data[start : start + PUSH_PART_BYTES]))
         for start in range(0, len(data), PUSH_PART_BYTES)
     ]
     first = parts[0]
-    first.block.CopyFrom(block)
+    first.block.CopyFrom(message_of(ref))
     first.object_bytes, first.mtime_ns = object_bytes, mtime_ns
     first.block_length, first.crc32c = len(data), crc32c(data)
     return parts
+
+
+def message_of(ref: BlockRef) -> pb.BlockRef:
+    """Return how a block is named to others."""
+    return pb.BlockRef(
+        dataset=ref.dataset, path=_bytes(ref.path), version=_bytes(ref.version), number=ref.number
+    )
 
 
 def ref_of(block: pb.BlockRef) -> BlockRef:

@@ -31,7 +31,7 @@ class Member:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         return True
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:

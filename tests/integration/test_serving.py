@@ -184,6 +184,23 @@ def test_copies_that_peers_push_are_held(served: Serving) -> None:
     assert served.hit(*refs[1]) == DATA[BLOCK : 2 * BLOCK]
 
 
+def test_a_pushed_copy_can_be_pushed_on_and_makes_nothing_fresh(
+    open_cache: OpenCache, storage: FaultyStorage
+) -> None:
+    cache = open_cache(schemes=storage.schemes())
+    storage.put("big", DATA)
+    cache.attach("d", "faulty://x", max_age=1)
+    cache.replicas("d", 2)
+    served = cache.serving()
+    ref = BlockRef("d", "big", "v1", 1)
+    assert served.admit(ref, len(DATA), 0, memoryview(DATA)[BLOCK : 2 * BLOCK])
+    assert served.replicated.wanted() == {("d", ""): 2}
+    assert list(served.replicated.held()) == [("d", "big", "v1", len(DATA), 0, 2, [1])]
+    before = sum(storage.calls.values())
+    cache.stat("d/big")
+    assert sum(storage.calls.values()) > before
+
+
 def test_what_is_cached_is_counted_without_a_request(served: Serving, storage: FaultyStorage) -> None:
     assert served.cached_bytes("d", "") == (0, 0)
     brought(served, "big", "v6", 3)
@@ -201,7 +218,7 @@ class FormerOwner(NoRemote):
     def __init__(self, numbers: set[int]) -> None:
         self.numbers = numbers
 
-    def is_elsewhere(self, dataset: str, path: str, offset: int) -> bool:
+    def is_elsewhere(self, dataset: str, path: str, offset: int, replicas: int = 1) -> bool:
         return True
 
     def fetch(

@@ -220,7 +220,7 @@ def test_every_option_of_a_cache_is_a_setting() -> None:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     options = own | {field.name for kind in (FetchLimits, StoreOptions) for field in fields(kind)}
-    of_group = {"group", "peers", "role"}
+    of_group = {"group", "peers", "role", "replica_rate_limit"}
     # Objects cannot be written down, and reshaping is done once, by intention.
     expected = options - {"remote", "clock", "schemes", "reshape"} | {"cache_dir", "tiers"} | of_group
     assert {setting.key for setting in SETTINGS} == expected

@@ -82,6 +82,24 @@ def test_blocks_are_asked_of_their_owners(group: Group) -> None:
         assert asked == [path for path in paths if order(path)[0] == each]
 
 
+def test_of_copies_the_least_busy_holder_is_asked_for_what_it_has_cached(
+    group: Group,
+) -> None:
+    assert group.ring is not None
+    first, second = order("o")[:2]
+    for _ in range(64):
+        group.peers.latency(first.id).note(1.0)
+    wanted = request("o")
+    for replicas, asked in ((1, first), (2, second)):
+        links_of(group).link(asked).calls.clear()
+        come: list[int] = []
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        group.fetch([wanted._replace(replicas=replicas)], [buffer], come.append, lambda: None)
+        assert come == [0]
+        (call,) = links_of(group).link(asked).calls
+        assert call.only_cached == (asked is second)
+
+
 def test_objects_are_asked_of_those_behind_an_owner_that_is_down(group: Group) -> None:
     first, second = order("o")[:2]
     assert group.ring is not None
@@ -168,6 +186,24 @@ def test_a_new_owner_asks_the_former_one_for_what_it_has_cached(tmp_path: Path) 
     former.fetch([request(mine)], [buffer], come.append, lambda: None)
     assert come == [0]
     (call,) = links_of(group).link(ring.owners("d", mine, 0, 2)[1]).calls
+    assert call.only_cached
+    group.close()
+
+
+def test_an_owner_asks_the_holders_of_copies_for_what_it_has_not(tmp_path: Path) -> None:
+    (tmp_path / FORMAT_FOLDER).mkdir()
+    own = Member(member_id(tmp_path), "127.0.0.1:9", data_port=1)
+    group = Group("g", [], "member", tmp_path, links=links_of_nobody)
+    told = View.of(7, [own, *view(4).members])
+    group.take_view(told)
+    ring, owner_side = Ring(told), group.owner_side()
+    second = next(name for name in map(str, range(100)) if ring.rank_of(own.id, "d", name, 0) == 1)
+    assert not owner_side.is_elsewhere("d", second, 0)
+    assert owner_side.is_elsewhere("d", second, 0, 2)
+    buffer, come = memoryview(bytearray(BLOCK_BYTES)), list[int]()
+    owner_side.fetch([request(second)._replace(replicas=2)], [buffer], come.append, lambda: None)
+    assert come == [0]
+    (call,) = links_of(group).link(ring.owners("d", second, 0)[0]).calls
     assert call.only_cached
     group.close()
 
