@@ -49,6 +49,11 @@ CASES = {
     "demand": "perf.system.demand",
     "memory": "perf.system.memory",
     "tree": "perf.system.tree",
+    "remote_hit": "perf.group.remote_hit",
+    "group_cold": "perf.group.cold",
+    "transfer": "perf.group.transfer",
+    "member_killed": "perf.group.killed",
+    "member_stopped": "perf.group.stopped",
 }
 # Apart, for they need root and what `make bench-fuse` installs.
 MOUNT_CASES = {

@@ -1,0 +1,1 @@
+"""Groups of real members, processes of their own, on the loopback."""
