@@ -62,21 +62,21 @@ def members(folder: Path, count: int, endpoint_url: str, quota_bytes: int) -> It
     try:
         for number in range(count):
             started.append(_start(place / f"m{number}", started, endpoint_url, quota_bytes))
-        wait_until_seen(started, MemberState.UP)
+        _wait_until_seen(started)
         yield started
     finally:
         for each in started:
             each.close()
 
 
-def wait_until_seen(served: list[Served], state: MemberState) -> None:
-    """Wait until each has a view in which every one of these is in a state. Raises: TimeoutError."""
-    wanted = {each.id: state for each in served}
+def _wait_until_seen(served: list[Served]) -> None:
+    """Wait until each has a view in which all of these are up. Raises: TimeoutError."""
+    wanted = {each.id: MemberState.UP for each in served}
     give_up_s = time.monotonic() + READY_TIMEOUT_S
     for each in served:
         while {member.id: member.state for member in view_at(each.address).members} != wanted:
             if time.monotonic() > give_up_s:
-                raise TimeoutError(f"{each.address} does not see all members {state.name}")
+                raise TimeoutError(f"{each.address} does not see all members")
             time.sleep(POLL_S)
 
 
