@@ -2,7 +2,7 @@
 
 A file has a draft from the first handle on that may change it, and until its last handle is closed, so that
 whoever has it open sees every change at once. A draft that was committed gives way when the file is opened
-anew after another has changed it; who has it open goes on with it.
+anew after another has changed it; who has it open goes on with it. So does a version that is only read.
 """
 
 from __future__ import annotations
@@ -207,6 +207,9 @@ class OpenInodes:
 
 
 def _has_changed(opened: OpenInode, node: Node) -> bool:
-    """Say whether an object is another than what its draft has written or begun with."""
-    entry = None if opened.draft is None else opened.draft.entry
+    """Say whether an object is another than what is open has written or begun with."""
+    if opened.draft is not None:
+        entry = opened.draft.entry
+    else:
+        entry = None if opened.node is None else opened.node.entry
     return entry is not None and entry.version != node.entry.version

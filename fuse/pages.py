@@ -43,36 +43,45 @@ class PageKeeper:
         """Follow these from now on: the kernel has nothing yet."""
         self._nodes: Final = nodes
         self._first: Final = nodes.state()
+        # Nothing was written here that the kernel has and the under storage has not.
+        self._is_unspoilt = True
         # When the last file was opened.
         self._last = self._first
         self._changed_s = 0.0
         # inode -> hash of the version whose pages the kernel may have.
         self._versions: Final[OrderedDict[int, int]] = OrderedDict()
         self._lock: Final = Lock()
-        # Of files that are open: handle -> inode and version; inode -> how many of each version.
+        # Of files that are open: handle -> inode and what it shows; inode -> how many show each.
         self._handles: Final[dict[int, tuple[int, int]]] = {}
         self._open: Final[dict[int, dict[int, int]]] = {}
 
-    def opened(self, node: Node, handle: int | None = None) -> Pages:
-        """Note that a file is opened in the version that its node says.
+    def opened(self, node: Node, handle: int, shown: int | None = None) -> Pages:
+        """Note that a file is opened under a handle in the version that its node says.
 
-        handle: under which, until that is ``closed``; None: what is open shows every version alike, as what
-        is written here does.
+        shown: handles of the same number show the same bytes, whatever is written; None: each its version.
         """
-        version = hash((node.attached.fixed_label, node.entry.version))
+        version = _version(node.attached.fixed_label, node.entry.version)
         with self._lock:
-            if handle is not None:
-                self._handles[handle] = (node.inode, version)
-                versions = self._open.get(node.inode)
-                if versions is None:
-                    self._open[node.inode] = {version: 1}
-                else:
-                    versions[version] = versions.get(version, 0) + 1
-                    if len(versions) > 1:
-                        # Of which the kernel has pages from now on nobody knows.
-                        self._versions.pop(node.inode, None)
-                        return _APART
+            if self._is_apart(node.inode, handle, version if shown is None else shown):
+                return _APART
             return self._pages_of(node, version)
+
+    def opened_written(self, inode: int, handle: int, shown: int) -> Pages:
+        """Note that a file that is being written is opened: its pages are those of what was written."""
+        with self._lock:
+            return _APART if self._is_apart(inode, handle, shown) else _KEPT
+
+    def written(self, inode: int, label: str, version: str) -> None:
+        """Note that the pages of a file are those of a version, for they were written to it."""
+        with self._lock:
+            if len(self._open.get(inode, ())) <= 1:
+                self._versions[inode] = _version(label, version)
+
+    def spoilt(self, inode: int) -> None:
+        """Note that the pages of a file may be those of no version."""
+        with self._lock:
+            self._is_unspoilt = False
+            self._versions.pop(inode, None)
 
     def closed(self, handle: int) -> None:
         """Note that a file is closed."""
@@ -88,8 +97,19 @@ class PageKeeper:
             else:
                 del self._open[inode]
 
+    def _is_apart(self, inode: int, handle: int, shown: int) -> bool:
+        """Note what a handle shows; say whether another shows something else of the same file."""
+        self._handles[handle] = (inode, shown)
+        kinds = self._open.setdefault(inode, {})
+        kinds[shown] = kinds.get(shown, 0) + 1
+        if len(kinds) == 1:
+            return False
+        # Of which the kernel has pages from now on nobody knows.
+        self._versions.pop(inode, None)
+        return True
+
     def _pages_of(self, node: Node, version: int) -> Pages:
-        is_first = self._nodes.is_still(self._first)
+        is_first = self._is_unspoilt and self._nodes.is_still(self._first)
         if is_first and node.valid_s is None:
             return _KEPT
         if not self._nodes.is_still(self._last):
@@ -101,3 +121,7 @@ class PageKeeper:
             self._versions.popitem(last=False)
         is_doubtful = not is_first and time.monotonic() - self._changed_s <= FOR_EVER_S
         return Pages(may_be_kept=before == version, is_doubtful=is_doubtful and before != version)
+
+
+def _version(label: str, version: str) -> int:
+    return hash((label, version))

@@ -160,6 +160,7 @@ class Writing(Operations):
         file = self.files.remove(handle)
         if file is None:
             return True
+        self._pages.closed(handle)
         file.close()
         if not isinstance(file, FileHandle) or not self._inodes.release(file.opened):
             return True
@@ -240,9 +241,7 @@ class Writing(Operations):
     def _opened_node(self, node: Node, flags: int) -> Opened:
         if node.entry.is_dir:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), node.entry.path)
-        pages = self._pages.opened(node)
-        opened = self._opened_for(self._inodes.hold(node), flags, node)
-        return opened._replace(keep_pages=pages.may_be_kept, forget_inode=pages.is_doubtful)
+        return self._opened_for(self._inodes.hold(node), flags, node)
 
     def _opened_for(self, opened: OpenInode, flags: int, node: Node | None = None) -> Opened:
         """Open a file that is held for this handle."""
@@ -261,8 +260,12 @@ class Writing(Operations):
             if self._inodes.release(opened):
                 self._end(opened)
             raise
+        if node is None:
+            pages = self._pages.opened_written(opened.inode, handle, id(opened))
+        else:
+            pages = self._pages.opened(node, handle, id(opened))
         # The kernel would keep pages of what is appended where it believes the end to be.
-        return Opened(handle, keep_pages=True, is_direct=appends)
+        return Opened(handle, pages.may_be_kept, appends or pages.is_apart, pages.is_doubtful)
 
     def _commit(self, opened: OpenInode) -> None:
         """Write a file. Raises: as ``Draft.commit``."""
@@ -271,13 +274,16 @@ class Writing(Operations):
             return
         opened.has_failed = True
         mtime_ns = draft.mtime_ns
-        entry = draft.commit()
+        try:
+            entry = draft.commit()
+        except BaseException:
+            # The kernel has pages of what was not written.
+            self._pages.spoilt(opened.inode)
+            raise
         opened.has_failed = False
         if entry is not None:
             self._times.set(opened.inode, entry.version, mtime_ns)
-            node = self._node_of(opened.inode)
-            if node is not None:
-                self._pages.opened(node)
+            self._pages.written(opened.inode, self._nodes.attached().fixed_label, entry.version)
 
     def _end(self, opened: OpenInode) -> None:
         """See to a file whose last handle is closed."""
@@ -299,6 +305,8 @@ class Writing(Operations):
             self._inodes.draft_of(opened).truncate(size)
             self._commit(opened)
         finally:
+            # What the kernel had of it may have been of an older version.
+            self._pages.spoilt(opened.inode)
             if self._inodes.release(opened):
                 self._end(opened)
 
