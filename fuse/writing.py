@@ -88,6 +88,9 @@ class Writing(Operations):
         """Open a file. Raises: OSError (EISDIR, ENFILE, EROFS); Stale."""
         if self._virtual.owns(inode):
             return super().known_open(inode, flags)
+        if flags & os.O_TRUNC:
+            # It may be written at this moment, which is waited for.
+            return None
         written = self._inodes.hold_written(inode)
         if written is not None:
             return self._opened_for(written, flags)
@@ -101,6 +104,9 @@ class Writing(Operations):
         """Open a file. Raises: as ``known_open``; as UnderStorage.stat."""
         if self._virtual.owns(inode):
             return super().open(inode, flags)
+        written = self._inodes.hold_written(inode)
+        if written is not None:
+            return self._opened_for(written, flags)
         try:
             return self._opened_node(self._nodes.node(inode), flags)
         except NotFound as error:

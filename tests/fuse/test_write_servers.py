@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from forebay.cache import Cache
+from forebay.cache import ROOT_INODE, Cache
 from forebay.config import MIB
+from forebay.fuse.options import MountOptions
+from forebay.fuse.writing import Writing
 from tests._s3 import BUCKET, Handler, give_keys
 from tests._s3_writes import WritableS3
 from tests.fuse._mount import TIMEOUT_S, errno_of
@@ -134,3 +136,23 @@ def test_where_no_empty_directories_are_kept(path: Path, storage: WritableS3) ->
     assert sorted(os.listdir(path / "made")) == ["other", "renamed"]
     (path / "made/renamed").rmdir()
     assert os.listdir(path / "made") == ["other"]
+
+
+def test_an_open_that_truncates_waits_where_it_stands_in_nobodys_way(
+    cache: Cache, storage: WritableS3
+) -> None:
+    cache.attach("d", f"s3://{BUCKET}", endpoint_url=storage.url, writable=True, attempts=1)
+    operations = Writing(cache.nodes("d"), MountOptions(), status=cache.status)
+    made, attributes = operations.create(ROOT_INODE, b"new", os.O_WRONLY)
+    assert operations.known_write(made.handle, 0, b"data") == 4
+    # An upload of it would be waited for, with all else that is asked of the mount.
+    assert operations.known_open(attributes.inode, os.O_WRONLY | os.O_TRUNC) is None
+    again = operations.open(attributes.inode, os.O_WRONLY | os.O_TRUNC)
+    found = operations.known_getattr(attributes.inode)
+    assert found is not None
+    assert found.size == 0
+    for opened in (made, again):
+        if operations.known_release(opened.handle) is None:
+            operations.release(opened.handle)
+    assert storage.objects["new"] == b""
+    operations.close()
