@@ -166,7 +166,7 @@ class Handlers(pyfuse3.Operations):
         directory = self._entry(appearance.described(0, 0, 0, 0.0, is_dir=True))
         timeout_s = 0.0
         for number, (name, inode, size, mtime_ns, held_s, is_dir) in enumerate(
-            listing.rows(start), start + 1
+            self._operations.rows(listing, start), start + 1
         ):
             if held_s != timeout_s:
                 timeout_s = held_s

@@ -54,6 +54,11 @@ class Listing:
         self._is_whole = False
         self._error: Exception | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was different when it was reached last."""
+        return self._holds
+
     def __len__(self) -> int:
         """Return how many entries have been read."""
         return len(self._names)

@@ -21,7 +21,7 @@ from forebay.cache import ROOT_INODE, Attached, Entry, Figures, Node, NodeFile, 
 from forebay.fuse.attributes import FOR_EVER_S, SHARED_S, Appearance, Attributes
 from forebay.fuse.counters import Counters
 from forebay.fuse.handles import DIRECTORIES_MAX, FILES_MAX, Handles
-from forebay.fuse.listing import Listing
+from forebay.fuse.listing import Listing, Row
 from forebay.fuse.options import MountOptions
 from forebay.fuse.outdated import Outdated
 from forebay.fuse.pages import PageKeeper
@@ -160,6 +160,11 @@ class Operations:
         listing.reach(start)
         return listing
 
+    def rows(self, listing: Listing, start: int) -> Iterator[Row]:
+        """Yield entries of an open directory, as they are now where something has changed since."""
+        rows = listing.rows(start)
+        return rows if listing.holds else map(self._renewed, rows)
+
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
         listing = self.directories.remove(handle)
@@ -277,6 +282,16 @@ class Operations:
         return [
             told(_name(entry.path), timeout_s) for entry, timeout_s in zip(entries, timeouts_s, strict=True)
         ]
+
+    def _renewed(self, row: Row) -> Row:
+        """Return a row as it is known now: an old size would cut what others have open."""
+        name, inode, _, _, timeout_s, is_dir = row
+        try:
+            found = None if is_dir else self.known_getattr(inode)
+        except (OSError, ValueError, LookupError):
+            # It has gone: nobody has it open here.
+            found = None
+        return row if found is None else (name, inode, found.size, found.mtime_ns, timeout_s, is_dir)
 
     def _has_xattrs(self, inode: int, name: bytes) -> bool:
         """Say whether a file may have such an attribute. Raises: OSError (ENODATA; EOPNOTSUPP)."""

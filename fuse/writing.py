@@ -16,7 +16,7 @@ from forebay.cache import ROOT_INODE, Entry, Figures, Node, Nodes
 from forebay.errors import NotFound, Stale
 from forebay.fuse.attributes import Attributes
 from forebay.fuse.folders import Folders
-from forebay.fuse.listing import Listing
+from forebay.fuse.listing import Listing, Row
 from forebay.fuse.opened import FileHandle, OpenInode, OpenInodes
 from forebay.fuse.operations import Opened, Operations
 from forebay.fuse.options import MountOptions
@@ -228,6 +228,11 @@ class Writing(Operations):
         node = self._node_of(before.inode)
         if node is not None and not node.entry.is_dir:
             self._times.set(before.inode, node.entry.version, before.mtime_ns)
+
+    def rows(self, listing: Listing, start: int) -> Iterator[Row]:
+        """Yield entries of an open directory, as they are now where something may have changed since."""
+        # What is being written changes without a word to others.
+        return map(self._renewed, listing.rows(start)) if self._inodes else super().rows(listing, start)
 
     def close(self) -> None:
         """Close what is still open; what was not written is not written any more."""

@@ -348,3 +348,13 @@ def test_fio_verifies_what_it_wrote(folder: Path, mounted: Mounting) -> None:
     verify(mount, "--rw=write", "--bs=1m")
     verify(mount, "--rw=randwrite", "--bs=4k-64k", "--ioengine=psync", "--end_fsync=1")
     verify(mount, "--rw=randwrite", "--bs=4k", "--ioengine=mmap", "--size=2m")
+
+
+def test_a_directory_that_was_opened_before_does_not_cut_a_file(folder: Path, path: Path) -> None:
+    data = os.urandom(100_000)
+    with open(path / "new", "w+b", buffering=0) as file, os.scandir(path) as entries:
+        file.write(data)
+        assert "new" in {entry.name for entry in entries}
+        assert os.fstat(file.fileno()).st_size == len(data)
+        assert os.pread(file.fileno(), len(data), 0) == data
+    assert (folder / "new").read_bytes() == data
