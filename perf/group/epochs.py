@@ -30,7 +30,7 @@ class Reader:
 
     def __init__(self, folder: Path, keys: list[str], cache: forebay.Cache) -> None:
         self._contents = {key: (folder / "s3" / BUCKET / key).read_bytes() for key in keys}
-        self._cache = cache
+        self.cache = cache
         self._next = itertools.cycle(keys)
 
     @property
@@ -42,7 +42,7 @@ class Reader:
         for key in itertools.islice(self._next, count):
             begun_s = time.perf_counter()
             try:
-                view = self._cache.read(f"{DATASET}/{key}")
+                view = self.cache.read(f"{DATASET}/{key}")
             except OSError:
                 met.failed += 1
                 continue
