@@ -56,7 +56,7 @@ class GroupCache(Cache):
 
         With replicas the shares are more than 1 together.
         """
-        return locate(self._everyone, *split_path(path))
+        return locate(self._everyone, *split_path(path), self.usage(path).bytes)
 
     def load(
         self,

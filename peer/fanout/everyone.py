@@ -59,10 +59,11 @@ def apply(everyone: Everyone, verb: str, path: str, **arguments: Any) -> Answers
     return ask(everyone.admins(), call)
 
 
-def locate(everyone: Everyone, dataset: str, path: str) -> dict[str, float]:
-    """Return by host which share of the bytes at and below a path lies there, those with none apart.
+def locate(everyone: Everyone, dataset: str, path: str, total_bytes: int) -> dict[str, float]:
+    """Return by host which share of all bytes at and below a path lies there, those with none apart.
 
-    Raises: as the members that fail, if all do.
+    total_bytes is the caller's to say: a member knows of no more objects than it was asked for. Raises: as
+    the members that fail, if all do.
     """
     request = pb.LocateRequest(dataset=dataset, path=path.encode("utf-8", "surrogateescape"))
     members = everyone.admins()
@@ -72,7 +73,7 @@ def locate(everyone: Everyone, dataset: str, path: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for member in members:
         if (reply := answers.results.get(member.name)) is not None:
-            share = reply.cached_bytes / reply.total_bytes if reply.total_bytes else 1.0
+            share = reply.cached_bytes / total_bytes if total_bytes else 1.0
             shares[member.host] = shares.get(member.host, 0.0) + share
     return {host: share for host, share in shares.items() if share}
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,8 @@ def read_in_worker(cache: Cache, names: list[str]) -> list[str]:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_get_the_cache_as_an_argument(site: Site, method: str) -> None:
     names = list(site.objects)
+    # One that an earlier test has started has no credentials in its environment.
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     with site.open() as cache, multiprocessing.get_context(method).Pool(2) as pool:
         results = pool.starmap(read_in_worker, [(cache, names)] * 2)
         assert results == [[digest(data) for data in site.objects.values()]] * 2

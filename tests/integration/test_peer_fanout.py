@@ -18,9 +18,10 @@ from forebay.cache.loads.filelist import ListedName
 from forebay.cache.loads.load import load_request
 from forebay.config import MIB, Tier
 from forebay.errors import ConfigError, NotAttached, PinLimit
-from forebay.peer.fanout.everyone import apply, ask
+from forebay.peer.fanout.everyone import apply, ask, locate
 from forebay.peer.fanout.load import GroupLoad
 from forebay.peer.fanout.names import NameList
+from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
 from forebay.peer.service.work import WorkService
 from forebay.peer.stubs import MemberStub
@@ -243,3 +244,15 @@ def test_an_error_of_a_member_stays_of_its_kind() -> None:
         ask([stub], refuse).raise_first()
     with pytest.raises(OSError, match="no member of the group answers"):
         ask([], refuse)
+
+
+def test_shares_are_of_all_there_is_and_not_of_what_a_member_knows() -> None:
+    class Knows:
+        def Locate(self, request: pb.LocateRequest, timeout: float) -> pb.LocateReply:  # noqa: N802
+            return pb.LocateReply(cached_bytes=25, total_bytes=25)
+
+    class Pair:
+        def admins(self) -> list[MemberStub]:
+            return [MemberStub(name, name, name, Knows(), None) for name in "ab"]
+
+    assert locate(Pair(), "set", "", 100) == {"a": 0.25, "b": 0.25}
