@@ -13,11 +13,11 @@ import hashlib
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from forebay.config import MIB
 from forebay.peer._placement import Placement
 from forebay.peer.member import Member, MemberState, View
+from forebay.remote import PLACEMENT_BYTES
 
-RUN_BYTES: Final = 64 * MIB
+RUN_BYTES: Final = PLACEMENT_BYTES
 # Part of the handshake: another way to place keys has another name.
 METHOD: Final = "rendezvous-murmur3-1"
 

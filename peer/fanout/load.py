@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import grpc
 
+from forebay.cache.loads.jobs import ENDED
 from forebay.cache.loads.load import FileResult, LoadJob, LoadRequest, LoadResult
 from forebay.cache.loads.progress import LoadState, Progress
 from forebay.peer.fanout.everyone import Everyone
@@ -28,7 +29,6 @@ from forebay.peer.stubs import MemberStub
 _WAIT_STEP_S: Final = 0.1
 # Paths end at some thousand bytes, messages at 4 MiB.
 _FILES_PER_MESSAGE: Final = 500
-_ENDED: Final = ("done", "incomplete", "failed", "cancelled")
 _SUMMED: Final = (
     "files_done",
     "files_skipped",
@@ -210,7 +210,7 @@ class GroupLoad(LoadJob):
                 call.cancel()
             for event in call:
                 self._take(share, event)
-            if share.state not in _ENDED:
+            if share.state not in ENDED:
                 share.lost, share.reason = OSError("gone"), "it ended in the middle"
         except grpc.RpcError as error:
             if self._cancelled.is_set():

@@ -35,11 +35,6 @@ class Permissions:
         """How many calls, frames and tokens were refused."""
         return self._log.count
 
-    @property
-    def verifies_tokens(self) -> bool:
-        """Whether a token is needed at all."""
-        return self._verifier is not None
-
     def authenticate(self, what: str, token: str | None, address: str) -> Caller:
         """Return who asks, from the token and the IP address that it came from.
 

@@ -6,14 +6,12 @@ The words begin with the name of the exception, so that the caller raises one of
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 import grpc
 
 from forebay.errors import ConfigError, NotAttached, NotFound, PinLimit, Stale, UnderStorageError
-
-_T = TypeVar("_T")
 
 # Of several the first that an exception is one of.
 _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
@@ -62,11 +60,3 @@ def as_error(error: grpc.RpcError) -> Exception:
     if issubclass(kind, OSError):
         return kind(_ERRNOS.get(kind, errno.EIO), words)
     return kind(words)
-
-
-def raising(call: Callable[[], _T]) -> _T:
-    """Return what a call answers. Raises: what its status stands for."""
-    try:
-        return call()
-    except grpc.RpcError as error:
-        raise as_error(error) from error

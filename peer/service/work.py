@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from forebay.cache.loads.jobs import ENDED
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import EXPECTED, abort
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _EVENT_EVERY_S: Final = 0.25
 _FAILURES_PER_EVENT: Final = 500
 _FILES_MAX: Final = 10_000_000
-_ENDED: Final = ("done", "incomplete", "failed", "cancelled")
 # Verbs of Cache, and the arguments that each takes besides the path.
 _VERBS: Final[Mapping[str, frozenset[str]]] = {
     "pin": frozenset(),
@@ -60,7 +60,7 @@ class WorkService:
             while True:
                 event, told = await asyncio.to_thread(self._event, job, told)
                 yield event
-                if event.state in _ENDED or event.state == "interrupted":
+                if event.state in ENDED or event.state == "interrupted":
                     break
                 await asyncio.sleep(_EVENT_EVERY_S)
             while rest := await asyncio.to_thread(_failures_from, job, told):

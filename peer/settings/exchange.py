@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from forebay.peer.settings.book import Book
-from forebay.peer.settings.items import Content, Item
+from forebay.peer.settings.items import Item
 from forebay.peer.settings.local import LocalSettings
 
 _log = logging.getLogger(__name__)
@@ -51,11 +51,6 @@ class SettingsExchange:
     def newer_than(self, known: Mapping[str, tuple[int, str]]) -> list[Item]:
         """Return what somebody who knows these versions has yet to be told."""
         return self._book.newer_than(known)
-
-    def content(self, key: str) -> Content | None:
-        """Return what is known of a key."""
-        item = self._book.get(key)
-        return None if item is None else item.content
 
     def write_listing(self, item: Item, spool: IO[bytes]) -> None:
         """Write the listing of a manifest, to go beside its item. Raises: as Cache.export_manifest."""
