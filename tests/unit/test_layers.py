@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": BASE,
     "cache": JOINED_BY_CACHE,
     "peer": BASE | {"cache", "remote"},
-    "api": BASE | {"cache"},
+    "api": BASE | {"cache", "opening"},  # a URL's or a worker's options open a cache
     "fuse": BASE | {"cache"},
     "whatif": BASE | {"cache"},
     "opening": BASE | {"settings", "remote", "cache", "peer"},

@@ -1,0 +1,1 @@
+"""Frontends in Python that speak the conventions of other ecosystems; none of them caches anything itself."""
