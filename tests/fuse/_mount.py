@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,14 @@ def errno_of(act: Callable[[], object]) -> int | None:
     except OSError as error:
         return error.errno
     return None
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what comes by itself."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 class Mounted:

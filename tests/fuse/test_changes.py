@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from forebay.cache import Cache
 from tests._s3 import BUCKET, FakeS3, give_keys
-from tests.fuse._mount import TIMEOUT_S, errno_of
+from tests.fuse._mount import errno_of, until
 from tests.fuse.conftest import BLOCK_BYTES, Mounting
 
 
@@ -31,14 +30,6 @@ def attach(cache: Cache, storage: FakeS3) -> Callable[..., Cache]:
         return cache
 
     return attach
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what comes by itself."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_another_version_of_the_same_size_and_time(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from forebay.cache import Cache
 from forebay.config import MIB
 from forebay.testing.tier import FaultyTier
-from tests.fuse._mount import TIMEOUT_S, Mounted, errno_of
+from tests.fuse._mount import Mounted, errno_of, until
 from tests.fuse.conftest import Mounting
 
 
@@ -30,14 +28,6 @@ def folder(tmp_path: Path, cache: Cache) -> Path:
 
 def staged(folder: Path) -> list[Path]:
     return [*folder.rglob("*.staged")]
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what comes by itself."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def hold_to_no_room(path: Path, folder: Path, staging: Path, number: int) -> None:
