@@ -93,11 +93,13 @@ def extensions() -> list[Extension]:
         extra_link_args=link_flags,
     )
     store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES, *PLACEMENT_SOURCES})
+    crc32c_sources = sorted(glob("csrc/src/crc32c*.c"))
     return [
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
-        describe("forebay.peer._checksum", ["peer/_checksum.pyx", *sorted(glob("csrc/src/crc32c*.c"))]),
+        describe("forebay.api.hadoop._chunks", ["engine/api/hadoop/_chunks.pyx", *crc32c_sources]),
+        describe("forebay.peer._checksum", ["peer/_checksum.pyx", *crc32c_sources]),
         describe("forebay.peer._placement", ["peer/_placement.pyx", "csrc/src/hash.c", *PLACEMENT_SOURCES]),
         describe("forebay.ufs._s3_scan", ["engine/ufs/_s3_scan.pyx"]),
     ]

@@ -42,6 +42,13 @@ class BlockRef(NamedTuple):
     number: int
 
 
+class Holder(NamedTuple):
+    """Who answers for a piece: HOST:PORT of its server, and that of its gateway, "" without one."""
+
+    address: str
+    gateway: str
+
+
 class RemoteObject(NamedTuple):
     """What a peer knows of an object or a directory, and for how long it has known it: age_ns."""
 
@@ -74,6 +81,13 @@ class Remote(Protocol):
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Say whether this host is the first to answer for what lies there. Never blocks."""
+        ...
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        """Return the members that answer for what lies there, the first first; none: this host alone.
+
+        replicas: on how many of them it is to lie. Never blocks.
+        """
         ...
 
     def share(self, members: Sequence[str]) -> Share:
@@ -137,6 +151,10 @@ class NoRemote:
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Return True."""
         return True
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        """Return none."""
+        return ()
 
     def share(self, members: Sequence[str]) -> Share:
         """Return what always says True."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from forebay.peer.batch import Batch
 from forebay.peer.member import Member
 from forebay.peer.ranks import Step
-from forebay.remote import BlockRequest, LocalCopy, RemoteObject, Share
+from forebay.remote import BlockRequest, Holder, LocalCopy, RemoteObject, Share
 
 if TYPE_CHECKING:
     from forebay.peer.group import Group
@@ -41,6 +41,10 @@ class OwnerSide:
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         """Say whether this host is the first to answer for it."""
         return self._group.owns(dataset, path, offset)
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        """Return the members that answer for it."""
+        return self._group.holders(dataset, path, offset, replicas)
 
     def share(self, members: Sequence[str]) -> Share:
         """Return what says where this host is the first to answer, of these members."""

@@ -31,7 +31,7 @@ from forebay.peer.refresh import Refresh, Rings
 from forebay.peer.ring import RUN_BYTES, Ring
 from forebay.peer.security.options import SecurityOptions
 from forebay.peer.stubs import MemberStub, Stubs
-from forebay.remote import BlockRequest, LocalCopy, Remote, RemoteObject, Share
+from forebay.remote import BlockRequest, Holder, LocalCopy, Remote, RemoteObject, Share
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +138,15 @@ class Group:
             return True
         first = ring.owners(dataset, path, offset, 1, self._skipped(process, ring))
         return not first or first[0].id == process.own_id
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        """Return the members that answer for what lies there and seem to be well."""
+        process, ring = self._now()
+        if ring is None:
+            return ()
+        skip = self._skipped(process, ring)
+        found = ring.owners(dataset, path, offset, max(replicas, self.copies), skip)
+        return [Holder(member.address, member.gateway) for member in found]
 
     def share(self, members: Sequence[str]) -> Share:
         """Return what says where this host is the first to answer, had the group these members alone."""

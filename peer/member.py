@@ -46,11 +46,13 @@ class Member:
     state: MemberState = MemberState.UP
     incarnation: int = 0
     host: str = ""
+    gateway_port: int = 0
 
     def __post_init__(self) -> None:
         check_id(self.id)
         check_address(self.address)
         _check_number("data_port", self.data_port, PORT_MAX)
+        _check_number("gateway_port", self.gateway_port, PORT_MAX)
         _check_number("incarnation", self.incarnation, INCARNATION_MAX)
         _check_name("zone", self.zone)
         _check_name("host", self.host)
@@ -65,6 +67,11 @@ class Member:
         """The weight as placement counts it."""
         return round(self.weight * WEIGHT_ONE)
 
+    @property
+    def gateway(self) -> str:
+        """HOST:PORT of its WebHDFS gateway, "" without one."""
+        return f"{self.address.rpartition(':')[0]}:{self.gateway_port}" if self.gateway_port else ""
+
     def to_message(self) -> messages.Member:
         """Make the message."""
         return messages.Member(
@@ -76,6 +83,7 @@ class Member:
             state=messages.MemberState.Name(self.state),
             incarnation=self.incarnation,
             host=self.host,
+            gateway_port=self.gateway_port,
         )
 
     @classmethod
@@ -96,6 +104,7 @@ class Member:
             state,
             message.incarnation,
             message.host,
+            message.gateway_port,
         )
 
 

@@ -68,7 +68,7 @@ class ServeOptions:
     listen: HOST:PORT of gRPC, port 0 for a free one. advertise: what others are to connect to, None: the
     same. data_port: that of blocks, 0 for a free one, None for none. peers: some members of the group,
     HOST:PORT or names that stand for many. weight: its part of the data, beside others'. zone: what fails
-    together.
+    together. gateway_port: where this process serves WebHDFS at the same host, which others are told; 0: not.
     """
 
     group: str
@@ -78,6 +78,7 @@ class ServeOptions:
     peers: tuple[str, ...] = ()
     weight: float = 1.0
     zone: str = ""
+    gateway_port: int = 0
     security: SecurityOptions = field(default_factory=SecurityOptions)
     limits: ServerLimits = field(default_factory=ServerLimits)
     rules: Rules = field(default_factory=Rules)
@@ -219,6 +220,7 @@ class PeerServer:
             zone=self._options.zone,
             incarnation=self._lock.incarnation,
             host=socket.gethostname(),
+            gateway_port=self._options.gateway_port,
         )
 
     def _bind(self, server: grpc.aio.Server) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 from forebay.errors import not_found, stale
-from forebay.remote import BlockRequest, LocalCopy, RemoteObject, Share
+from forebay.remote import BlockRequest, Holder, LocalCopy, RemoteObject, Share
 from forebay.testing.faulty import FaultyStorage
 from forebay.ufs import ObjectInfo
 
@@ -44,6 +44,9 @@ class FakeRemote:
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         return not self.elsewhere(path, offset)
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        return ()
 
     def share(self, members: Sequence[str]) -> Share:
         return self.owns

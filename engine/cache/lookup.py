@@ -13,11 +13,12 @@ not there.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from forebay.cache.datasets import Attached
+from forebay.cache.pages import entries_of_directory, in_order
 from forebay.cache.paths import block_key
 from forebay.cache.peers import Peers, entry_of
 from forebay.clock import NS_PER_S, BootClock, Clock
@@ -269,6 +270,27 @@ class Lookup:
         if not self.is_listing_fresh(attached, directory, listed_ns):
             children = self.refresh_listing(attached, directory)
         return sorted(children, key=lambda entry: (entry.path, entry.is_dir))
+
+    def scan(self, attached: Attached, directory: str, after: str = "") -> Iterator[Entry]:
+        """List a directory as ``entries_of_directory``, holding all of it only if it has to be asked for.
+
+        Raises: as UnderStorage.list; while it is iterated, as ``pages_of``.
+        """
+        if attached.manifest is not None:
+            if directory and attached.manifest.shown(directory) is None:
+                raise attached.not_listed(directory)
+            return entries_of_directory(self._entries, attached, directory, after)
+        listed_ns = self._entries.listed_ns(attached.record.id, directory)
+        if not self.is_listing_fresh(attached, directory, listed_ns):
+            started_ns = self.now_ns()
+            found = self.refresh_listing(attached, directory)
+            listed_ns = self._entries.listed_ns(attached.record.id, directory)
+            is_new = listed_ns is not None and listed_ns >= started_ns
+            # One that a peer gave began before it was asked.
+            if not is_new and not self.is_listing_fresh(attached, directory, listed_ns):
+                # It could not be written down.
+                return in_order(found, after)
+        return entries_of_directory(self._entries, attached, directory, after)
 
     def names(self, attached: Attached, directory: str) -> list[str]:
         """Return the names in a directory, each once and in order. Raises: as UnderStorage.list."""

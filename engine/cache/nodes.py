@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from forebay.cache.bound import Bound
 from forebay.cache.datasets import Attached
 from forebay.cache.node_file import NodeFile
+from forebay.cache.pages import pages_of
 from forebay.cache.paths import block_keys
 from forebay.cache.writes.node_writer import NodeWriter
 from forebay.config import check_platform
@@ -343,37 +344,22 @@ class Nodes:
 
     def _pages(self, attached: Attached, directory: str) -> Iterator[list[Entry]]:
         directories: set[str] = set()
-        for page in self._pages_of(attached, directory, DIRECTORY):
+        for page in pages_of(self._entries, attached, directory, DIRECTORY):
             directories.update(entry.path for entry in page)
-            yield page
-        for page in self._pages_of(attached, directory, OBJECT):
+            yield self._as_bound(page)
+        for page in pages_of(self._entries, attached, directory, OBJECT):
             if directories and not directories.isdisjoint(entry.path for entry in page):
                 for entry in page:
                     if entry.path in directories:
                         self._recent.forget(f"{attached.label}/{entry.path}")
                 page = [entry for entry in page if entry.path not in directories]
-            yield page
+            yield self._as_bound(page)
 
     def _as_bound(self, page: list[Entry]) -> list[Entry]:
         if not self._bound:
             return page
         number_of = self._bound.number_of
         return [entry._replace(inode=number_of(entry.path) or entry.inode) for entry in page]
-
-    def _pages_of(self, attached: Attached, directory: str, kind: bytes) -> Iterator[list[Entry]]:
-        position: bytes | None = b""
-        while position is not None:
-            if attached.manifest is not None:
-                page, position = attached.manifest.page(directory, kind, position)
-            else:
-                found = self._entries.page(attached.record.id, directory, kind, position)
-                if found is None:
-                    self._entries.forget_listing(attached.record.id, directory)
-                    name = f"{self._label}/{directory}"
-                    raise OSError(errno.EIO, "what was known of the directory is damaged; list it anew", name)
-                page, position = found
-            if page:
-                yield self._as_bound(page)
 
     def _numbered(self, entries: Sequence[Entry]) -> list[Entry]:
         """Give numbers for the time to what was listed and could not be written down."""

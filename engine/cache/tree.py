@@ -57,6 +57,19 @@ class Tree:
             raise
         return [status_of(attached.label, entry) for entry in children]
 
+    def scan(self, attached: Attached, path: str, after: str = "") -> Iterator[FileStatus]:
+        """Describe one by one what lies in a directory behind a name, in the order of the names' bytes.
+
+        Raises: as ``statuses``; OSError (EIO: what was known was damaged), both while it is iterated.
+        """
+        try:
+            found = self._lookup.scan(attached, path, after)
+        except NotFound:
+            self._raise_if_object(attached, path)
+            raise
+        for entry in found:
+            yield status_of(attached.label, entry)
+
     def walk(self, attached: Attached, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield directory, names of directories in it and of objects, and go on into those that are left.
 

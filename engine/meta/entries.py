@@ -130,7 +130,7 @@ class Entries:
         return self._read(look, Seen(None, CHANGES_UNKNOWN))
 
     def page(
-        self, dataset_id: int, directory: str, kind: bytes, position: bytes
+        self, dataset_id: int, directory: str, kind: bytes, position: bytes | str
     ) -> tuple[list[Entry], bytes | None] | None:
         """Return as ``Read.page`` some of what is known in a directory; None if it cannot all be read."""
 

@@ -44,7 +44,7 @@ class Manifest(ABC):
         """Return the object or directory that has this inode."""
 
     @abstractmethod
-    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+    def page(self, directory: str, kind: bytes, position: bytes | str) -> tuple[list[Entry], bytes | None]:
         """Return some of what is of one kind in a directory: as ``Read.page``."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class EmptyManifest(Manifest):
         """Return nothing."""
         return None
 
-    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+    def page(self, directory: str, kind: bytes, position: bytes | str) -> tuple[list[Entry], bytes | None]:
         """Return that there is nothing."""
         return [], None
 
@@ -122,7 +122,7 @@ class StoredManifest(Manifest):
         found = self._read(lambda read: read.find_inode(inode))
         return None if found is None else found[1]
 
-    def page(self, directory: str, kind: bytes, position: bytes) -> tuple[list[Entry], bytes | None]:
+    def page(self, directory: str, kind: bytes, position: bytes | str) -> tuple[list[Entry], bytes | None]:
         """Return some of what is of one kind in a directory: as ``Read.page``."""
         return self._read(lambda read: read.page(self._dataset_id, directory, kind, position))
 

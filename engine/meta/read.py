@@ -135,16 +135,18 @@ class Read:
         return Listing(None if damaged else directory.listed_ns or None, entries)
 
     def page(
-        self, dataset_id: int, path: str, kind: bytes, position: bytes
+        self, dataset_id: int, path: str, kind: bytes, position: bytes | str
     ) -> tuple[list[Entry], bytes | None]:
         """Return some of what is of one kind in a directory, and the key to go on from, None at the end.
 
-        From the key position on, b"" for the first page; in the order of names.
+        From the key position on, b"" for the first page, or behind a name; in the order of `name_bytes`.
         """
         directory = self.directory(dataset_id, path)
         if directory is None:
             return [], None
         begin = prefix_of(directory.id) + kind
+        if isinstance(position, str):
+            position = begin + name_bytes(position) + b"\0"
         cursor = self.transaction.cursor()
         rows = islice(cursor, _PAGE_ROWS) if cursor.set_range(position or begin) else ()
         entries, damaged = unpack_entries(path, rows, end_of(begin))

@@ -59,7 +59,7 @@ class HelloReply(_message.Message):
     def __init__(self_, protocol: _Optional[int] = ..., group: _Optional[str] = ..., block_bytes: _Optional[int] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., self: _Optional[_Union[Member, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("id", "address", "data_port", "weight", "zone", "state", "incarnation", "host")
+    __slots__ = ("id", "address", "data_port", "weight", "zone", "state", "incarnation", "host", "gateway_port")
     ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DATA_PORT_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,7 @@ class Member(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_PORT_FIELD_NUMBER: _ClassVar[int]
     id: str
     address: str
     data_port: int
@@ -76,7 +77,8 @@ class Member(_message.Message):
     state: MemberState
     incarnation: int
     host: str
-    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_port: _Optional[int] = ..., weight: _Optional[float] = ..., zone: _Optional[str] = ..., state: _Optional[_Union[MemberState, str]] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+    gateway_port: int
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., data_port: _Optional[int] = ..., weight: _Optional[float] = ..., zone: _Optional[str] = ..., state: _Optional[_Union[MemberState, str]] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ..., gateway_port: _Optional[int] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("epoch", "members")

@@ -26,7 +26,7 @@ def kill(mount: Mounted) -> None:
 
 def is_asking(process: subprocess.Popen[bytes]) -> bool:
     """Tell whether a process sleeps, as one does that only reads files when a mount has not answered it."""
-    return psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING
+    return bool(psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
 
 
 def umount(place: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from forebay.cache import Cache, Serving
 from forebay.config import KIB, MIB, Tier
 from forebay.errors import NotFound, Stale
-from forebay.remote import BlockRequest, LocalCopy, RemoteObject, Share
+from forebay.remote import BlockRequest, Holder, LocalCopy, RemoteObject, Share
 from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
 from tests.integration._trees import TREE, everything
@@ -36,6 +36,9 @@ class Member:
 
     def owns(self, dataset: str, path: str, offset: int) -> bool:
         return False
+
+    def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> Sequence[Holder]:
+        return ()
 
     def share(self, members: Sequence[str]) -> Share:
         return self.owns

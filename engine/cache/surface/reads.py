@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
+from forebay.cache.snapshot import Snapshot
 from forebay.cache.status import FileStatus, status_of_known
 from forebay.cache.surface.base import CacheBase, object_at, object_to_write, objects_at
 from forebay.cache.writes.file import WritableFile
@@ -126,6 +127,23 @@ class Reads(CacheBase):
         fixed_path = f"{attached.fixed_label}/{rest}"
         return CachedFile(path, entry, lambda entry: self._source(path, fixed_path, entry))
 
+    def snapshot(self, path: str) -> Snapshot:
+        """Return an object in the version that it has now, to be read by ranges, by any thread.
+
+        Of this process alone. Raises: as ``open``.
+        """
+        known = self._known_object(path)
+        if known is not None and not self._closed:
+            make_source = partial(self._source_of_known, path, known)
+            return Snapshot(path, known, known.key, self._store, make_source, self._noting)
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        entry = runtime.reader.entry(attached, rest)
+        fixed_path = f"{attached.fixed_label}/{rest}"
+        return Snapshot(
+            path, entry, None, self._store, lambda: self._source(path, fixed_path, entry), self._noting
+        )
+
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
         known = self._recent.get(path)
@@ -154,6 +172,16 @@ class Reads(CacheBase):
         """Return what an open file reads from, in the calling process."""
         runtime = self._runtime()
         return runtime.source(runtime.locate(fixed_path)[0], entry, partial(self._note, path))
+
+    def _source_of_known(self, path: str, known: Known) -> FileSource:
+        """Return as ``_source`` what was looked up lately."""
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        return self._source(path, f"{attached.fixed_label}/{rest}", known.entry)
+
+    @property
+    def _noting(self) -> Callable[[str, int, int], None] | None:
+        return None if self._recorder is None else self._note
 
     def _note(self, path: str, offset: int, length: int) -> None:
         """Tell the recorder, if there is one, what was read."""

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator
 
 from forebay.cache.nodes import Nodes
+from forebay.cache.places import Place, places_of
 from forebay.cache.status import FileStatus, SyncReport
 from forebay.cache.surface.attaching import Attaching
+from forebay.cache.surface.base import object_at
 from forebay.cache.surface.reads import Reads
 from forebay.cache.usage import Usage, usage_of
 
@@ -32,6 +34,15 @@ class Trees(Attaching, Reads):
         """
         runtime = self._runtime()
         return runtime.tree.statuses(*runtime.locate(path))
+
+    def scan(self, path: str, *, after: str = "") -> Iterator[FileStatus]:
+        """Describe one by one what lies in a directory behind a name, as `scandir` but in bounded memory.
+
+        In the order of the names' bytes; of what is both an object and a directory, the object. What
+        changes meanwhile may be missing or not. Raises: as ``scandir``, while it is iterated.
+        """
+        runtime = self._runtime()
+        return runtime.tree.scan(*runtime.locate(path), after)
 
     def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield (directory, names of directories in it, names of objects), then those below, as os.walk.
@@ -78,6 +89,16 @@ class Trees(Attaching, Reads):
         runtime = self._runtime()
         attached, rest = runtime.locate(path)
         return usage_of(self._store, runtime.tree, attached, runtime.tree.status(attached, rest))
+
+    def places(self, path: str, offset: int = 0, length: int | None = None) -> list[Place]:
+        """Return, piece by piece of a range of an object, which members of the group answer for it.
+
+        A piece is what one member answers for, 64 MiB; without a group there are none.
+        Whether it is cached there is not asked (``locate``). Raises: as ``read``.
+        """
+        runtime = self._runtime()
+        attached, rest = object_at(runtime, path)
+        return places_of(self._remote, attached, runtime.reader.entry(attached, rest), offset, length)
 
     def locate(self, path: str) -> dict[str, float]:
         """Return by host which share of the bytes at and below a path is cached there, those with none apart.

@@ -1,0 +1,80 @@
+"""One version of an object, to be read by ranges: what frontends with positioned reads keep open.
+
+As with CachedFile what is read is all of one version; unlike it this has no position, costs little to make,
+and may be read by several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from forebay.cache.file import FileSource
+
+if TYPE_CHECKING:
+    from forebay.meta import Entry, Known
+    from forebay.store import BlockStore
+
+
+class Snapshot:
+    """One version of an object; made by ``Cache.snapshot``. Threads: any. Does not survive a fork."""
+
+    __slots__ = ("_key", "_lock", "_make_source", "_note", "_source", "_store", "path", "size", "version")
+
+    def __init__(
+        self,
+        path: str,
+        version: Entry | Known,
+        key: bytes | None,
+        store: BlockStore,
+        make_source: Callable[[], FileSource],
+        note: Callable[[str, int, int], None] | None,
+    ) -> None:
+        """Take a version; key: of the one block that it is, if it is known to be one."""
+        self.path: Final = path
+        self.size: Final = version.size
+        self.version: Final = version.version
+        self._key: Final = key
+        self._store: Final = store
+        self._make_source: Final = make_source
+        self._note: Final = note
+        # Made by the first read that needs more than the one block.
+        self._source: FileSource | None = None
+        self._lock: Final = threading.Lock()
+
+    def readinto(self, buffer: Any, offset: int = 0) -> int:
+        """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
+
+        Raises: Stale, once there is another version; ValueError (negative offset); as ``Cache.readinto``.
+        """
+        target = memoryview(buffer).cast("B")
+        if target.readonly:
+            raise TypeError("readinto needs a writable buffer")
+        if self._key is not None and offset == 0 and len(target) >= self.size:
+            copied = self._store.readinto(self._key, target, quiet=True)
+            if copied is not None:
+                if self._note is not None:
+                    self._note(self.path, 0, copied)
+                return copied
+        if offset < 0:
+            raise ValueError(f"offset {offset} is negative")
+        length = min(len(target), max(self.size - offset, 0))
+        if length:
+            self._fill(target[:length], offset)
+        return length
+
+    def close(self) -> None:
+        """Give up what was fetched ahead; may be called twice."""
+        with self._lock:
+            if self._source is not None:
+                self._source.close()
+
+    def _fill(self, target: memoryview, offset: int) -> None:
+        with self._lock:
+            source = self._source
+            if source is None:
+                source = self._source = self._make_source()
+            source.check()
+            source.reads(offset, offset + len(target))
+        source.gather(offset, target)
