@@ -86,8 +86,17 @@ class FileSystem:
         return OutputStream(self.cache.open(cache_path(fixed), "wb"))
 
     def append(self, path: str) -> OutputStream:
-        """Refuse: an under storage is given whole objects. Raises: io.UnsupportedOperation."""
-        raise _refused("append", normalized(path), "files are written whole; write it anew")
+        """Open a file to write on at its end: all of it is written anew when it is closed.
+
+        Raises: FileNotFoundError (it is a directory, too); PermissionError, OSError (the under storage cannot
+        be written); Stale, when it is closed (another has written it meanwhile).
+        """
+        fixed = normalized(path)
+        self._check_inside(fixed, "append")
+        try:
+            return OutputStream(self.cache.open(cache_path(fixed), "ab"))
+        except (NotAttached, IsADirectoryError) as error:
+            raise self._not_a_file(path, error) from error
 
     def concat(self, path: str, sources: list[str]) -> None:
         """Refuse. Raises: io.UnsupportedOperation."""

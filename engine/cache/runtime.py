@@ -200,6 +200,7 @@ class Runtime:
                 turns=Turns(folder),
                 tickets=tickets,
                 staging=self.staging,
+                views=self.reader.views,
             )
         )
         opened.callback(writes.close)

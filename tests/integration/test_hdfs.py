@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from forebay.api.hadoop.status import BlockLocation, ContentSummary
 from forebay.api.hdfs import BLOCK_BYTES, FileSystem
 from forebay.cache import Cache
-from forebay.config import KIB
+from forebay.config import KIB, MIB
 from forebay.errors import Stale
 from forebay.remote import Holder, NoRemote
 from tests.integration._sites import OpenCache
@@ -251,6 +251,36 @@ def test_what_create_refuses(fs: FileSystem, source: Path) -> None:
     assert (source / "raced").read_bytes() == b"theirs"
 
 
+def test_append_writes_on_at_the_end(fs: FileSystem, source: Path) -> None:
+    more = os.urandom(2 * MIB)
+    with fs.append("/d/sub/b.bin") as stream:
+        assert stream.tell() == 300 * KIB
+        stream.write(more)
+    assert (source / "sub/b.bin").read_bytes() == FILES["sub/b.bin"] + more
+    with fs.append("/d/sub/b.bin") as stream:
+        stream.write(b"end")
+    assert fs.open("/d/sub/b.bin").read() == FILES["sub/b.bin"] + more + b"end"
+    for path in ("/d/none", "/d/sub", "/none/a"):
+        assert isinstance(error_of(partial(fs.append, path)), FileNotFoundError)
+    assert error_of(lambda: fs.append("/fixed/a.bin")).errno == errno.EROFS
+
+
+def test_of_two_that_append_neither_is_lost_silently(fs: FileSystem, source: Path) -> None:
+    one, other = fs.append("/d/a.bin"), fs.append("/d/a.bin")
+    one.write(b"1")
+    other.write(b"2")
+    one.close()
+    assert isinstance(error_of(other.close), Stale)
+    assert (source / "a.bin").read_bytes() == FILES["a.bin"] + b"1"
+    with suppress(ZeroDivisionError), fs.append("/d/a.bin") as stream:
+        stream.write(b"3")
+        raise ZeroDivisionError
+    gone = fs.append("/d/a.bin")
+    (source / "a.bin").unlink()
+    assert isinstance(error_of(gone.close), Stale)
+    assert not (source / "a.bin").exists()
+
+
 def test_mkdirs(fs: FileSystem, source: Path) -> None:
     assert fs.mkdirs("/d/x/y/z")
     assert fs.mkdirs("/d/x/y")
@@ -308,7 +338,6 @@ def test_replication(fs: FileSystem) -> None:
 
 def test_what_is_refused(fs: FileSystem) -> None:
     for act, words in (
-        (lambda: fs.append("/d/a.bin"), "append /d/a.bin: files are written whole"),
         (lambda: fs.concat("/d/a.bin", ["/d/b"]), "concat"),
         (lambda: fs.truncate("/d/a.bin", 0), "truncate"),
         (lambda: fs.set_times("/d/a.bin", 1, 1), "setTimes"),

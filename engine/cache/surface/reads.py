@@ -105,21 +105,25 @@ class Reads(CacheBase):
     def open(self, path: str, mode: Literal["r", "rb"] = "rb") -> CachedFile: ...
 
     @overload
-    def open(self, path: str, mode: Literal["wb", "xb"]) -> WritableFile: ...
+    def open(self, path: str, mode: Literal["wb", "xb", "ab"]) -> WritableFile: ...
 
     def open(self, path: str, mode: str = "rb") -> CachedFile | WritableFile:
         """Open an object as a binary file that seeks: to read the version that it has now, or to write it.
 
         What is written ("wb", or "xb" for a new object) is staged on local disk, and put as by ``put`` when
-        the file is closed; an exception in its ``with`` block leaves everything as it was. Raises: ValueError
-        (another mode); for writing as ``put``; UnderStorageError with EOPNOTSUPP ("xb": the under storage
-        would not refuse to replace what another has written).
+        the file is closed; an exception in its ``with`` block leaves everything as it was. "ab" writes on at
+        the end of an object: all of it is staged and put anew, unless another wrote it meanwhile. Raises:
+        ValueError (another mode); for writing as ``put``; UnderStorageError with EOPNOTSUPP ("xb": the under
+        storage would not refuse to replace what another has written); Stale, when it is closed ("ab").
         """
         if mode in ("wb", "xb"):
             runtime = self._runtime()
             return runtime.writes.open(path, *object_to_write(runtime, path), exclusive=mode == "xb")
+        if mode == "ab":
+            runtime = self._runtime()
+            return runtime.writes.append(path, *object_to_write(runtime, path))
         if mode not in ("r", "rb"):
-            raise ValueError(f"mode {mode!r}: objects are binary files, opened as 'rb', 'wb' or 'xb'")
+            raise ValueError(f"mode {mode!r}: objects are binary files, opened as 'rb', 'wb', 'xb' or 'ab'")
         runtime = self._runtime()
         attached, rest = object_at(runtime, path)
         entry = runtime.reader.entry(attached, rest)

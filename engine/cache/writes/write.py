@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from forebay.cache.admission import Admission
 from forebay.cache.blocks import blocks_of
 from forebay.cache.datasets import Attached, Datasets
-from forebay.cache.lookup import Lookup, as_entry
+from forebay.cache.lookup import Lookup, as_entry, refuse_directory
 from forebay.cache.pool import FetchPool, Kind
 from forebay.cache.writes.file import WritableFile
 from forebay.cache.writes.knowledge import Knowledge
@@ -37,6 +37,7 @@ from forebay.errors import (
     Stale,
     UnderStorageError,
     already_there,
+    stale,
     under_storage_error,
 )
 from forebay.meta import Entry
@@ -44,7 +45,7 @@ from forebay.ufs.payload import Payload
 from forebay.ufs.writer import StorageWriter, WriteJob
 
 if TYPE_CHECKING:
-    from forebay.store import BlockStore
+    from forebay.store import BlockStore, View
 
 _T = TypeVar("_T")
 
@@ -67,6 +68,7 @@ class WriteParts:
     turns: Turns
     tickets: Tickets
     staging: Staging
+    views: Callable[[Attached, Entry], Iterator[View]]
 
 
 class _Job(WriteJob):
@@ -124,11 +126,15 @@ class Writes:
         payload: Payload,
         *,
         exclusive: bool,
+        in_place_of: str | None = None,
         ticket: Ticket | None = None,
     ) -> Entry:
         """Write an object. ticket: one that the caller has taken for it, and finishes.
 
-        Raises: as StorageWriter.put; UnderStorageError (exclusive: it is too large for that, EFBIG).
+        in_place_of: the version that there is to be until then. The storage is asked just before: a writer of
+        this host cannot come between, one of another host can. Raises: as StorageWriter.put;
+        UnderStorageError (exclusive: it is too large for that, EFBIG); Stale (in_place_of: there is another,
+        or none).
         """
         parts, record = self._parts, attached.record
         writer = self.writer(attached, path)
@@ -138,6 +144,8 @@ class Writes:
                 if payload.size > bytes_max:
                     cause = f"larger than the storage creates exclusively: {bytes_max} bytes"
                     raise under_storage_error(f"{record.uri}/{path}", cause, errno.EFBIG)
+            if in_place_of is not None:
+                self._refuse_other(attached, path, in_place_of)
             written = writer.put(path, payload, job, exclusive=exclusive)
             entry = as_entry(written.info, parts.lookup.now_ns())
             if record.write_mode == "cache_through" and written.is_own:
@@ -192,6 +200,23 @@ class Writes:
                 bytes_max = _exclusive_bytes_max(attached, writer, path, job)
         target = _Target(self, attached, path, exclusive=exclusive)
         return WritableFile(name, "xb" if exclusive else "wb", target, bytes_max)
+
+    def append(self, name: str, attached: Attached, path: str) -> WritableFile:
+        """Open an object to write on at its end, with what it has already staged.
+
+        Raises: as ``writer``; as UnderStorage.read_range; OSError (staging).
+        """
+        self.writer(attached, path)
+        entry = self._parts.lookup.ask(attached, path)
+        refuse_directory(attached, entry)
+        file = WritableFile(name, "ab", _Target(self, attached, path, in_place_of=entry.version))
+        try:
+            for view in self._parts.views(attached, entry):
+                file.write(view)
+        except BaseException:
+            file.discard()
+            raise
+        return file
 
     def is_guarded(self, attached: Attached, path: str, size: int) -> bool:
         """Say whether the storage itself would refuse to create an object of that size where there is one.
@@ -282,6 +307,14 @@ class Writes:
             return
         raise already_there(f"{attached.record.uri}/{path}")
 
+    def _refuse_other(self, attached: Attached, path: str, version: str) -> None:
+        try:
+            found = self._parts.lookup.ask(attached, path).version
+        except NotFound:
+            found = "none"
+        if found != version:
+            raise stale(f"{attached.record.uri}/{path}", version, found)
+
     def _keep(self, attached: Attached, entry: Entry, payload: Payload) -> None:
         """Put the blocks into the store; what is not admitted is fetched when it is read."""
         admission = self._parts.admission
@@ -298,7 +331,16 @@ class Writes:
 class _Target:
     """An object that is open to be written."""
 
-    def __init__(self, writes: Writes, attached: Attached, path: str, *, exclusive: bool) -> None:
+    def __init__(
+        self,
+        writes: Writes,
+        attached: Attached,
+        path: str,
+        *,
+        exclusive: bool = False,
+        in_place_of: str | None = None,
+    ) -> None:
+        self._in_place_of: Final = in_place_of
         self._writes: Final = writes
         self._attached: Final = attached
         self._path: Final = path
@@ -312,7 +354,14 @@ class _Target:
 
     def commit(self, payload: Payload, staged: Staged | None) -> None:
         attached, ticket = self._writes.same_dataset(self._attached), staged and staged.ticket
-        self._writes.put(attached, self._path, payload, exclusive=self._exclusive, ticket=ticket)
+        self._writes.put(
+            attached,
+            self._path,
+            payload,
+            exclusive=self._exclusive,
+            in_place_of=self._in_place_of,
+            ticket=ticket,
+        )
 
 
 def _exclusive_bytes_max(attached: Attached, writer: StorageWriter, path: str, job: WriteJob) -> int:
