@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -133,6 +133,11 @@ class PeerServer:
         return self._lock.member_id
 
     @property
+    def gateway(self) -> str:
+        """HOST:PORT of its gateway as others are told, "" without one; good once it serves."""
+        return self._own().gateway
+
+    @property
     def view(self) -> View:
         """The members as this one sees them; good once it serves."""
         assert self._membership is not None
@@ -143,8 +148,10 @@ class PeerServer:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
-    async def run(self, on_ready: Callable[[PeerServer], None]) -> None:
-        """Serve until ``stop``; on_ready is called when it can be asked.
+    async def run(
+        self, on_ready: Callable[[PeerServer], None], on_end: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Serve until ``stop``; on_ready is called when it can be asked, on_end before the cache is closed.
 
         Raises: OSError (a port is taken).
         """
@@ -152,6 +159,8 @@ class PeerServer:
         async with AsyncExitStack() as stack:
             stack.callback(self._lock.close)
             stack.callback(self.cache.close)
+            if on_end is not None:
+                stack.push_async_callback(on_end)
             server = grpc.aio.server(
                 interceptors=[PermissionInterceptor(self._permissions)],
                 options=self._options.limits.grpc_options(),

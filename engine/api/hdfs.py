@@ -64,7 +64,7 @@ class FileSystem:
         where = cache_path(normalized(path))
         try:
             return InputStream(self.cache.snapshot(where))
-        except (NotAttached, ValueError, IsADirectoryError) as error:
+        except (NotAttached, NotFound, ValueError, IsADirectoryError) as error:
             raise self._not_a_file(path, error) from error
 
     def create(self, path: str, overwrite: bool = True) -> OutputStream:
@@ -95,7 +95,7 @@ class FileSystem:
         self._check_inside(fixed, "append")
         try:
             return OutputStream(self.cache.open(cache_path(fixed), "ab"))
-        except (NotAttached, IsADirectoryError) as error:
+        except (NotAttached, NotFound, IsADirectoryError) as error:
             raise self._not_a_file(path, error) from error
 
     def concat(self, path: str, sources: list[str]) -> None:
@@ -131,6 +131,8 @@ class FileSystem:
             return self._described(self.cache.stat(cache_path(fixed)), fixed, self._nature(fixed))
         except NotAttached as error:
             raise not_found(fixed, str(error)) from error
+        except NotFound as error:
+            raise not_found(fixed) from error
 
     def exists(self, path: str) -> bool:
         """Say whether there is such a file or directory."""
@@ -401,8 +403,9 @@ class FileSystem:
     def _not_a_file(self, path: str, error: Exception) -> Exception:
         if isinstance(error, ValueError) and normalized(path) != "/":
             return error
-        words = str(error) if isinstance(error, NotAttached) else "is a directory"
-        return not_found(path, words)
+        if isinstance(error, NotFound):
+            return not_found(path)
+        return not_found(path, str(error) if isinstance(error, NotAttached) else "is a directory")
 
 
 def _refused(what: str, path: str, words: str) -> io.UnsupportedOperation:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.cache.file import FileSource
+from forebay.cache.node_file import NodeFile
 
 if TYPE_CHECKING:
     from forebay.meta import Entry, Known
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 class Snapshot:
     """One version of an object; made by ``Cache.snapshot``. Threads: any. Does not survive a fork."""
 
-    __slots__ = ("_key", "_lock", "_make_source", "_note", "_source", "_store", "path", "size", "version")
+    __slots__ = (
+        "_file",
+        "_key",
+        "_lock",
+        "_make_file",
+        "_make_source",
+        "_note",
+        "_source",
+        "_store",
+        "path",
+        "size",
+        "version",
+    )
 
     def __init__(
         self,
@@ -29,6 +42,7 @@ class Snapshot:
         key: bytes | None,
         store: BlockStore,
         make_source: Callable[[], FileSource],
+        make_file: Callable[[], NodeFile],
         note: Callable[[str, int, int], None] | None,
     ) -> None:
         """Take a version; key: of the one block that it is, if it is known to be one."""
@@ -38,9 +52,11 @@ class Snapshot:
         self._key: Final = key
         self._store: Final = store
         self._make_source: Final = make_source
+        self._make_file: Final = make_file
         self._note: Final = note
-        # Made by the first read that needs more than the one block.
+        # Made by the first read that needs more than the one block: one fills buffers, one returns them.
         self._source: FileSource | None = None
+        self._file: NodeFile | None = None
         self._lock: Final = threading.Lock()
 
     def readinto(self, buffer: Any, offset: int = 0) -> int:
@@ -64,11 +80,36 @@ class Snapshot:
             self._fill(target[:length], offset)
         return length
 
+    def known(self, offset: int, length: int) -> memoryview | None:
+        """Return a range, less at the object's end, if all of it is cached; asks nobody. Raises: Stale."""
+        return self._own_file().known(offset, length)
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return a range, less at the object's end; of one block of a memory tier without a copy.
+
+        Raises: Stale; as ``Cache.read``.
+        """
+        return self._own_file().read(offset, length)
+
+    @property
+    def block_bytes(self) -> int:
+        """How much is fetched at a time: best asked for in pieces that lie within such a one."""
+        return self._store.block_bytes
+
     def close(self) -> None:
         """Give up what was fetched ahead; may be called twice."""
         with self._lock:
             if self._source is not None:
                 self._source.close()
+            if self._file is not None:
+                self._file.close()
+
+    def _own_file(self) -> NodeFile:
+        if self._file is None:
+            with self._lock:
+                if self._file is None:
+                    self._file = self._make_file()
+        return self._file
 
     def _fill(self, target: memoryview, offset: int) -> None:
         with self._lock:

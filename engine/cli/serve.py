@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forebay.cli.app import DONE
+from forebay.cli.gateway import BesideMember, address_of, listening, serve_alone
 from forebay.cli.interrupt import asked_to_end_if_interrupted
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import printable
@@ -17,7 +18,11 @@ from forebay.errors import ConfigError
 from forebay.opening import cache_options, security_options
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from forebay.cache import Cache
     from forebay.peer.replicas.pushing import ReplicaLimits
+    from forebay.peer.security.options import SecurityOptions
     from forebay.peer.server import PeerServer
 
 
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     "--weight", type=float, default=1.0, show_default=True, help="Its part of the data, beside others'."
 )
 @click.option("--zone", default="", help="What fails together: copies are kept apart.")
+@click.option("--webhdfs", metavar="HOST:PORT", help="Serve WebHDFS, too, or alone without a group.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS or tokens.")
 @click.option("--ready-fd", type=int, metavar="N", help="Say 'ready' on this descriptor when it serves.")
 @pass_session
@@ -46,10 +52,11 @@ def serve(
     peers: str | None,
     weight: float,
     zone: str,
+    webhdfs: str | None,
     insecure: bool,
     ready_fd: int | None,
 ) -> int:
-    """Serve this host's cache directory to a group, until a signal ends it.
+    """Serve this host's cache directory to a group, or by WebHDFS, until a signal ends it.
 
     SIGTERM and SIGINT have it say that it leaves, hand over what is hot, and finish what is under way. TLS
     and tokens are settings; see docs/peers.md.
@@ -64,8 +71,13 @@ def serve(
     if insecure:
         options["insecure"] = True
     name = group or options.get("group")
+    security = security_options(options)
+    gateway_socket = None if webhdfs is None else listening(webhdfs, security)
+    gateway_port = 0 if gateway_socket is None else gateway_socket.getsockname()[1]
     if not name:
-        raise ConfigError("group: give the name of the group to be a member of (--group)")
+        if gateway_socket is None:
+            raise ConfigError("group: give the name of the group to be a member of (--group), or --webhdfs")
+        return _serve_alone(session, gateway_socket, security, ready_fd)
     seeds = peers.split(",") if peers is not None else options.get("peers", ())
     server = PeerServer(
         session.folder(),
@@ -79,17 +91,21 @@ def serve(
             peers=tuple(seed.strip() for seed in seeds if seed.strip()),
             weight=weight,
             zone=zone,
-            security=security_options(options),
+            security=security,
+            gateway_port=gateway_port,
             replicas=_replica_limits(options),
         ),
     )
 
+    gateway = BesideMember(gateway_socket, security)
+
     def ready(serving: PeerServer) -> None:
+        gateway.start(serving)
         _tell(session, serving, name)
         tell_ready(ready_fd)
 
     with asked_to_end_if_interrupted(server.stop):
-        uvloop.run(server.run(ready))
+        uvloop.run(server.run(ready, gateway.end))
     return DONE
 
 
@@ -106,6 +122,30 @@ def _replica_limits(options: dict[str, Any]) -> ReplicaLimits:
     return ReplicaLimits(rate_bytes_s=rate_bytes_s)
 
 
+def _serve_alone(
+    session: Session, gateway_socket: socket, security: SecurityOptions, ready_fd: int | None
+) -> int:
+    from forebay.fuse.readiness import tell_ready
+
+    def ready() -> None:
+        _tell_gateway(session, cache, address_of(gateway_socket))
+        tell_ready(ready_fd)
+
+    with session.open_cache() as cache:
+        serve_alone(cache, gateway_socket, security, ready)
+    return DONE
+
+
+def _tell_gateway(session: Session, cache: Cache, address: str) -> None:
+    """Say what is served by WebHDFS alone."""
+    if session.as_json:
+        nobody = dict.fromkeys(("group", "member", "address", "data_port"))
+        click.echo(json.dumps({**nobody, "cache_dir": cache.path, "webhdfs": address}))
+    else:
+        click.echo(f"serving {printable(cache.path)} by WebHDFS on {address}")
+    sys.stdout.flush()
+
+
 def _tell(session: Session, server: PeerServer, group: str) -> None:
     """Say what is served where."""
     told: dict[str, Any] = {
@@ -114,13 +154,14 @@ def _tell(session: Session, server: PeerServer, group: str) -> None:
         "address": server.address,
         "data_port": server.data_port,
         "cache_dir": server.cache.path,
+        "webhdfs": server.gateway or None,
     }
     if session.as_json:
         # In one line, for whoever waits for it: the program goes on.
         click.echo(json.dumps(told))
     else:
         port = f", blocks on port {server.data_port}" if server.data_port else ""
-        click.echo(
-            f"serving {printable(server.cache.path)} to group {printable(group)} on {server.address}{port}"
-        )
+        gateway = f", WebHDFS on {server.gateway}" if server.gateway else ""
+        served = f"serving {printable(server.cache.path)} to group {printable(group)} on {server.address}"
+        click.echo(f"{served}{port}{gateway}")
     sys.stdout.flush()

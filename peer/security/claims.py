@@ -29,6 +29,7 @@ class Verb(StrEnum):
 
     READ = "read"
     LIST = "list"
+    WRITE = "write"
     LOAD = "load"
     MANAGE = "manage"
     ADMIN = "admin"

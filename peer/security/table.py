@@ -73,6 +73,7 @@ def _hello(request: Any) -> frozenset[Verb]:
 _READ: Final = frozenset({Verb.READ})
 _STAT: Final = frozenset({Verb.READ, Verb.LIST})
 _LIST: Final = frozenset({Verb.LIST})
+_WRITE: Final = frozenset({Verb.WRITE})
 _LOAD: Final = frozenset({Verb.LOAD})
 _MANAGE: Final = frozenset({Verb.MANAGE})
 _ADMIN: Final = frozenset({Verb.ADMIN})
@@ -112,4 +113,15 @@ FRAMES: Final[dict[str, Rule]] = {
     "VIEW": Rule(Where.ANY),
 }
 
-RULES: Final = CALLS | FRAMES
+# What the gateway's operations do.
+GATEWAY: Final[dict[str, Rule]] = {
+    "webhdfs/read": Rule(Where.PATH, _READ),
+    "webhdfs/list": Rule(Where.PATH, _STAT),
+    "webhdfs/write": Rule(Where.PATH, _WRITE),
+    "webhdfs/manage": Rule(Where.PATH, _MANAGE),
+    "webhdfs/any": Rule(Where.ANY),
+    # What names no dataset shows all of them.
+    "webhdfs/root": Rule(Where.GROUP, _LIST),
+}
+
+RULES: Final = CALLS | FRAMES | GATEWAY

@@ -124,7 +124,7 @@ def test_what_makes_no_sense_is_refused(open_cache: OpenCache) -> None:
             attempt()
     assert "(closed)" in repr(file)
     with pytest.raises(ValueError, match="'rb'"):
-        cache.open("d/a", "ab")  # type: ignore[call-overload]
+        cache.open("d/a", "r+b")  # type: ignore[call-overload]
     for path in ("d", "d/sub"):
         with pytest.raises(IsADirectoryError):
             cache.open(path)

@@ -30,6 +30,11 @@ class InputStream(io.RawIOBase):
         return self._snapshot.path
 
     @property
+    def snapshot(self) -> Snapshot:
+        """What is read: for those who take views of it."""
+        return self._snapshot
+
+    @property
     def length(self) -> int:
         """How many bytes the file has."""
         return self._snapshot.size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
+from forebay.cache.node_file import NodeFile
 from forebay.cache.snapshot import Snapshot
 from forebay.cache.status import FileStatus, status_of_known
 from forebay.cache.surface.base import CacheBase, object_at, object_to_write, objects_at
@@ -17,6 +18,7 @@ from forebay.errors import NotFound
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
+    from forebay.cache.runtime import Runtime
     from forebay.meta import Known
     from forebay.store import View
 
@@ -138,15 +140,9 @@ class Reads(CacheBase):
         """
         known = self._known_object(path)
         if known is not None and not self._closed:
-            make_source = partial(self._source_of_known, path, known)
-            return Snapshot(path, known, known.key, self._store, make_source, self._noting)
+            return self._snapshot(path, known, known.key)
         runtime = self._runtime()
-        attached, rest = object_at(runtime, path)
-        entry = runtime.reader.entry(attached, rest)
-        fixed_path = f"{attached.fixed_label}/{rest}"
-        return Snapshot(
-            path, entry, None, self._store, lambda: self._source(path, fixed_path, entry), self._noting
-        )
+        return self._snapshot(path, runtime.reader.entry(*object_at(runtime, path)), None)
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
@@ -177,11 +173,22 @@ class Reads(CacheBase):
         runtime = self._runtime()
         return runtime.source(runtime.locate(fixed_path)[0], entry, partial(self._note, path))
 
-    def _source_of_known(self, path: str, known: Known) -> FileSource:
-        """Return as ``_source`` what was looked up lately."""
-        runtime = self._runtime()
-        attached, rest = object_at(runtime, path)
-        return self._source(path, f"{attached.fixed_label}/{rest}", known.entry)
+    def _snapshot(self, path: str, version: Known | Entry, key: bytes | None) -> Snapshot:
+        def attached() -> tuple[Runtime, Attached, Entry]:
+            runtime = self._runtime()
+            entry = version if isinstance(version, Entry) else version.entry
+            return runtime, object_at(runtime, path)[0], entry
+
+        def make_source() -> FileSource:
+            runtime, dataset, entry = attached()
+            return runtime.source(dataset, entry, partial(self._note, path))
+
+        def make_file() -> NodeFile:
+            runtime, dataset, entry = attached()
+            note = None if self._recorder is None else partial(self._note, path)
+            return NodeFile(dataset, entry, runtime.fetcher, runtime.reader, runtime.lookup, note)
+
+        return Snapshot(path, version, key, self._store, make_source, make_file, self._noting)
 
     @property
     def _noting(self) -> Callable[[str, int, int], None] | None:

@@ -1,0 +1,144 @@
+"""Bodies: files sent from views of what is cached, listings sent as they are read, and files taken in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from itertools import islice
+from typing import Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from forebay.api.hadoop.status import FileStatus
+from forebay.api.hadoop.streams import InputStream, OutputStream
+from forebay.api.webhdfs import forms
+
+_T = TypeVar("_T")
+
+# Statuses that are turned to text at a time.
+_STATUSES: Final = 1_000
+
+
+class Threads:
+    """Runs what may wait, so that the event loop never does."""
+
+    def __init__(self, executor: Executor) -> None:
+        """Use these threads."""
+        self._executor: Final = executor
+
+    async def run(self, call: Callable[[], _T]) -> _T:
+        """Return what a call in a thread returns, and raise what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+class FileBody(Response):
+    """length bytes of an open file from offset on, and the file is closed."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(
+        self, stream: InputStream, offset: int, length: int, threads: Threads, stall_s: float
+    ) -> None:
+        """Send what is there, as Content-Length says; a client may stand still for stall_s."""
+        super().__init__(headers={"content-length": str(length)})
+        self._stream: Final = stream
+        self._offset: Final = offset
+        self._length: Final = length
+        self._threads: Final = threads
+        self._stall_s: Final = stall_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. Raises: what reading raises; TimeoutError: then the connection breaks off."""
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            position, end = self._offset, self._offset + self._length
+            while position < end and not gone.done():
+                part = await self._part(position, end)
+                position += len(part)
+                body = {"type": "http.response.body", "body": part, "more_body": position < end}
+                async with asyncio.timeout(self._stall_s):
+                    await send(body)
+            if not self._length:
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+            self._stream.close()
+
+    async def _part(self, position: int, end: int) -> memoryview:
+        """Return what comes next, as much of it as lies in one block."""
+        snapshot = self._stream.snapshot
+        length = min(end, position - position % snapshot.block_bytes + snapshot.block_bytes) - position
+        part = snapshot.known(position, length)
+        if part is None:
+            part = await self._threads.run(lambda: snapshot.read(position, length))
+        return part
+
+
+class ListingBody(Response):
+    """What lies in a directory, as it is read: nothing holds all of it."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self, first: list[FileStatus], rest: Iterator[FileStatus], threads: Threads, stall_s: float
+    ) -> None:
+        """Send the first, which were read to see whether it can be, and the rest."""
+        super().__init__(headers={"transfer-encoding": "chunked"})
+        del self.headers["content-length"]
+        self._first: Final = first
+        self._rest: Final = rest
+        self._threads: Final = threads
+        self._stall_s: Final = stall_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. Raises: what listing raises; TimeoutError: then the connection breaks off."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        text: str | None = '{"FileStatuses":{"FileStatus":[' + forms.statuses_text(self._first)
+        while text is not None:
+            async with asyncio.timeout(self._stall_s):
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+            text = await self._threads.run(self._next_text)
+        await send({"type": "http.response.body", "body": b"]}}"})
+
+    def _next_text(self) -> str | None:
+        statuses = list(islice(self._rest, _STATUSES))
+        return "," + forms.statuses_text(statuses) if statuses else None
+
+
+async def take_body(request: Request, stream: OutputStream, threads: Threads, stall_s: float) -> None:
+    """Write the body of a request to a file, which is there once all has come.
+
+    After an exception nothing is left of it. Raises: ClientDisconnect; TimeoutError (the client stood still);
+    as ``OutputStream.close``.
+    """
+    chunks = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(stall_s):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                break
+            if chunk:
+                await threads.run(lambda data=chunk: stream.write(data))  # type: ignore[misc]
+        await threads.run(stream.close)
+    finally:
+        # Not waited for: nothing may be left, also where this is cancelled.
+        stream.abort()
+
+
+async def first_of(listing: Iterator[FileStatus], threads: Threads) -> list[FileStatus]:
+    """Return the first of a listing. Raises: what listing raises."""
+    return await threads.run(lambda: list(islice(listing, _STATUSES)))
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+__all__ = ["ClientDisconnect", "FileBody", "ListingBody", "Threads", "first_of", "take_body"]

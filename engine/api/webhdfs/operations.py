@@ -1,0 +1,282 @@
+"""The operations of WebHDFS, each a few lines over the HDFS-style API."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from forebay.api.hadoop.paths import normalized, parent_of
+from forebay.api.hadoop.status import FileStatus
+from forebay.api.hdfs import FileSystem
+from forebay.api.webhdfs import forms
+from forebay.api.webhdfs.bodies import FileBody, ListingBody, Threads, first_of, take_body
+from forebay.api.webhdfs.guard import Act
+from forebay.api.webhdfs.limits import GatewayLimits
+from forebay.api.webhdfs.query import Query
+from forebay.errors import not_found
+
+_JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
+_PAGE: Final = 1_000
+# Says that the client was sent here, and is to be sent nowhere else.
+_HERE: Final = "data"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, and what answers it. own: HOST:PORT of this gateway as others are told, "" without."""
+
+    request: Request
+    query: Query
+    path: str
+    fs: FileSystem
+    threads: Threads
+    limits: GatewayLimits
+    own: str
+
+    async def run(self, call: Callable[[], Any]) -> Any:
+        """Return what a call that may wait returns."""
+        return await self.threads.run(call)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the client was sent to this gateway."""
+        return self.query.flag(_HERE)
+
+    def location(self, authority: str = "") -> str:
+        """Return where the client is to send the same again, its query included."""
+        url = self.request.url
+        pairs = [*QueryParams(self.request.scope["query_string"]).multi_items(), (_HERE, "true")]
+        raw_path = self.request.scope["raw_path"].decode("ascii")
+        query = urlencode(pairs, errors="surrogateescape")
+        return f"{url.scheme}://{authority or url.netloc}{raw_path}?{query}"
+
+    def sent_to(self, location: str) -> Response:
+        """Answer that the client is to go there: by a redirect, unless it wants to be told."""
+        if self.query.flag("noredirect"):
+            return JSONResponse({"Location": location})
+        return Response(status_code=307, headers={"location": location}, media_type=_BYTES)
+
+
+Handler = Callable[[Asked], Awaitable[Response]]
+
+
+async def open_file(asked: Asked) -> Response:
+    """OPEN: bytes of a file, from this gateway or by who answers for them."""
+    query = asked.query
+    offset, length = query.number("offset", 0) or 0, query.number("length")
+    stream = await asked.run(partial(asked.fs.open, asked.path))
+    if offset > stream.length:
+        stream.close()
+        raise OSError(f"offset {offset} is behind the end of {asked.path}: it has {stream.length} bytes")
+    if not asked.is_here:
+        where = await asked.run(partial(_gateway_of, asked, offset))
+        if where or query.flag("noredirect"):
+            stream.close()
+            return asked.sent_to(asked.location(where))
+    left = stream.length - offset
+    return FileBody(
+        stream, offset, left if length is None else min(length, left), asked.threads, asked.limits.stall_s
+    )
+
+
+async def get_file_status(asked: Asked) -> Response:
+    """GETFILESTATUS."""
+    return _text(forms.file_status(await asked.run(partial(asked.fs.get_file_status, asked.path))))
+
+
+async def list_status(asked: Asked) -> Response:
+    """LISTSTATUS: all of a directory, sent as it is read."""
+    status = await asked.run(partial(asked.fs.get_file_status, asked.path))
+    if not status.is_directory:
+        return _text(f'{{"FileStatuses":{{"FileStatus":[{forms.status_text(status, "")}]}}}}'.encode())
+    listing = await asked.run(partial(asked.fs.list_status_iterator, asked.path))
+    first = await first_of(listing, asked.threads)
+    return ListingBody(first, listing, asked.threads, asked.limits.stall_s)
+
+
+async def list_status_batch(asked: Asked) -> Response:
+    """LISTSTATUS_BATCH: a thousand behind a name."""
+    after = asked.query.text("startafter", "")
+
+    def page() -> list[FileStatus]:
+        return list(islice(asked.fs.list_status_iterator(asked.path, after), _PAGE + 1))
+
+    found = await asked.run(page)
+    return _text(forms.partial_listing(found[:_PAGE], has_more=len(found) > _PAGE))
+
+
+async def get_content_summary(asked: Asked) -> Response:
+    """GETCONTENTSUMMARY."""
+    summary = await asked.run(partial(asked.fs.get_content_summary, asked.path))
+    return JSONResponse(forms.content_summary(summary))
+
+
+async def get_file_checksum(asked: Asked) -> Response:
+    """GETFILECHECKSUM: all of the file is read."""
+    if asked.query.flag("noredirect") and not asked.is_here:
+        return asked.sent_to(asked.location())
+    checksum = await asked.run(partial(asked.fs.get_file_checksum, asked.path))
+    return JSONResponse(forms.file_checksum(checksum))
+
+
+async def get_home_directory(asked: Asked) -> Response:
+    """GETHOMEDIRECTORY."""
+    return JSONResponse({"Path": asked.fs.get_home_directory()})
+
+
+async def get_trash_root(asked: Asked) -> Response:
+    """GETTRASHROOT."""
+    return JSONResponse({"Path": asked.fs.get_trash_root(asked.path)})
+
+
+async def get_server_defaults(asked: Asked) -> Response:
+    """GETSERVERDEFAULTS."""
+    return JSONResponse(forms.server_defaults(asked.fs.get_server_defaults()))
+
+
+async def get_file_block_locations(asked: Asked) -> Response:
+    """GETFILEBLOCKLOCATIONS."""
+    _, locations = await asked.run(partial(_locations, asked))
+    return JSONResponse(forms.block_locations(locations))
+
+
+async def get_block_locations(asked: Asked) -> Response:
+    """GET_BLOCK_LOCATIONS."""
+    status, locations = await asked.run(partial(_locations, asked))
+    return JSONResponse(forms.located_blocks(status, locations))
+
+
+async def check_access(asked: Asked) -> Response:
+    """CHECKACCESS."""
+    await asked.run(partial(asked.fs.access, asked.path, asked.query.text("fsaction")))
+    return Response()
+
+
+async def create(asked: Asked) -> Response:
+    """CREATE, in two steps: the first is told where to send the bytes, so that they are sent once."""
+    overwrite = asked.query.flag("overwrite")
+    has_to_be_made = asked.query.flag("createparent", default=True)
+
+    def begin() -> Any:
+        if not has_to_be_made and not asked.fs.exists(parent_of(asked.path)):
+            raise not_found(parent_of(asked.path), "no such directory, and createparent is false")
+        return asked.fs.create(asked.path, overwrite)
+
+    stream = await asked.run(begin)
+    if not asked.is_here:
+        stream.abort()
+        return asked.sent_to(asked.location())
+    await take_body(asked.request, stream, asked.threads, asked.limits.stall_s)
+    return Response(status_code=201, headers={"location": asked.location()}, media_type=_JSON)
+
+
+async def append(asked: Asked) -> Response:
+    """APPEND, in two steps as CREATE."""
+    if not asked.is_here:
+        status = await asked.run(partial(asked.fs.get_file_status, asked.path))
+        if status.is_directory:
+            raise not_found(asked.path, "is a directory")
+        return asked.sent_to(asked.location())
+    stream = await asked.run(partial(asked.fs.append, asked.path))
+    await take_body(asked.request, stream, asked.threads, asked.limits.stall_s)
+    return Response()
+
+
+async def mkdirs(asked: Asked) -> Response:
+    """MKDIRS."""
+    return _boolean(await asked.run(partial(asked.fs.mkdirs, asked.path)))
+
+
+async def rename(asked: Asked) -> Response:
+    """RENAME."""
+    if asked.query.text("renameoptions", "").upper() not in ("", "NONE"):
+        raise io.UnsupportedOperation("renameoptions: a target that is there is never replaced")
+    target = asked.query.text("destination")
+    return _boolean(await asked.run(partial(asked.fs.rename, asked.path, target)))
+
+
+async def delete(asked: Asked) -> Response:
+    """DELETE."""
+    recursive = asked.query.flag("recursive")
+    return _boolean(await asked.run(partial(asked.fs.delete, asked.path, recursive)))
+
+
+async def set_replication(asked: Asked) -> Response:
+    """SETREPLICATION."""
+    replication = asked.query.number("replication", 1) or 0
+    return _boolean(await asked.run(partial(asked.fs.set_replication, asked.path, replication)))
+
+
+async def set_times(asked: Asked) -> Response:
+    """SETTIMES."""
+    await asked.run(partial(asked.fs.set_times, asked.path, *asked.query.times()))
+    return Response()
+
+
+def _locations(asked: Asked) -> tuple[FileStatus, Any]:
+    status = asked.fs.get_file_status(asked.path)
+    offset, length = asked.query.number("offset", 0) or 0, asked.query.number("length")
+    return status, asked.fs.get_file_block_locations(status, offset, length)
+
+
+def _gateway_of(asked: Asked, offset: int) -> str:
+    """Return the gateway of who answers for what lies there, "" if that is this one, or has none."""
+    if not asked.own:
+        return ""
+    found = asked.fs.get_file_block_locations(asked.path, offset, 1)
+    gateways = found[0].gateways if found else ()
+    return "" if asked.own in gateways or not gateways else gateways[0]
+
+
+def _boolean(value: bool) -> Response:
+    return JSONResponse({"boolean": value})
+
+
+def _text(text: bytes) -> Response:
+    return Response(text, media_type=_JSON)
+
+
+# By method and name: what it does, and the handler. All else is refused.
+OPERATIONS: Final[dict[str, dict[str, tuple[Act, Handler]]]] = {
+    "GET": {
+        "OPEN": (Act.READ, open_file),
+        "GETFILESTATUS": (Act.LIST, get_file_status),
+        "LISTSTATUS": (Act.LIST, list_status),
+        "LISTSTATUS_BATCH": (Act.LIST, list_status_batch),
+        "GETCONTENTSUMMARY": (Act.LIST, get_content_summary),
+        "GETFILECHECKSUM": (Act.READ, get_file_checksum),
+        "GETHOMEDIRECTORY": (Act.ANY, get_home_directory),
+        "GETTRASHROOT": (Act.ANY, get_trash_root),
+        "GETSERVERDEFAULTS": (Act.ANY, get_server_defaults),
+        "GETFILEBLOCKLOCATIONS": (Act.LIST, get_file_block_locations),
+        "GET_BLOCK_LOCATIONS": (Act.LIST, get_block_locations),
+        "CHECKACCESS": (Act.LIST, check_access),
+    },
+    "PUT": {
+        "CREATE": (Act.WRITE, create),
+        "MKDIRS": (Act.WRITE, mkdirs),
+        "RENAME": (Act.WRITE, rename),
+        "SETREPLICATION": (Act.MANAGE, set_replication),
+        "SETTIMES": (Act.WRITE, set_times),
+    },
+    "POST": {"APPEND": (Act.WRITE, append)},
+    "DELETE": {"DELETE": (Act.WRITE, delete)},
+}
+
+
+def paths_of(path: str, query: Query) -> list[str]:
+    """Return the paths that a request is about. Raises: ValueError."""
+    paths = [normalized(path)]
+    if query.op == "RENAME":
+        paths.append(normalized(query.text("destination")))
+    return paths
