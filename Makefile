@@ -89,12 +89,24 @@ check: dev ## what can be said without running: form, types, strict C, the stubs
 	printf '%s\n' csrc/src/*.c | xargs -P "$$(nproc)" -I{} $(CC) $(STRICT_C) -c -o /dev/null {}
 
 .PHONY: test
-test: dev test-c ## every test but the stress tests
+test: dev test-c ## every test but those of stress and Spark
 	$(PY) -m pytest tests -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: stress
 stress: dev ## the opt-in long runs of tests/stress
 	$(PY) -m pytest --stress tests/stress $(PYTEST_ARGS)
+
+# Java 17 is what Debian 12 has; Spark 3.5 is the last whose Hadoop client can speak WebHDFS (docs/hdfs.md).
+SPARK := build/spark
+$(SPARK)/stamp: Makefile
+	$(if $(shell command -v java),,$(call install_debian,openjdk-17-jre-headless))
+	$(PYTHON) -m venv $(SPARK)
+	$(SPARK)/bin/python -m pip install --quiet 'pyspark==3.5.*'
+	touch $@
+
+.PHONY: test-spark
+test-spark: dev $(SPARK)/stamp ## Hadoop's own client and Spark through the gateway; installs Spark, and Java if need be
+	FOREBAY_SPARK_PYTHON=$(abspath $(SPARK))/bin/python $(PY) -m pytest --spark tests/spark $(PYTEST_ARGS)
 
 .PHONY: test-c
 test-c: dev ## the C tests

@@ -1,4 +1,4 @@
-"""Shared by all test folders: opt-in stress runs, hypothesis settings, a memory folder."""
+"""Shared by all test folders: opt-in folders, hypothesis settings, a memory folder."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ settings.load_profile("forebay")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stress", action="store_true", help="run tests/stress too, which takes long")
+    parser.addoption("--spark", action="store_true", help="run tests/spark too, which needs Spark")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the stress tests out unless they are asked for."""
-    if collection_path == ROOT / "tests" / "stress" and not config.getoption("--stress"):
-        return True
+    """Leave the stress tests, and those with Spark, out unless they are asked for."""
+    for name in ("stress", "spark"):
+        if collection_path == ROOT / "tests" / name and not config.getoption(f"--{name}"):
+            return True
     return None
 
 
