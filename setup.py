@@ -100,6 +100,7 @@ def extensions() -> list[Extension]:
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
         describe("forebay.api.hadoop._chunks", ["engine/api/hadoop/_chunks.pyx", *crc32c_sources]),
         describe("forebay.peer._checksum", ["peer/_checksum.pyx", *crc32c_sources]),
+        describe("forebay.peer._frames", ["peer/_frames.pyx", "csrc/src/hash.c"]),
         describe("forebay.peer._placement", ["peer/_placement.pyx", "csrc/src/hash.c", *PLACEMENT_SOURCES]),
         describe("forebay.ufs._s3_scan", ["engine/ufs/_s3_scan.pyx"]),
     ]

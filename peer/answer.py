@@ -58,7 +58,7 @@ class Hit(Protocol):
 class Serves(Protocol):
     """What a member answers with, see forebay.cache.Serving. Threads: any."""
 
-    def hit(self, dataset: str, path: str, version: str, number: int) -> Hit | None: ...
+    def hits(self, blocks: Sequence[tuple[str, str, str, int]]) -> Iterator[Hit | None]: ...
 
     def bring(
         self, dataset: str, path: str, version: str, number: int, on_piece: Callable[[memoryview], None]
@@ -166,16 +166,10 @@ class Answerer:
         """Answer with all hits, then have the misses brought."""
         burst = _Burst(sink)
         missed = []
-        last: tuple[str, str] | None = None
         try:
-            for request in requests:
-                if (request.dataset, request.path) != last:
-                    if not self._permitted("READ", caller, request, _identity(request), request.id, burst):
-                        last = None
-                        continue
-                    last = (request.dataset, request.path)
-                identity = _identity(request)
-                hit = self._serving.hit(request.dataset, request.path, request.version, request.number)
+            permitted = self._permitted_of(requests, caller, burst)
+            hits = self._serving.hits([request[2:6] for request, _ in permitted])
+            for (request, identity), hit in zip(permitted, hits, strict=True):
                 if hit is None:
                     if request.only_cached:
                         burst.add(_text(Kind.MISS, request.id, identity, ""))
@@ -194,6 +188,22 @@ class Answerer:
             burst.release()
         for request, identity in accepted:
             self._later(request.id, identity, sink, partial(self._bring, request, identity, sink))
+
+    def _permitted_of(
+        self, requests: list[ReadRequest], caller: Any, burst: _Burst
+    ) -> list[tuple[ReadRequest, int]]:
+        """Return those that the caller may ask, each with its identity."""
+        permitted = []
+        last: tuple[str, str] | None = None
+        for request in requests:
+            identity = _identity(request)
+            if (request.dataset, request.path) != last:
+                if not self._permitted("READ", caller, request, identity, request.id, burst):
+                    last = None
+                    continue
+                last = (request.dataset, request.path)
+            permitted.append((request, identity))
+        return permitted
 
     def _permitted(
         self,
@@ -321,15 +331,21 @@ class _Burst:
         view = memoryview(hit)
         self._held.append((view, hit))
         total = len(view)
-        for begin in range(0, total, PIECE_BYTES_MAX) or (0,):
-            piece = view[begin : begin + PIECE_BYTES_MAX]
-            self._parts += (pack_head(Kind.DATA, id, piece, len(piece), begin, total, identity), piece)
-            self._size_bytes += len(piece)
-            del piece  # a view is given up only when nothing refers to it
-            if self._size_bytes >= _BURST_BYTES:
-                self._send()
+        if total <= PIECE_BYTES_MAX:
+            self._add_piece(pack_head(Kind.DATA, id, view, total, 0, total, identity), view)
+        else:
+            for begin in range(0, total, PIECE_BYTES_MAX):
+                piece = view[begin : begin + PIECE_BYTES_MAX]
+                self._add_piece(pack_head(Kind.DATA, id, piece, len(piece), begin, total, identity), piece)
+                del piece  # a view is given up only when nothing refers to it
         if len(self._held) >= _BURST_HITS_MAX or not self._parts:
             self.flush()
+
+    def _add_piece(self, head: bytes, piece: memoryview) -> None:
+        self._parts += (head, piece)
+        self._size_bytes += len(piece)
+        if self._size_bytes >= _BURST_BYTES:
+            self._send()
 
     def flush(self) -> None:
         self._send()

@@ -20,13 +20,14 @@ Data longer than PIECE_BYTES_MAX goes in several frames, in order. Those of othe
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from forebay.peer._checksum import crc32c
+from forebay.peer._frames import identity_of as identity_of
+from forebay.peer._frames import pack_blocks, parse_blocks
 from forebay.remote import BlockRequest, RemoteObject
 
 Data: TypeAlias = bytes | bytearray | memoryview
@@ -45,15 +46,11 @@ _ERROR_BYTES_MAX: Final = 1 << 10
 _HEAD: Final = struct.Struct("<2sBBIIIIQ")
 _CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size + _CRC.size
-# id, flags, lengths of dataset, path and version, number, length
-_READ: Final = struct.Struct("<IBxHHHQI")
 # lengths of dataset and path, offset, length
 _OBJECT_QUESTION: Final = struct.Struct("<HHQI")
 # lengths of path and version, is_dir, size, mtime_ns, age_ns
 _OBJECT: Final = struct.Struct("<HHBxxxQqQ")
 _HELLO: Final = struct.Struct("<HH")
-
-_ONLY_CACHED: Final = 1
 
 
 class Kind(IntEnum):
@@ -176,12 +173,6 @@ def parse_head(head: Data) -> Head:
     return Head(kind, id, body_bytes, begin, total, identity, crc, crc_of_head)
 
 
-def identity_of(dataset: str, path: str, version: str = "", number: int = 0) -> int:
-    """Return 64 bits of a hash that tell a block, or with the defaults an object, from all others."""
-    name = f"{dataset}\0{path}\0{version}\0{number}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-
-
 def pack_read(requests: Sequence[BlockRequest], first_id: int, *, only_cached: bool = False) -> bytes:
     """Return a READ frame for these blocks, the ids of which count on from first_id.
 
@@ -189,29 +180,15 @@ def pack_read(requests: Sequence[BlockRequest], first_id: int, *, only_cached: b
     """
     if not 0 < len(requests) <= REQUESTS_MAX:
         raise ValueError(f"{len(requests)} blocks in a batch, not 1 to {REQUESTS_MAX}")
-    flags = _ONLY_CACHED if only_cached else 0
-    parts = []
-    for id, (dataset, path, version, number, _, length, _) in enumerate(requests, first_id):
-        names = [_encoded(text) for text in (dataset, path, version)]
-        parts.append(_READ.pack(id, flags, *map(len, names), number, length))
-        parts += names
-    return _whole_question(Kind.READ, first_id, b"".join(parts))
+    return _whole_question(Kind.READ, first_id, pack_blocks(requests, first_id, only_cached))
 
 
 def parse_read(body: Data) -> list[ReadRequest]:
     """Return what the body of a READ frame asks for. Raises: FrameError."""
-    requests: list[ReadRequest] = []
-    rest = _Rest("READ", body)
-    while rest:
-        if len(requests) == REQUESTS_MAX:
-            raise FrameError(f"READ frame: more than {REQUESTS_MAX} blocks")
-        id, flags, *lengths, number, length = rest.unpack(_READ)
-        if flags & ~_ONLY_CACHED:
-            raise FrameError(f"READ frame: unknown flags {flags:#x} of request {id}")
-        if length > BLOCK_BYTES_MAX:
-            raise FrameError(f"READ frame: a block of {length} bytes, at most {BLOCK_BYTES_MAX}")
-        dataset, path, version = map(rest.text, lengths)
-        requests.append(ReadRequest(id, bool(flags), dataset, path, version, number, length))
+    try:
+        requests = parse_blocks(body, ReadRequest, REQUESTS_MAX, BLOCK_BYTES_MAX)
+    except ValueError as error:
+        raise FrameError(f"READ frame: {error}") from None
     if not requests:
         raise FrameError("READ frame: asks for no block")
     return requests

@@ -9,7 +9,7 @@ version.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.cache.admission import Admission
@@ -25,7 +25,7 @@ from forebay.cache.runtime import Runtime
 from forebay.cache.usage import cached_bytes_of
 from forebay.cache.whole import WholeFiles
 from forebay.errors import NotFound, Stale, stale
-from forebay.meta import Entry, not_attached
+from forebay.meta import Dataset, Entry, not_attached
 from forebay.remote import BlockRef, NoRemote, Remote, RemoteObject
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Serving:
 
     block_bytes is the size of blocks, which all of a group have in common; replicated tells what of the
     cache is to lie on several members.
-    Everything but ``hit`` may block for as long as the under storage takes, in the calling thread; threads
-    of the cache's pool make the requests, within its limits. Everything raises NotAttached (no such dataset),
-    ValueError (no path), Closed; what asks the under storage raises as ``Cache.read``.
+    Everything but ``hit`` and ``hits`` may block for as long as the under storage takes, in the calling
+    thread; threads of the cache's pool make the requests, within its limits. Everything raises NotAttached
+    (no such dataset), ValueError (no path), Closed; what asks the under storage raises as ``Cache.read``.
     """
 
     def __init__(self, runtime: Runtime, owner_side: Remote | None = None) -> None:
@@ -73,8 +73,17 @@ class Serving:
 
     def hit(self, dataset: str, path: str, version: str, number: int) -> View | None:
         """Return a view of a block that is cached here, None for all else. Counts no miss."""
-        key = self._key(BlockRef(dataset, path, version, number))
-        return None if key is None else self._store.peek(key)
+        return next(self.hits([(dataset, path, version, number)]))
+
+    def hits(self, blocks: Sequence[tuple[str, str, str, int]]) -> Iterator[View | None]:
+        """Yield what ``hit`` returns for each block: dataset, path, version and number.
+
+        Which datasets there are is looked up once.
+        """
+        datasets, peek = self._datasets(), self._store.peek
+        for block in blocks:
+            key = self._key(datasets, *block)
+            yield None if key is None else peek(key)
 
     def bring(
         self, dataset: str, path: str, version: str, number: int, on_piece: Callable[[memoryview], None]
@@ -146,7 +155,8 @@ class Serving:
 
     def holds(self, refs: Sequence[BlockRef]) -> bytes:
         """Return a byte for each block: 1 where it is cached here, 0 elsewhere. Blocks of no dataset: 0."""
-        keys = [self._key(ref) for ref in refs]
+        datasets = self._datasets()
+        keys = [self._key(datasets, *ref) for ref in refs]
         found = iter(self._store.contains_many([key for key in keys if key is not None]))
         return bytes(0 if key is None else next(found) for key in keys)
 
@@ -247,13 +257,15 @@ class Serving:
         if not 0 <= number < max(-(-entry.size // self.block_bytes), 1):
             raise ValueError(f"{entry.path}: has {entry.size} bytes, and no block {number}")
 
-    def _key(self, ref: BlockRef) -> bytes | None:
+    def _key(
+        self, datasets: Mapping[str, Dataset], dataset: str, path: str, version: str, number: int
+    ) -> bytes | None:
         """Return the key of a block here, None where the dataset is not attached or no block can be meant."""
-        record = self._datasets().get(ref.dataset)
+        record = datasets.get(dataset)
         # With a NUL a path would run into the version, and under a number that is none nothing is stored.
-        if record is None or "\0" in ref.path or not 0 <= ref.number < _NUMBERS:
+        if record is None or "\0" in path or not 0 <= number < _NUMBERS:
             return None
-        return block_key(record.id, ref.path, ref.version, ref.number, self.block_bytes)
+        return block_key(record.id, path, version, number, self.block_bytes)
 
     def _told(self, entry: Entry) -> RemoteObject:
         return RemoteObject(*entry[:5], self._age_ns(entry.checked_ns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.remote import BlockRef, RemoteObject
@@ -62,12 +62,12 @@ class NotedServing:
         self._block_bytes: Final = block_bytes
         self._served: Final = served
 
-    def hit(self, dataset: str, path: str, version: str, number: int) -> Hit | None:
-        """Return a view of a block that is cached here, None for all else."""
-        found = self._serving.hit(dataset, path, version, number)
-        if found is not None:
-            self._served.note(dataset, path, version, number)
-        return found
+    def hits(self, blocks: Sequence[tuple[str, str, str, int]]) -> Iterator[Hit | None]:
+        """Yield a view of each block that is cached here, None for all others."""
+        for block, found in zip(blocks, self._serving.hits(blocks), strict=True):
+            if found is not None:
+                self._served.note(*block)
+            yield found
 
     def bring(
         self, dataset: str, path: str, version: str, number: int, on_piece: Callable[[memoryview], None]

@@ -56,8 +56,9 @@ class FakeServing:
         self.brought: list[int] = []
         self.length = BLOCK_BYTES
 
-    def hit(self, dataset: str, path: str, version: str, number: int) -> Hit | None:
-        return View.wrap(content(number, self.length)) if path.startswith("hit") else None
+    def hits(self, blocks: Sequence[tuple[str, str, str, int]]) -> Iterator[Hit | None]:
+        for _, path, _, number in blocks:
+            yield View.wrap(content(number, self.length)) if path.startswith("hit") else None
 
     def bring(
         self, dataset: str, path: str, version: str, number: int, on_piece: Callable[[memoryview], None]

@@ -54,6 +54,7 @@ def test_a_block_is_brought_and_then_a_hit(served: Serving, storage: FaultyStora
 def test_a_hit_that_is_none_counts_no_miss(open_cache: OpenCache, served: Serving) -> None:
     assert served.hit("d", "big", "v6", 0) is None
     assert served.hit("nowhere", "big", "v6", 0) is None
+    assert list(served.hits([("d", "big", "v6", 0), ("nowhere", "big", "v6", 0)])) == [None, None]
     with open_cache() as beside:
         assert not [name for name, n in counters(beside).items() if name.startswith("misses_") and n]
 

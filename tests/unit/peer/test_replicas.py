@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -239,8 +239,9 @@ def test_the_hottest_blocks_are_remembered_in_bounded_memory() -> None:
 class Serving:
     """Has one block cached, and an object of three."""
 
-    def hit(self, dataset: str, path: str, version: str, number: int) -> Hit | None:
-        return Hit(4) if number == 0 else None
+    def hits(self, blocks: Sequence[tuple[str, str, str, int]]) -> Iterator[Hit | None]:
+        for _, _, _, number in blocks:
+            yield Hit(4) if number == 0 else None
 
     def bring(self, dataset: str, path: str, version: str, number: int, on_piece: Any) -> None:
         on_piece(memoryview(b"x"))
@@ -258,8 +259,7 @@ class Serving:
 def test_every_block_that_is_given_is_noted() -> None:
     served = ServedBlocks()
     noted = NotedServing(Serving(), served, 4)
-    noted.hit("d", "o", "v1", 0)
-    noted.hit("d", "o", "v1", 9)
+    assert len(list(noted.hits([("d", "o", "v1", 0), ("d", "o", "v1", 9)]))) == 2
     noted.bring("d", "o", "v1", 5, lambda piece: None)
     noted.touch("d", "t", 4, 5)
     noted.touch("d", "u", 4, 0)
