@@ -40,8 +40,12 @@ from forebay.remote import RemoteObject
 
 _log: Final = logging.getLogger(__name__)
 
-# What is sent in one go, of hits: enough for a system call, little enough for the asker to begin.
+# What is sent in one go, of hits: little at first, so that the asker soon has something to do, then enough
+# for a system call.
+_FIRST_BURST_BYTES: Final = 128 << 10
 _BURST_BYTES: Final = 1 << 20
+# Requests that are held to the permissions and looked up together, before any of them is answered.
+_LOOK_UPS: Final = 16
 _BURST_HITS_MAX: Final = 64
 
 
@@ -165,21 +169,10 @@ class Answerer:
     def _read(self, requests: list[ReadRequest], caller: Any, sink: Sink) -> None:
         """Answer with all hits, then have the misses brought."""
         burst = _Burst(sink)
-        missed = []
+        missed: list[tuple[ReadRequest, int]] = []
         try:
-            permitted = self._permitted_of(requests, caller, burst)
-            hits = self._serving.hits([request[2:6] for request, _ in permitted])
-            for (request, identity), hit in zip(permitted, hits, strict=True):
-                if hit is None:
-                    if request.only_cached:
-                        burst.add(_text(Kind.MISS, request.id, identity, ""))
-                    else:
-                        missed.append((request, identity))
-                elif (found_bytes := len(hit)) != request.length:
-                    hit.release()
-                    burst.add(_wrong_length(request, identity, found_bytes))
-                else:
-                    burst.add_hit(request.id, identity, hit)
+            for start in range(0, len(requests), _LOOK_UPS):
+                missed += self._hits(requests[start : start + _LOOK_UPS], caller, burst)
             accepted = [each for each in missed if self._accept(each[0].id, each[1], burst)]
             for request, identity in accepted:
                 burst.add(pack_frame(Kind.FETCHING, request.id, identity=identity))
@@ -188,6 +181,26 @@ class Answerer:
             burst.release()
         for request, identity in accepted:
             self._later(request.id, identity, sink, partial(self._bring, request, identity, sink))
+
+    def _hits(
+        self, requests: list[ReadRequest], caller: Any, burst: _Burst
+    ) -> list[tuple[ReadRequest, int]]:
+        """Answer what can be said at once; return what is to be brought, each with its identity."""
+        missed = []
+        permitted = self._permitted_of(requests, caller, burst)
+        hits = self._serving.hits([request[2:6] for request, _ in permitted])
+        for (request, identity), hit in zip(permitted, hits, strict=True):
+            if hit is None:
+                if request.only_cached:
+                    burst.add(_text(Kind.MISS, request.id, identity, ""))
+                else:
+                    missed.append((request, identity))
+            elif (found_bytes := len(hit)) != request.length:
+                hit.release()
+                burst.add(_wrong_length(request, identity, found_bytes))
+            else:
+                burst.add_hit(request.id, identity, hit)
+        return missed
 
     def _permitted_of(
         self, requests: list[ReadRequest], caller: Any, burst: _Burst
@@ -322,6 +335,7 @@ class _Burst:
         self._sink = sink
         self._parts: list[Data] = []
         self._size_bytes = 0
+        self._enough_bytes = _FIRST_BURST_BYTES
         self._held: list[tuple[memoryview, Hit]] = []
 
     def add(self, frame: bytes) -> None:
@@ -344,7 +358,8 @@ class _Burst:
     def _add_piece(self, head: bytes, piece: memoryview) -> None:
         self._parts += (head, piece)
         self._size_bytes += len(piece)
-        if self._size_bytes >= _BURST_BYTES:
+        if self._size_bytes >= self._enough_bytes:
+            self._enough_bytes = min(2 * self._enough_bytes, _BURST_BYTES)
             self._send()
 
     def flush(self) -> None:
