@@ -1,7 +1,8 @@
 """What frames take for each block of a batch: its name in a READ frame, and its identity.
 
-The body of a READ frame has for each block id u32, flags u8 (1: only what is cached), a byte of nothing, lengths u16 of dataset, path and
-version, number u64, length u32; then the three names, UTF-8 with surrogates for what is none.
+The body of a READ frame has for each block id u32, flags u8 (1: only what is cached), a byte of nothing,
+lengths u16 of dataset, path and version, number u64, length u32; then the three names, UTF-8 with surrogates
+for what is none.
 """
 
 from collections.abc import Sequence

@@ -182,9 +182,7 @@ class Answerer:
         for request, identity in accepted:
             self._later(request.id, identity, sink, partial(self._bring, request, identity, sink))
 
-    def _hits(
-        self, requests: list[ReadRequest], caller: Any, burst: _Burst
-    ) -> list[tuple[ReadRequest, int]]:
+    def _hits(self, requests: list[ReadRequest], caller: Any, burst: _Burst) -> list[tuple[ReadRequest, int]]:
         """Answer what can be said at once; return what is to be brought, each with its identity."""
         missed = []
         permitted = self._permitted_of(requests, caller, burst)

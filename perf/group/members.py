@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import forebay
@@ -19,6 +19,7 @@ from forebay.peer.data.deadline import Deadline
 from forebay.peer.group import Group
 from forebay.peer.links import PeerLinks
 from forebay.peer.member import Member, MemberState, View
+from forebay.peer.service.blocks_client import StreamLink
 from perf.system.bucket import BUCKET, DATASET
 
 GROUP = "perf"
@@ -94,6 +95,19 @@ def link_to(served: Served) -> Iterator[PeerLink]:
         link = links.link(member_of(served))
         if not isinstance(link, PeerLink):
             raise TypeError(f"{served.address} is not asked by its data port")
+        yield link
+    finally:
+        links.close()
+
+
+@contextmanager
+def stream_to(served: Served) -> Iterator[StreamLink]:
+    """Give this process's way to a member over gRPC, as to one that has no data port."""
+    links = PeerLinks(Group(GROUP, [served.address]))
+    try:
+        link = links.link(replace(member_of(served), data_port=0))
+        if not isinstance(link, StreamLink):
+            raise TypeError(f"{served.address} is not asked over gRPC")
         yield link
     finally:
         links.close()

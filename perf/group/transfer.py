@@ -1,28 +1,32 @@
 """transfer: warm blocks from a member to another process, beside plain TCP and unary gRPC with the same.
 
-Large blocks are asked for by one message in both; of small ones 64 are in flight: the next 64 are asked for
-when these have come, by both. What is received into is the same memory for both, and was touched before.
-Processor time is that of both processes, from the clocks that the kernel keeps of them.
+A member is asked over its data port, and over the gRPC stream that takes its place where there is none. Large
+blocks are asked for by one message; of small ones 64 are in flight: the next 64 are asked for when these have
+come. Plain TCP does alike. What is received into is the same memory for all, and was touched before.
+Processor time is that of both processes, from the clocks that the kernel keeps of them. Waits are how often
+this process slept: whoever sends to one that sleeps has to wake it, which on a virtual machine costs him more
+than the bytes, so that rates follow from who happens to be ahead.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from forebay.peer.data.client import PeerLink
 from forebay.peer.data.deadline import Deadline
+from forebay.peer.data.link import Link
 from forebay.remote import BlockRequest
 from perf import workload
-from perf.group.members import link_to, members
+from perf.group.members import link_to, members, stream_to
 from perf.group.plain import PlainTcp, plain_tcp, unary_grpc
-from perf.harness import Case, Outcome, Samples, collector_off, compare, turns
+from perf.harness import Bar, Case, Outcome, Samples, collector_off, compare, turns
 from perf.places import memory_folder
 from perf.system.bucket import BUCKET, DATASET, served, write_object, write_objects
 
@@ -50,6 +54,14 @@ class Work:
         return [slice(start, start + self.at_a_time) for start in range(0, len(self.buffers), self.at_a_time)]
 
 
+class Taken(NamedTuple):
+    """What moving all blocks once took."""
+
+    wall_s: float
+    used_s: float
+    waits: int
+
+
 def run(quick: bool) -> Outcome:
     """Move large and small blocks by each way in turn."""
     load = workload.load("transfer", quick)
@@ -61,7 +73,7 @@ def run(quick: bool) -> Outcome:
         small_path.write_bytes(b"".join((folder / "s3" / BUCKET / key).read_bytes() for key in keys))
         server = parts.enter_context(served(folder / "s3"))
         (member,) = parts.enter_context(members(folder, 1, server.endpoint_url, load["quota_bytes"]))
-        link = parts.enter_context(link_to(member))
+        link, stream = parts.enter_context(link_to(member)), parts.enter_context(stream_to(member))
         large_path = folder / "s3" / BUCKET / LARGE_KEY
         large_tcp = parts.enter_context(plain_tcp(large_path))
         small_tcp = parts.enter_context(plain_tcp(small_path))
@@ -69,51 +81,55 @@ def run(quick: bool) -> Outcome:
         large, small = _large(link, load), _small(link, keys, load)
         for work, path in ((large, large_path), (small, small_path)):
             _check(work, path, link)
+            _check(work, path, stream)
         ways: list[tuple[str, int | None, int, Callable[[], None]]] = [
             ("member, 4 MiB", member.pid, large.total_bytes, partial(_by_link, link, large)),
             ("plain TCP, 4 MiB", large_tcp.pid, large.total_bytes, partial(_by_tcp, large_tcp, large)),
             ("member, 100 KiB", member.pid, small.total_bytes, partial(_by_link, link, small)),
             ("plain TCP, 100 KiB", small_tcp.pid, small.total_bytes, partial(_by_tcp, small_tcp, small)),
+            ("gRPC stream, 4 MiB", member.pid, large.total_bytes, partial(_by_link, stream, large)),
+            ("gRPC stream, 100 KiB", member.pid, small.total_bytes, partial(_by_link, stream, small)),
             ("unary gRPC, 100 KiB", None, small.total_bytes, partial(_by_grpc, call, small)),
         ]
         for (name, pid, moved_bytes, move), kept in turns(ways, load["rounds"]):
-            taken_s, used_s = _timed(move, pid)
+            taken = _measured(move, pid)
             if kept:
-                samples.setdefault(f"{name}: MiB/s", []).append(moved_bytes / MIB / taken_s)
+                samples.setdefault(f"{name}: MiB/s", []).append(moved_bytes / MIB / taken.wall_s)
+                samples.setdefault(f"{name}: waits", []).append(taken.waits)
                 if pid is not None:
-                    samples.setdefault(f"{name}: CPU s/GiB", []).append(used_s * GIB / moved_bytes)
-    in_flight = load["small_in_flight"]
-    bars = [
-        compare("4 MiB from a member / plain TCP", samples, *_pair("4 MiB", "MiB/s"), 0.7),
-        compare(
-            f"100 KiB from a member, {in_flight} in flight / plain TCP",
-            samples,
-            *_pair("100 KiB", "MiB/s"),
-            0.6,
+                    samples.setdefault(f"{name}: CPU s/GiB", []).append(taken.used_s * GIB / moved_bytes)
+    return Outcome("MiB/s or s", samples, _bars(samples, load["small_in_flight"]), load)
+
+
+def _bars(samples: Samples, in_flight: int) -> list[Bar]:
+    """Compare the ways; what has no target is there to be seen."""
+    small = f"100 KiB from a member, {in_flight} in flight"
+    rate, used = "MiB/s", "CPU s/GiB"
+    return [
+        compare("4 MiB from a member / plain TCP", samples, *_pair("4 MiB", rate), 0.7),
+        compare(f"{small} / plain TCP", samples, *_pair("100 KiB", rate), 0.6),
+        compare(f"{small} / unary gRPC", samples, "member, 100 KiB: MiB/s", "unary gRPC, 100 KiB: MiB/s", 4),
+        *(
+            compare(
+                f"the same over the gRPC stream, {blocks} / plain TCP",
+                samples,
+                f"gRPC stream, {blocks}: MiB/s",
+                f"plain TCP, {blocks}: MiB/s",
+                None,
+            )
+            for blocks in ("4 MiB", "100 KiB")
         ),
-        compare(
-            f"100 KiB from a member, {in_flight} in flight / unary gRPC",
-            samples,
-            "member, 100 KiB: MiB/s",
-            "unary gRPC, 100 KiB: MiB/s",
-            4,
-        ),
-        compare(
-            "processor time, 4 MiB from a member / plain TCP",
-            samples,
-            *_pair("4 MiB", "CPU s/GiB"),
-            None,
-            "at most",
-        ),
-        compare(
-            "processor time, 100 KiB from a member / plain TCP",
-            samples,
-            *_pair("100 KiB", "CPU s/GiB"),
-            None,
-            "at most",
+        *(
+            compare(
+                f"processor time, {blocks} from a member / plain TCP",
+                samples,
+                *_pair(blocks, used),
+                None,
+                "at most",
+            )
+            for blocks in ("4 MiB", "100 KiB")
         ),
     ]
-    return Outcome("MiB/s or s", samples, bars, load)
 
 
 CASE = Case(
@@ -128,7 +144,7 @@ def _pair(blocks: str, figure: str) -> tuple[str, str]:
     return f"member, {blocks}: {figure}", f"plain TCP, {blocks}: {figure}"
 
 
-def _large(link: PeerLink, load: dict[str, Any]) -> Work:
+def _large(link: Link, load: dict[str, Any]) -> Work:
     version = _version(link, LARGE_KEY)
     count, length = load["large_count"], load["large_bytes"]
     offsets = [number * length for number in range(count)]
@@ -139,7 +155,7 @@ def _large(link: PeerLink, load: dict[str, Any]) -> Work:
     return Work(requests, offsets, [memoryview(bytearray(length)) for _ in offsets], count)
 
 
-def _small(link: PeerLink, keys: list[str], load: dict[str, Any]) -> Work:
+def _small(link: Link, keys: list[str], load: dict[str, Any]) -> Work:
     length = load["small_bytes"]
     requests = [BlockRequest(DATASET, key, _version(link, key), 0, 0, length) for key in keys]
     offsets = [number * length for number in range(len(keys))]
@@ -147,14 +163,14 @@ def _small(link: PeerLink, keys: list[str], load: dict[str, Any]) -> Work:
     return Work(requests, offsets, buffers, load["small_in_flight"])
 
 
-def _version(link: PeerLink, key: str) -> str:
+def _version(link: Link, key: str) -> str:
     found = link.stat(DATASET, key, deadline=DEADLINE)
     if found is None:
         raise RuntimeError(f"the member cannot say what {key} is")
     return found.version
 
 
-def _check(work: Work, path: Path, link: PeerLink) -> None:
+def _check(work: Work, path: Path, link: Link) -> None:
     """Have all blocks cached by the member, and compare them. Raises: RuntimeError."""
     _by_link(link, work)
     with path.open("rb") as file:
@@ -163,7 +179,7 @@ def _check(work: Work, path: Path, link: PeerLink) -> None:
                 raise RuntimeError(f"{path.name}: the member gave other bytes at {offset}")
 
 
-def _by_link(link: PeerLink, work: Work) -> None:
+def _by_link(link: Link, work: Work) -> None:
     came: list[int] = []
     for batch in work.batches():
         link.read(work.requests[batch], work.buffers[batch], came.append, deadline=DEADLINE)
@@ -182,12 +198,16 @@ def _by_grpc(call: Callable[[int, int], bytes], work: Work) -> None:
             raise RuntimeError("a call was answered with another length")
 
 
-def _timed(move: Callable[[], None], pid: int | None) -> tuple[float, float]:
-    """Return the seconds that it takes, and those of processor time here and in the other process."""
+def _measured(move: Callable[[], None], pid: int | None) -> Taken:
+    """Return what it takes of time, and of processor time here and in the other process."""
     with collector_off():
-        used_s, begun_s = _used_s(pid), time.perf_counter()
+        waits, used_s, begun_s = _waits(), _used_s(pid), time.perf_counter()
         move()
-        return time.perf_counter() - begun_s, _used_s(pid) - used_s
+        return Taken(time.perf_counter() - begun_s, _used_s(pid) - used_s, _waits() - waits)
+
+
+def _waits() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
 def _used_s(pid: int | None) -> float:
