@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from contextlib import suppress
 
+import mmh3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,3 +167,32 @@ def test_each_block_has_its_identity() -> None:
         ("e", "p", "v", 1),
     ]
     assert len({frames.identity_of(*each) for each in names}) == len(names)
+
+
+def test_an_identity_is_the_same_on_every_host() -> None:
+    assert frames.identity_of("d", "p", "v", 1) == mmh3.hash64(b"d\0p\0v\x001", 0, signed=False)[0]
+    assert frames.identity_of("d", "p\udcff") == mmh3.hash64(b"d\0p\xff\0\x000", 0, signed=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("cut", "complaint"),
+    [
+        (23, "24 bytes wanted at 0 of a body of 23"),
+        (26, "6 bytes wanted at 24 of a body of 26"),
+        (31, "24 bytes wanted at 30 of a body of 31"),
+    ],
+)
+def test_a_batch_that_is_cut_is_told_where(cut: int, complaint: str) -> None:
+    body = frames.pack_read([BlockRequest("dd", "pp", "vv", 0, 0, 1)] * 2, 1)[HEAD_BYTES:]
+    with pytest.raises(FrameError, match=f"READ frame: {complaint}"):
+        frames.parse_read(body[:cut])
+
+
+def test_a_batch_of_too_much_is_refused() -> None:
+    named = struct.Struct("<IBxHHHQI")
+    with pytest.raises(FrameError, match=f"a block of {U32} bytes, at most"):
+        frames.parse_read(named.pack(1, 0, 0, 0, 0, 0, U32))
+    with pytest.raises(FrameError, match="unknown flags 0x82 of request 7"):
+        frames.parse_read(named.pack(7, 0x82, 0, 0, 0, 0, 1))
+    with pytest.raises(FrameError, match="more than 1024 blocks"):
+        frames.parse_read(named.pack(1, 0, 0, 0, 0, 0, 1) * 1025)
