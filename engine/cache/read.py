@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from forebay.cache.ahead import Readahead
 from forebay.cache.blocks import Block, Gather, Keep, Run, blocks_of, private_view, runs_of
@@ -191,11 +191,21 @@ class Reader:
                 if position in asked:
                     touches[position], changes = asked[position].result()
                     self._lookup.keep(attached, touches[position].entry, changes)
-                touch = touches[position]
-                prepared.append(self._plan(attached, touch, 0, touch.entry.size))
             except (OSError, ValueError) as error:
                 prepared.append(error)
+                continue
+            prepared.append(self._plan_whole(attached, touches[position]))
         return prepared
+
+    def _plan_whole(self, attached: Attached, touch: FirstTouch) -> _Pending | View | Exception:
+        """Plan to read all of an object; return what went wrong with that."""
+        try:
+            return self._plan(attached, touch, 0, touch.entry.size)
+        except (Stale, NotFound) as error:
+            # Found out while the file was brought in one piece: met as if its blocks had been asked for.
+            return _Pending([], partial(_raise, error))
+        except (OSError, ValueError) as error:
+            return error
 
     def _finish(self, attached: Attached, path: str, prepared: _Pending | View | Exception) -> View:
         if isinstance(prepared, Exception):
@@ -361,6 +371,10 @@ def _settle(prepared: _Pending | View) -> View:
         if run.error is not None:
             raise run.error
     return prepared.finish()
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _part(view: View, start: int, end: int) -> View:

@@ -110,6 +110,23 @@ def test_a_file_that_changed_is_brought_in_its_new_version(open_cache: OpenCache
         cache.read("d/a")
 
 
+def test_many_read_a_file_that_changed_in_its_new_version(open_cache: OpenCache) -> None:
+    old, new = os.urandom(WHOLE), os.urandom(WHOLE)
+    cache, storage = faulty(open_cache, a=old, b=old)
+    storage.put("a", new)
+    assert [bytes(view) for view in cache.read_many(["d/b", "d/a"])] == [old, new]
+    assert cache.stat("d/a").version == storage.stat("a").version
+
+
+def test_many_forget_a_file_that_vanished(open_cache: OpenCache) -> None:
+    cache, storage = faulty(open_cache, a=os.urandom(WHOLE))
+    storage.remove("a")
+    with pytest.raises(NotFound):
+        cache.read_many(["d/a"])
+    with pytest.raises(NotFound):
+        cache.stat("d/a")
+
+
 def test_fetch_whole_is_for_one_and_others_are_told(open_cache: OpenCache) -> None:
     data = os.urandom(WHOLE)
     cache, storage = faulty(open_cache, a=data)
