@@ -17,6 +17,7 @@ from forebay.testing.faulty import FaultyStorage
 from tests.integration._sites import OpenCache, counters
 
 BLOCK = 64 * KIB
+WAIT_S = 30
 
 
 def faulty(
@@ -148,6 +149,34 @@ def test_an_object_that_keeps_changing_is_stale(open_cache: OpenCache) -> None:
     storage.script("read_range", None, lambda: storage.put("a", b"z" * 3 * BLOCK))
     with pytest.raises(Stale, match="changed"):
         cache.read("d/a")
+
+
+def test_of_answers_asked_for_at_once_the_one_asked_for_last_is_kept(open_cache: OpenCache) -> None:
+    """Which of them the storage gave first nobody can tell: it may be the older version that is kept."""
+    cache, storage, clock = faulty(open_cache, None, a=b"known")
+    cache.listdir("d")
+    storage.put("a", b"")
+    asking, go = threading.Event(), threading.Event()
+
+    def stall() -> None:
+        asking.set()
+        assert go.wait(WAIT_S)
+
+    # 1. Both know a version that is no more; the first asks, and the storage has yet to look.
+    storage.script("stat", stall)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: bytes(cache.read("d/a")))
+        assert asking.wait(WAIT_S)
+        # 2. The second asks later, and is answered before the object changes once more.
+        clock.advance(1)
+        assert bytes(cache.read("d/a")) == b""
+        storage.put("a", b"newest")
+        # 3. The first is answered now, to what it asked earlier.
+        go.set()
+        assert first.result(WAIT_S) == b"newest"
+    assert bytes(cache.read("d/a")) == b""
+    cache.sync("d/a")
+    assert bytes(cache.read("d/a")) == b"newest"
 
 
 def test_one_that_vanished_is_not_found_and_forgotten(open_cache: OpenCache) -> None:

@@ -220,10 +220,9 @@ class CacheMachine(RuleBasedStateMachine):
             self.see_all(sight, answer, several)
 
     def see_all(self, sight: Sight, answer: Answer, several: Sequence[str]) -> None:
-        """Judge all before any is noted: they were read side by side."""
+        """Judge all before any is noted: they were read side by side, and one path perhaps several times."""
         found = zip(several, answer.value, strict=True)
-        for seen in [sight.judge_bytes(answer, path, digest, 0, None) for path, digest in found]:
-            sight.see(*seen)
+        sight.see_side_by_side([sight.judge_bytes(answer, path, digest, 0, None) for path, digest in found])
 
     @rule(which=which_process, name=names, path=paths, planned=faults)
     def views(self, which: int, name: str, path: str, planned: list[Fault]) -> None:
@@ -370,17 +369,22 @@ class CacheMachine(RuleBasedStateMachine):
             self.source.put(*each)
         answers = [self.collect_keeping_faults(which, began_ns) for which in range(len(self.processes))]
         self.source.plan([])
-        for answer in answers:
+        self.see_race(sight, answers, [(several, answer.value) for answer in answers])
+
+    def see_race(
+        self, sight: Sight, answers: Sequence[Answer], found: Sequence[tuple[Sequence[str], Any]]
+    ) -> None:
+        """Judge what processes read at once, paths and digests of each, before any of it is noted."""
+        seen = []
+        for answer, (several, digests) in zip(answers, found, strict=True):
             if answer.error is not None:
                 sight.judge_error(answer, several)
-        seen = [
-            sight.judge_bytes(answer, path, digest, 0, None)
-            for answer in answers
-            if answer.error is None
-            for path, digest in zip(several, answer.value, strict=True)
-        ]
-        for each in seen:
-            sight.see(*each)
+                continue
+            for path, digest in zip(several, digests, strict=True):
+                seen.append(sight.judge_bytes(answer, path, digest, 0, None))
+        # Of one that failed nobody knows what it was told before that, and that may be what is kept.
+        if all(answer.error is None for answer in answers):
+            sight.see_side_by_side(seen)
 
     def collect_keeping_faults(self, which: int, began_ns: int) -> Answer:
         """Take one of several answers, for all of which the same faults may strike."""
@@ -416,11 +420,7 @@ class CacheMachine(RuleBasedStateMachine):
         else:
             self.source.plan([])
             answers.append(self.collect_keeping_faults(other, began_ns))
-        for answer in answers:
-            if answer.error is None:
-                sight.see(*sight.judge_bytes(answer, path, answer.value, 0, None))
-            else:
-                sight.judge_error(answer, [path])
+        self.see_race(sight, answers, [([path], [answer.value]) for answer in answers])
 
     # ---- life and death
 

@@ -114,6 +114,26 @@ class Sight:
         """Note that a version was seen."""
         self.floors[path] = max(self.floors.get(path, 0), number)
 
+    def see_side_by_side(self, seen: Iterable[tuple[str, int]]) -> None:
+        """Note what was seen by reads that ran side by side: of each path the earliest version.
+
+        Nobody can tell in which order the storage answered two that ask at once. The cache keeps the answer
+        that was asked for last, and that may be the older one:
+
+        1. P notes the time and is about to ask; Q notes a later time, asks, and is told of version 2.
+        2. The object changes. P asks, is told of version 3, and returns its bytes.
+        3. Version 2 is what is known: Q's time is the later one. It is as young as max_age wants it.
+
+        Every answer that may be the one kept is the last that some read got, so one of them returned it. With
+        that floor of an empty version 2, which needs no request that would tell that it is no more, may
+        follow the bytes of version 3.
+        """
+        lowest: dict[str, int] = {}
+        for path, number in seen:
+            lowest[path] = min(lowest.get(path, number), number)
+        for each in lowest.items():
+            self.see(*each)
+
     def ask_all(self, answer: Answer, path: str) -> None:
         """Note that the under storage was asked for everything at or below the path."""
         now = answer.present_versions()

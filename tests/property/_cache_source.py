@@ -228,6 +228,8 @@ class SharedStorage(FaultyStorage):
 
     def act(self, operation: Operation) -> None:
         """Do what befalls this call, then see what there is."""
+        # What befell a call that then did nothing, as there was nothing to remove, befalls no later one.
+        self._of_thread.is_lost = False
         if (kind := REQUESTS.get(operation)) is not None:
             self.on_request(kind)
             self._source.log_request(self._uri, kind)
@@ -269,8 +271,7 @@ class SharedStorage(FaultyStorage):
         return data
 
     def _lose(self) -> None:
-        is_lost, self._of_thread.is_lost = getattr(self._of_thread, "is_lost", False), False
-        if is_lost:
+        if self._of_thread.is_lost:
             raise ERRORS["timeout"]()
 
     def read_range(self, path: str, offset: int, length: int, version: str | None = None) -> RangeBody:
