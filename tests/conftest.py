@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         if collection_path == ROOT / "tests" / name and not config.getoption(f"--{name}"):
             return True
     return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say with a failure if disk tiers admit nothing: they leave a tenth of the file system free.
+
+    Not to be read from the share that is used, which leaves out what is reserved for others.
+    """
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path", tempfile.gettempdir())
+    if report.failed and (disk := shutil.disk_usage(folder)).free < disk.total / 10:
+        words = f"{folder}: {disk.free} of {disk.total} bytes are available, so disk tiers admit nothing"
+        report.sections.append(("Less than a tenth of the file system is free", words))
+    return report
 
 
 @pytest.fixture(scope="session")
