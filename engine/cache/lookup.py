@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from forebay.cache.datasets import Attached
@@ -233,11 +232,16 @@ class Lookup:
     def learn(self, attached: Attached, path: str) -> None:
         """Ask about an object that turned out to be another or gone, so that opening it anew helps.
 
-        Whatever comes of it: whoever calls this has an exception to raise. A manifest learns nothing.
+        Whatever comes of it: whoever calls this has an exception to raise. Where no answer comes, what is
+        known is forgotten. A manifest learns nothing.
         """
         if attached.manifest is None:
-            with suppress(OSError):
+            try:
                 self.ask(attached, path)
+            except NotFound:
+                return
+            except OSError:
+                self.forget(attached, path)
 
     def remember(self, attached: Attached, entry: Entry) -> None:
         """Keep what the under storage said of an object; the dataset itself has no entry."""

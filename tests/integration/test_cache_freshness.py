@@ -179,6 +179,17 @@ def test_of_answers_asked_for_at_once_the_one_asked_for_last_is_kept(open_cache:
     assert bytes(cache.read("d/a")) == b"newest"
 
 
+def test_views_begin_anew_though_nobody_could_say_what_changed(open_cache: OpenCache) -> None:
+    new = b"n" * 3 * BLOCK
+    cache, storage, _ = faulty(open_cache, None, a=b"o" * 3 * BLOCK)
+    cache.listdir("d")
+    storage.put("a", new)
+    storage.script("stat", under_storage_error("a", "HTTP 503"))
+    with pytest.raises(Stale):
+        list(cache.views("d/a"))
+    assert b"".join(bytes(view) for view in cache.views("d/a")) == new
+
+
 def test_one_that_vanished_is_not_found_and_forgotten(open_cache: OpenCache) -> None:
     cache, storage, _ = faulty(open_cache, None, a=b"1")
     cache.listdir("d")
