@@ -130,6 +130,7 @@ class Operations:
 
     def known_read(self, handle: int, offset: int, length: int) -> memoryview | None:
         """Return bytes of an open file; fewer only at its end. Raises: Stale; OSError (EBADF)."""
+        self._pages.heard_of(handle)
         return self.files.get(handle).known(offset, length)
 
     def read(self, handle: int, offset: int, length: int) -> memoryview:

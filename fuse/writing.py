@@ -136,6 +136,7 @@ class Writing(Operations):
 
     def known_write(self, handle: int, offset: int, data: bytes) -> int | None:
         """Write to an open file, if that is to memory; return how many bytes. Raises: OSError (EBADF)."""
+        self._pages.heard_of(handle)
         file = self._file(handle)
         is_done = file.draft.write_at_once(None if file.appends else offset, data)
         return len(data) if is_done else None

@@ -176,13 +176,15 @@ def test_an_open_file_keeps_to_its_version(operate: Mounting, cache: Cache, stor
 def test_pages_are_kept_of_the_same_version_alone(operate: Mounting, storage: FaultyStorage) -> None:
     operations = operate(max_age=0)
     inode = walk(operations, b"a")
-    before = [operations.open(inode, os.O_RDONLY) for _ in range(2)]
-    assert [opened.keep_pages for opened in before] == [False, True]
-    for each in before:
-        operations.release(each.handle)
+    for keep_pages in (False, True):
+        opened = operations.open(inode, os.O_RDONLY)
+        assert opened.keep_pages == keep_pages
+        operations.known_read(opened.handle, 0, 1)
+        operations.release(opened.handle)
     storage.put("a", b"2")  # of the same size and time
     opened = operations.open(inode, os.O_RDONLY)
     assert (opened.keep_pages, opened.is_direct, opened.forget_inode) == (False, False, True)
+    operations.known_read(opened.handle, 0, 1)
     assert operations.open(inode, os.O_RDONLY).keep_pages
 
 
@@ -198,8 +200,10 @@ def test_a_version_beside_another_that_is_open_has_no_pages(
         assert (opened.keep_pages, opened.is_direct, opened.forget_inode) == (False, True, True)
         operations.release(opened.handle)
     operations.release(old.handle)
-    found = [operations.open(inode, os.O_RDONLY) for _ in range(2)]
-    assert [(opened.keep_pages, opened.is_direct) for opened in found] == [(False, False), (True, False)]
+    for keep_pages in (False, True):
+        opened = operations.open(inode, os.O_RDONLY)
+        assert (opened.keep_pages, opened.is_direct) == (keep_pages, False)
+        operations.known_read(opened.handle, 0, 1)
 
 
 def test_pages_of_what_never_changes_are_kept(operate: Mounting) -> None:
