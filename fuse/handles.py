@@ -20,7 +20,8 @@ class Handles(Generic[_T]):
         """Hold at most count_max; what they are called in an error."""
         self.count_max: Final = count_max
         self._what: Final = what
-        self._open: Final[dict[int, _T]] = {}
+        # None: it is about to be opened.
+        self._open: Final[dict[int, _T | None]] = {}
         self._numbers: Final = count(1)
 
     def __len__(self) -> int:
@@ -28,12 +29,22 @@ class Handles(Generic[_T]):
         return len(self._open)
 
     def add(self, opened: _T) -> int:
-        """Return a number for something that was opened. Raises: OSError (ENFILE: too many are)."""
+        """Return a number for something that was opened. Raises: as ``reserve``."""
+        number = self.reserve()
+        self.put(number, opened)
+        return number
+
+    def reserve(self) -> int:
+        """Return a number for what is about to be opened, or is to be removed. Raises: OSError (ENFILE)."""
         if len(self._open) >= self.count_max:
             raise OSError(errno.ENFILE, f"more than {self.count_max} {self._what} are open on this mount")
         number = next(self._numbers)
-        self._open[number] = opened
+        self._open[number] = None
         return number
+
+    def put(self, number: int, opened: _T) -> None:
+        """Have a number that was reserved stand for something."""
+        self._open[number] = opened
 
     def get(self, number: int) -> _T:
         """Return what has that number. Raises: OSError (EBADF)."""
@@ -48,6 +59,6 @@ class Handles(Generic[_T]):
 
     def remove_all(self) -> list[_T]:
         """Forget all; return what they stood for."""
-        opened = list(self._open.values())
+        opened = [one for one in self._open.values() if one is not None]
         self._open.clear()
         return opened

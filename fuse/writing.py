@@ -115,14 +115,13 @@ class Writing(Operations):
     def create(self, parent: int, name: bytes, flags: int) -> tuple[Opened, Attributes]:
         """Make a file, which is at the under storage once it is closed, and open it.
 
-        Raises: OSError (EROFS; EEXIST: O_EXCL, and it is known to be there; EPERM: in .forebay).
+        Raises: OSError (EROFS; EEXIST: O_EXCL, and it is known to be there; EPERM: in .forebay; ENFILE).
         """
         path = self._new_path(parent, name)
         there = self._inodes.at(path)
         node = None if there is not None else self._node_at(parent, name)
         if there is None and node is None:
-            made = self._inodes.create(path, exclusive=bool(flags & os.O_EXCL))
-            return self._opened_for(made, flags), self._of_draft(made)
+            return self._made(path, flags)
         if flags & os.O_EXCL:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         if node is not None:
@@ -255,8 +254,28 @@ class Writing(Operations):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), node.entry.path)
         return self._opened_for(self._inodes.hold(node), flags, node)
 
+    def _made(self, path: str, flags: int) -> tuple[Opened, Attributes]:
+        """Make a file and open it. Raises: OSError (EROFS; ENFILE: then nothing is made)."""
+        handle = self.files.reserve()
+        try:
+            made = self._inodes.create(path, exclusive=bool(flags & os.O_EXCL))
+        except BaseException:
+            self.files.remove(handle)
+            raise
+        return self._opened_as(handle, made, flags), self._of_draft(made)
+
     def _opened_for(self, opened: OpenInode, flags: int, node: Node | None = None) -> Opened:
         """Open a file that is held for this handle."""
+        try:
+            # Before anything is changed: an open that fails leaves the object as it was.
+            handle = self.files.reserve()
+        except BaseException:
+            self._let_go(opened)
+            raise
+        return self._opened_as(handle, opened, flags, node)
+
+    def _opened_as(self, handle: int, opened: OpenInode, flags: int, node: Node | None = None) -> Opened:
+        """Open a file that is held for this handle, of which there is no more than the number."""
         try:
             writes = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
             reader = None
@@ -267,10 +286,10 @@ class Writing(Operations):
             elif node is not None:
                 reader = self._nodes.open(node)
             appends = writes and bool(flags & os.O_APPEND)
-            handle = self.files.add(FileHandle(opened, reader, writes=writes, appends=appends))
+            self.files.put(handle, FileHandle(opened, reader, writes=writes, appends=appends))
         except BaseException:
-            if self._inodes.release(opened):
-                self._end(opened)
+            self.files.remove(handle)
+            self._let_go(opened)
             raise
         if node is None:
             pages = self._pages.opened_written(opened.inode, handle, id(opened))
@@ -278,6 +297,11 @@ class Writing(Operations):
             pages = self._pages.opened(node, handle, id(opened))
         # The kernel would keep pages of what is appended where it believes the end to be.
         return Opened(handle, pages.may_be_kept, appends or pages.is_apart, pages.is_doubtful)
+
+    def _let_go(self, opened: OpenInode) -> None:
+        """Take a handle from an open file, and see to it if that was the last."""
+        if self._inodes.release(opened):
+            self._end(opened)
 
     def _commit(self, opened: OpenInode) -> None:
         """Write a file. Raises: as ``Draft.commit``."""
@@ -319,8 +343,7 @@ class Writing(Operations):
         finally:
             # What the kernel had of it may have been of an older version.
             self._pages.spoilt(opened.inode)
-            if self._inodes.release(opened):
-                self._end(opened)
+            self._let_go(opened)
 
     def _with_time(self, attributes: Attributes, mtime_ns: int | None) -> Attributes:
         """Have a time shown, and return the attributes with it."""
