@@ -133,12 +133,7 @@ class NodeFile:
         if misses is None:
             return
         self._keep(misses, 0, None)
-        if misses.lock.acquire(blocking=False):
-            try:
-                if misses.source is not None:
-                    misses.source.close()
-            finally:
-                misses.lock.release()
+        self._give_up_ahead(misses)
 
     def _check(self) -> None:
         """Look whether the version still is the one that is known. Raises: Stale."""
@@ -212,6 +207,17 @@ class NodeFile:
                 self._drain(misses)
             finally:
                 misses.lock.release()
+                if self._is_closed:
+                    self._give_up_ahead(misses)
+
+    def _give_up_ahead(self, misses: _Misses) -> None:
+        """Give up what is fetched ahead of a closed file, now or as soon as whoever uses it has done."""
+        if misses.lock.acquire(blocking=False):
+            try:
+                if misses.source is not None:
+                    misses.source.close()
+            finally:
+                misses.lock.release()
 
     def _drain(self, misses: _Misses) -> FileSource:
         """Tell what reads ahead, made if need be, of the reads so far, and return it."""
@@ -228,24 +234,30 @@ class NodeFile:
         """Return a range of which something is not cached."""
         first, last = offset // self._block_bytes, (end - 1) // self._block_bytes
         misses = self._missed()
-        with misses.lock:
-            misses.notes.append((offset, end))
-            source = self._drain(misses)
-            if first == last and source.is_ahead(first):
-                data = memoryview(source.block(first))
-                start = first * self._block_bytes
-                if not self._store.contains(self._key(first)):
-                    self._keep(misses, first, data)
-                return data[offset - start : end - start]
-        if self._is_closed:
-            # Whoever closed it has left what is ahead to this one.
-            source.close()
+        try:
+            with misses.lock:
+                misses.notes.append((offset, end))
+                source = self._drain(misses)
+                if first == last and source.is_ahead(first):
+                    return self._from_ahead(misses, source, offset, end)
+        finally:
+            if self._is_closed:
+                self._give_up_ahead(misses)
         if first == last:
             start = first * self._block_bytes
             return self._arriving_block(misses, first).wait(offset - start, end - start)
         buffer = memoryview(bytearray(end - offset))
         source.gather(offset, buffer)
         return buffer
+
+    def _from_ahead(self, misses: _Misses, source: FileSource, offset: int, end: int) -> memoryview:
+        """Return a range of one block that was fetched ahead, or is being so."""
+        number = offset // self._block_bytes
+        data = memoryview(source.block(number))
+        start = number * self._block_bytes
+        if not self._store.contains(self._key(number)):
+            self._keep(misses, number, data)
+        return data[offset - start : end - start]
 
     def _arriving_block(self, misses: _Misses, number: int) -> Arriving:
         with misses.state_lock:
@@ -276,10 +288,14 @@ class NodeFile:
 
     def _keep(self, misses: _Misses, number: int, data: memoryview | None) -> None:
         """Keep a block for the reads of it that follow, in place of the one before, if there is room."""
-        has_room = data is not None and not self._is_closed and self._fetcher.pool.try_hold(len(data))
+        has_room = data is not None and self._fetcher.pool.try_hold(len(data))
         with misses.state_lock:
             before = misses.kept
-            misses.kept = (number, data) if data is not None and has_room else None
+            # Where it was closed meanwhile nobody would give it back.
+            is_kept = has_room and not self._is_closed
+            misses.kept = (number, data) if data is not None and is_kept else None
+        if data is not None and has_room and not is_kept:
+            self._fetcher.pool.unhold(len(data))
         if before is not None:
             self._fetcher.pool.unhold(len(before[1]))
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from forebay.cache import ROOT_INODE, Cache, NodeFile
+from forebay.cache.pool import FetchPool
 from forebay.config import KIB, MIB, Tier
 from forebay.errors import Stale, UnderStorageError
 from forebay.testing.faulty import FaultyStorage
+from tests.fuse._mount import until
 
 TIMEOUT_S = 60
 DATA = bytes(range(256)) * (10 * KIB)
@@ -76,6 +78,28 @@ def test_what_is_not_admitted_is_fetched_once(cache: Cache, storage: FaultyStora
     assert cache.status()["fetch"]["readahead_bytes"] > 0
     file.close()
     assert cache.status()["fetch"]["readahead_bytes"] == 0
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_close_beside_a_read_that_keeps_a_block_gives_its_memory_back(
+    cache: Cache, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    file = opened(cache, storage, max_age=None, quota=1)
+    if in_order:
+        file.read(0, 64 * KIB)
+    hold = FetchPool.try_hold
+
+    def hold_while_it_is_closed(pool: FetchPool, size_bytes: int) -> bool:
+        has_room = hold(pool, size_bytes)
+        file.close()
+        return has_room
+
+    monkeypatch.setattr(FetchPool, "try_hold", hold_while_it_is_closed)
+    offset = 64 * KIB if in_order else MIB
+    assert bytes(file.read(offset, 64 * KIB)) == DATA[offset : offset + 64 * KIB]
+    fetched_bytes(cache)
+    # What has come is seen to by whoever fetched it.
+    until(lambda: cache.status()["fetch"]["readahead_bytes"] == 0)
 
 
 def test_readers_side_by_side(cache: Cache, storage: FaultyStorage) -> None:
