@@ -12,7 +12,7 @@ import pytest
 
 from forebay.cache import Cache, Draft, Nodes
 from forebay.config import KIB, MIB, Tier
-from forebay.errors import Stale
+from forebay.errors import Closed, Stale
 
 OLD = os.urandom(2 * MIB + 3)
 
@@ -152,6 +152,24 @@ def test_created_exclusively(nodes: Nodes, folder: Path, cache: Cache) -> None:
         draft.commit()
     assert (folder / "new").read_bytes() == b"another's"
     draft.discard()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [10, 2 * MIB])
+def test_what_was_discarded_is_neither_read_nor_written(nodes: Nodes, cache: Cache, size: int) -> None:
+    draft = nodes.writer().draft("new", None)
+    draft.write(0, bytes(size))
+    draft.discard()
+    for act in (
+        lambda: draft.read(0, 10),
+        lambda: draft.write(0, b"x"),
+        lambda: draft.truncate(0),
+        lambda: draft.truncate(5),
+    ):
+        with pytest.raises(Closed, match="new: what was written of it was given up"):
+            act()
+    assert not draft.write_at_once(0, b"x")
+    assert cache.status()["staging"]["bytes"] == 0
 
 
 def test_many_at_a_time_are_staged_where_memory_ends(nodes: Nodes, folder: Path, cache: Cache) -> None:

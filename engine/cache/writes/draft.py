@@ -19,6 +19,7 @@ from forebay.cache.datasets import Attached
 from forebay.cache.writes.staging import Staged
 from forebay.cache.writes.write import Writes
 from forebay.config import MIB
+from forebay.errors import Closed
 from forebay.meta import Entry
 from forebay.ufs.payload import BytesPayload, Payload
 
@@ -105,6 +106,7 @@ class Draft:
         self._mtime_ns = time.time_ns() if base is None else base.entry.mtime_ns
         self._is_dirty = base is None
         self._is_dropped = False
+        self._is_discarded = False
         self._failure: OSError | None = None
         # Held by whoever changes or commits it; it is read meanwhile. A staged file goes by the other.
         self._lock: Final = threading.RLock()
@@ -150,7 +152,7 @@ class Draft:
         return None if base is None else base.known(offset, length)
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return the range, less at the end. Raises: as ``Base.read``; OSError (staging)."""
+        """Return the range, less at the end. Raises: as ``Base.read``; OSError (staging); Closed."""
         while True:
             known = self.known(offset, length)
             if known is not None:
@@ -162,6 +164,8 @@ class Draft:
             base = self._base
             if base is not None:
                 return base.read(offset, length)
+            # Else it goes from one to the other at this moment.
+            self._refuse_discarded()
 
     def write_at_once(self, offset: int | None, data: bytes) -> bool:
         """Write as ``write``, if that is to memory and nobody else is at it; return whether it was done."""
@@ -175,7 +179,8 @@ class Draft:
     def write(self, offset: int | None, data: bytes) -> None:
         """Write at an offset, None: at the end.
 
-        Raises: as ``Base.read``; OSError (staging: EDQUOT, ENOSPC; an earlier change failed).
+        Raises: as ``Base.read``; OSError (staging: EDQUOT, ENOSPC; an earlier change failed); Closed
+        (discarded).
         """
         with self._changing():
             offset = self._place(offset)
@@ -187,6 +192,7 @@ class Draft:
     def truncate(self, size: int) -> None:
         """Make it so long, with zeros where there was nothing. Raises: as ``write``."""
         with self._lock:
+            self._refuse_discarded()
             if size == 0:
                 self._empty()
         if size == self._size and self._failure is None:
@@ -254,7 +260,7 @@ class Draft:
         if not self._lock.acquire(blocking=waits):
             return
         try:
-            self._is_dropped = True
+            self._is_dropped = self._is_discarded = True
             self._let_go()
             self._leave_base()
         finally:
@@ -262,8 +268,9 @@ class Draft:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold it, and note what fails. Raises: OSError (an earlier change failed)."""
+        """Hold it, and note what fails. Raises: OSError (an earlier change failed); Closed (discarded)."""
         with self._lock:
+            self._refuse_discarded()
             if self._failure is not None:
                 raise self._failure
             try:
@@ -272,6 +279,10 @@ class Draft:
                 if self._base is None:
                     self._failure = error
                 raise
+
+    def _refuse_discarded(self) -> None:
+        if self._is_discarded:
+            raise Closed(f"{self._path}: what was written of it was given up")
 
     def _place(self, offset: int | None) -> int:
         return self._size if offset is None else offset
