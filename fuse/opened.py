@@ -3,6 +3,9 @@
 A file has a draft from the first handle on that may change it, and until its last handle is closed, so that
 whoever has it open sees every change at once. A draft that was committed gives way when the file is opened
 anew after another has changed it; who has it open goes on with it. So does a version that is only read.
+
+The kernel has one size a file, and shows zeros up to it where it is given less. So what gave way to a longer
+one ends with an error and not with its end.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import logging
 import os
 from threading import Lock
 from typing import Final
+from weakref import WeakSet
 
 from forebay.cache import Draft, Node, NodeFile, Nodes, NodeWriter
+from forebay.errors import Stale
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +34,9 @@ class OpenInode:
         self.handles = 0
         # What its last commit has failed with: whoever closed it was told.
         self.has_failed = False
+        # Once it has given way: the version that was opened in its place, and whether that was written to.
+        self.follower: NodeFile | None = None
+        self.is_follower_written = False
 
     @property
     def is_settled(self) -> bool:
@@ -56,16 +64,35 @@ class FileHandle:
         return self.opened.draft
 
     def known(self, offset: int, length: int) -> memoryview | None:
-        """Return the range if it can be had at once."""
-        source = self.opened.draft or self._reader
-        assert source is not None
-        return source.known(offset, length)
+        """Return the range if it can be had at once. Raises: Stale."""
+        data = self._source.known(offset, length)
+        if data is not None and self.opened.follower is not None:
+            self._check_end(self.opened.follower, is_short=len(data) < length)
+        return data
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return the range."""
+        """Return the range. Raises: Stale; as ``Draft.read`` and ``NodeFile.read``."""
+        data = self._source.read(offset, length)
+        if self.opened.follower is not None:
+            self._check_end(self.opened.follower, is_short=len(data) < length)
+        return data
+
+    @property
+    def _source(self) -> Draft | NodeFile:
         source = self.opened.draft or self._reader
         assert source is not None
-        return source.read(offset, length)
+        return source
+
+    def _check_end(self, follower: NodeFile, *, is_short: bool) -> None:
+        """See that where it ends the kernel was not told that it goes on. Raises: Stale."""
+        if not is_short:
+            return
+        source = self._source
+        size = source.size if isinstance(source, Draft) else source.entry.size
+        if follower.entry.size > size or self.opened.is_follower_written:
+            raise Stale(errno.ESTALE, "ends here, but another version goes on", follower.entry.path)
+        # Raises unless that still is the version that is known.
+        follower.known(follower.entry.size, 0)
 
     def close(self) -> None:
         """Let go of what it reads from."""
@@ -84,6 +111,8 @@ class OpenInodes:
         self._by_inode: Final[dict[int, OpenInode]] = {}
         # Those that have a draft, as long as they have a name.
         self._by_path: Final[dict[str, OpenInode]] = {}
+        # Those that have given way and are still open.
+        self._outdone: Final[WeakSet[OpenInode]] = WeakSet()
 
     def __bool__(self) -> bool:
         """Say whether any has a draft."""
@@ -112,6 +141,8 @@ class OpenInodes:
                 node = self._nodes.known(node.inode) or node
                 if _has_changed(opened, node):
                     self._forget(opened)
+                    opened.follower = self._nodes.open(node)
+                    self._outdone.add(opened)
                     opened = None
             if opened is None:
                 opened = self._by_inode[node.inode] = OpenInode(node.inode, node)
@@ -148,6 +179,8 @@ class OpenInodes:
             with self._lock:
                 draft = opened.draft
                 if draft is None:
+                    for each in self._outdone:
+                        each.is_follower_written |= each.inode == opened.inode
                     draft = opened.draft = made
                     self._by_path[path] = opened
             if draft is not made:

@@ -119,6 +119,24 @@ def test_what_was_written_here_does_not_show_what_another_has_put(written: Writt
     assert path.read_bytes() == new
 
 
+def test_behind_the_end_of_what_was_written_here_is_no_end_of_what_another_has_put(
+    written: WrittenMount,
+) -> None:
+    path, storage = written
+    with open(path, "r+b", buffering=0) as own:
+        own.truncate(10_000)
+        own.write(b"own")
+        os.fsync(own.fileno())
+        storage.objects["a"] = new = os.urandom(len(OLD))
+        with open(path, "rb", buffering=0) as file:
+            # The kernel has one size for both, and shows zeros up to it where it is given less.
+            for offset in (9_900, 10_000, 50_000):
+                assert errno_of(lambda offset=offset: os.pread(own.fileno(), 200, offset)) == errno.ESTALE  # type: ignore[misc]
+            assert os.pread(own.fileno(), 8_000, 0) == b"own" + OLD[3:8_000]
+            assert file.read() == new
+    assert path.read_bytes() == new
+
+
 def refuse(request: Handler) -> bool:
     if request.command == "PUT":
         request.refuse(403, "AccessDenied")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from forebay.cache import ROOT_INODE, Cache
+from forebay.errors import Stale
 from forebay.fuse.options import MountOptions
 from forebay.fuse.writing import Writing
 from forebay.testing.faulty import FaultyStorage
@@ -79,3 +80,25 @@ def test_an_open_that_found_no_room_leaves_the_file_to_those_who_write_it(
     release(operations, writer.handle)
     assert bytes_of(storage, "a") == b"new"
     assert len(operations.files) == 0
+
+
+def test_what_has_given_way_ends_where_no_other_is_longer(
+    operations: Writing, storage: FaultyStorage
+) -> None:
+    inode = inode_of(operations, b"a")
+    own = operations.open(inode, os.O_RDWR)
+    operations.write(own.handle, 0, b"own")
+    assert operations.flush(own.handle)
+    storage.put("a", b"new")
+    reader = operations.open(inode, os.O_RDONLY)
+    assert bytes(operations.read(own.handle, 0, 100)) == b"own"
+    assert bytes(operations.read(reader.handle, 0, 100)) == b"new"
+    other = operations.open(inode, os.O_WRONLY)
+    # Not committed: the version is what it was, and the size that the kernel is told is not.
+    operations.write(other.handle, 0, b"longer")
+    assert bytes(operations.read(own.handle, 0, 3)) == b"own"
+    with pytest.raises(Stale):
+        operations.read(own.handle, 0, 100)
+    for opened in (own, reader, other):
+        release(operations, opened.handle)
+    assert bytes_of(storage, "a") == b"longer"
