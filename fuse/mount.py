@@ -137,7 +137,5 @@ def _kernel_options(label: str, options: MountOptions, *, read_only: bool) -> se
         f"subtype={SUBTYPE}",
         "default_permissions",
         "ro" if read_only else "rw",
-        "nodev",
-        "nosuid",
     }
-    return wanted | ({"allow_other"} if options.allow_other else set())
+    return wanted | options.of_kernel()

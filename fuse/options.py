@@ -11,12 +11,16 @@ from forebay.errors import ConfigError
 
 # What mount(8), fstab and systemd say of any file system, and is theirs to see to.
 _OF_OTHERS: Final = frozenset(
+    {"_netdev", "auto", "defaults", "group", "noauto", "nofail", "nouser", "owner", "user", "users"}
+)
+# What every mount is, whether it is said or not: it has no devices, no set-user-id bits and no access times.
+_ALWAYS: Final = frozenset(
     {
-        *("async", "auto", "atime", "defaults", "dev", "diratime", "exec", "group", "nouser", "relatime"),
-        *("_netdev", "noatime", "noauto", "nodev", "nodiratime", "noexec", "nofail", "norelatime"),
-        *("nosuid", "owner", "suid", "sync", "user", "users"),
+        *("nodev", "nosuid", "diratime", "lazytime", "nodiratime", "nolazytime", "norelatime"),
+        *("nostrictatime", "relatime", "strictatime"),
     }
 )
+_NEVER: Final = frozenset({"dev", "suid"})
 _OF_OTHERS_PREFIXES: Final = ("x-", "comment=", "user=")
 _ID_MAX: Final = (1 << 32) - 2
 _MODE_MAX: Final = 0o777
@@ -27,7 +31,8 @@ class MountOptions:
     """How a mount is made and what its files look like.
 
     uid, gid: who owns what is shown, None: whoever mounts. fmask and dmask are the permission bits that files
-    and directories do not have, as of vfat; umask says both. show_control: list the folder .forebay.
+    and directories do not have, as of vfat; umask says both. show_control: list the folder .forebay. The rest
+    is the kernel's: no_exec, no programs are run; no_atime; sync, each write is followed by an fsync.
     """
 
     read_only: bool = False
@@ -37,14 +42,19 @@ class MountOptions:
     fmask: int = 0o133
     dmask: int = 0o022
     show_control: bool = False
+    no_exec: bool = False
+    no_atime: bool = False
+    sync: bool = False
 
     def with_text(self, text: str) -> MountOptions:
         """Return these with what a text such as ``ro,uid=1000`` says. Raises: ConfigError."""
         changes: dict[str, Any] = {}
         for word in filter(None, text.split(",")):
             key, equals, value = word.partition("=")
-            if word in _OF_OTHERS or word.startswith(_OF_OTHERS_PREFIXES):
+            if word in _OF_OTHERS or word in _ALWAYS or word.startswith(_OF_OTHERS_PREFIXES):
                 continue
+            if word in _NEVER:
+                raise ConfigError(f"mount option {word!r} is refused: a mount is always no{word}")
             read = _READERS.get(key)
             if read is None:
                 raise ConfigError(
@@ -52,6 +62,16 @@ class MountOptions:
                 )
             changes |= read(key, value if equals else None)
         return replace(self, **changes)
+
+    def of_kernel(self) -> set[str]:
+        """Return what the kernel is to be told, as mount(8) calls it."""
+        said = {
+            "allow_other": self.allow_other,
+            "noexec": self.no_exec,
+            "noatime": self.no_atime,
+            "sync": self.sync,
+        }
+        return {"nodev", "nosuid"} | {word for word, is_said in said.items() if is_said}
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as plain data."""
@@ -89,6 +109,12 @@ _READERS: Final = {
     "rw": _flag(read_only=False),
     "allow_other": _flag(allow_other=True),
     "show_control": _flag(show_control=True),
+    "exec": _flag(no_exec=False),
+    "noexec": _flag(no_exec=True),
+    "atime": _flag(no_atime=False),
+    "noatime": _flag(no_atime=True),
+    "async": _flag(sync=False),
+    "sync": _flag(sync=True),
     "uid": _number("uid", base=10, most=_ID_MAX, what="id of a user"),
     "gid": _number("gid", base=10, most=_ID_MAX, what="id of a group"),
     "umask": _number("fmask", "dmask", base=8, most=_MODE_MAX, what="mask in octal digits, such as 022"),

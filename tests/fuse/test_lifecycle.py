@@ -144,6 +144,28 @@ def test_a_line_of_fstab_mounts(attached: Cache, place: Path, tmp_path: Path) ->
     assert "hello\n" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "is_run"), [("user", False), ("noexec,noatime", False), ("users,exec,relatime", True)]
+)
+def test_what_fstab_says_to_the_kernel_reaches_it(
+    attached: Cache, bucket: Path, place: Path, tmp_path: Path, options: str, is_run: bool
+) -> None:
+    (bucket / "program").write_text("#!/bin/sh\necho it runs\n")
+    escaped = str(place).replace(" ", "\\040")
+    said = f"ro,noauto,umask=022,{options},cache_dir={attached.path}"
+    (tmp_path / "fstab").write_text(f"d {escaped} forebay {said} 0 0\n")
+    done = in_namespace(
+        tmp_path,
+        f"mount -T {tmp_path}/fstab '{place}'\nfindmnt -no OPTIONS '{place}'\n"
+        f"'{place}/program' || echo it does not\numount '{place}'",
+    )
+    assert done.returncode == 0, done.stderr
+    *_, told, said_by_program = done.stdout.splitlines()
+    assert ("noexec" in told, "noatime" in told) == (not is_run, "noatime" in options)
+    assert {"nosuid", "nodev", "ro"} <= set(told.split(","))
+    assert said_by_program == ("it runs" if is_run else "it does not")
+
+
 def test_mount_8_is_told_of_a_failure(attached: Cache, place: Path, tmp_path: Path) -> None:
     done = in_namespace(tmp_path, f"mount -t forebay nothing '{place}' -o ro,cache_dir={attached.path}")
     assert done.returncode == 32

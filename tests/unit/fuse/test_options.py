@@ -17,8 +17,21 @@ def test_what_is_said_later_holds() -> None:
 
 
 def test_what_is_others_is_let_pass() -> None:
-    text = "defaults,_netdev,nofail,x-systemd.automount,x-gvfs-show,comment=words,noatime,nodev,user=me"
+    text = "defaults,_netdev,nofail,x-systemd.automount,x-gvfs-show,comment=words,nodev,user=me,relatime"
     assert MountOptions().with_text(text) == MountOptions()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("defaults,relatime,nodiratime,nodev", set()),
+        ("noexec,noatime,sync,allow_other", {"noexec", "noatime", "sync", "allow_other"}),
+        ("user,noexec,nosuid,nodev,exec", set()),
+        ("sync,noatime,async,atime,noexec", {"noexec"}),
+    ],
+)
+def test_what_the_kernel_can_see_to_it_is_told(text: str, words: set[str]) -> None:
+    assert MountOptions().with_text(text).of_kernel() == {"nodev", "nosuid"} | words
 
 
 @pytest.mark.parametrize(
@@ -32,6 +45,9 @@ def test_what_is_others_is_let_pass() -> None:
         ("umask=9", "'umask': '9' is no mask in octal digits"),
         ("fmask", "'fmask'"),
         ("dmask=1000", "'dmask'"),
+        ("dev", "'dev' is refused: a mount is always nodev"),
+        ("ro,suid", "'suid' is refused"),
+        ("noexec=1", "'noexec' takes no value"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, words: str) -> None:
