@@ -30,6 +30,8 @@ _Arguments = TypeVarTuple("_Arguments")
 
 _MS_PER_S: Final = 1_000
 _FOR_EVER: Final = -1.0
+# Where requests leave no time for it, the oldest is given up.
+_IDLE_WORK_MAX: Final = 1_024
 
 
 class ClosedResourceError(Exception):
@@ -70,7 +72,7 @@ class Loop:
         self._ready: Final[deque[tuple[Task, Any, BaseException | None]]] = deque()
         # What threads have come to, and the descriptor that tells of it.
         self._finished: Final[deque[tuple[Task, Any, BaseException | None]]] = deque()
-        self._idle_work: Final[deque[Callable[[], None]]] = deque()
+        self._idle_work: Final[deque[Callable[[], None]]] = deque(maxlen=_IDLE_WORK_MAX)
         self._event: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._in_threads: Final[set[Task]] = set()
         self._tasks: Final[set[Task]] = set()
@@ -120,7 +122,7 @@ class Loop:
         return found
 
     def when_idle(self, work: Callable[[], None]) -> None:
-        """Do some work, that neither waits nor raises, as soon as there is no request."""
+        """Do some work, that neither waits nor raises and may be left out, as soon as there is no request."""
         self._idle_work.append(work)
 
     def face(self) -> types.SimpleNamespace:

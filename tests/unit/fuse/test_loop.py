@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,6 +82,24 @@ def test_idle_work_is_done_once_no_request_waits(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], b"ab")
     serve(loop, pipe[0], answer)()
     assert answered == [b"a", b"b", b"1", b"c", b"d"]
+
+
+def test_idle_work_that_finds_no_time_does_not_pile_up(pipe: tuple[int, int]) -> None:
+    loop = Loop(lambda: None, TIMEOUT_S)
+    done: list[int] = []
+
+    def end() -> None:
+        os.write(pipe[1], END)
+
+    async def answer(request: bytes) -> None:
+        for number in range(100_000):
+            loop.when_idle(partial(done.append, number))
+        loop.when_idle(end)
+
+    os.write(pipe[1], b"a")
+    serve(loop, pipe[0], answer)()
+    assert 0 < len(done) < 2_000
+    assert done[-1] == 99_999
 
 
 def test_what_waits_stands_in_nobodys_way(pipe: tuple[int, int]) -> None:
