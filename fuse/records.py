@@ -3,7 +3,8 @@
     mounts/ID.lock    locked by the process that serves, so that its death is seen from any PID namespace
     mounts/ID.json    what is mounted where, and what was asked of it so far; replaced, never changed
 
-A killed process leaves both; whoever reads the folder next removes them.
+Both are made under names with a dot in front. What a killed process leaves of all these is removed by whoever
+reads the folder next.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ class MountRecord:
         self._about: Final = dict(about)
         self._path: Final = folder / f"{name}.json"
         self._lock_path: Final = folder / f"{name}.lock"
-        # Locked before it has its name: what can be found is never taken for a dead process's.
-        unnamed = folder / f".{name}.lock"
-        self._lock: Final = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        unnamed.rename(self._lock_path)
-        self.write({})
+        self._fresh_path: Final = folder / f".{name}.json"
+        self._lock: Final = _locked(folder / f".{name}.lock", self._lock_path)
+        try:
+            self.write({})
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, operations: Mapping[str, Any]) -> None:
         """Say what was asked of the mount so far. Raises: OSError."""
-        fresh = self._path.with_name(f".{self._path.name}")
-        fresh.write_text(json.dumps({**self._about, "operations": operations}))
-        fresh.rename(self._path)
+        self._fresh_path.write_text(json.dumps({**self._about, "operations": operations}))
+        self._fresh_path.rename(self._path)
 
     def close(self) -> None:
         """Remove the record."""
-        self._path.unlink(missing_ok=True)
-        self._lock_path.unlink(missing_ok=True)
+        for path in (self._fresh_path, self._path, self._lock_path):
+            path.unlink(missing_ok=True)
         os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -87,8 +88,8 @@ def reporting(record: MountRecord, operations: Callable[[], Mapping[str, Any]]) 
 
 def live_mounts(cache_dir: str) -> list[dict[str, Any]]:
     """Return the records of the mounts that are served now, by mountpoint; remove those of dead processes."""
-    found = []
-    for lock_path in (Path(cache_dir) / _FOLDER).glob("[!.]*.lock"):
+    folder, found = Path(cache_dir) / _FOLDER, []
+    for lock_path in folder.glob("[!.]*.lock"):
         path = lock_path.with_suffix(".json")
         if _is_locked(lock_path):
             # Ended just now, or not yet written.
@@ -97,7 +98,40 @@ def live_mounts(cache_dir: str) -> list[dict[str, Any]]:
         else:
             path.unlink(missing_ok=True)
             lock_path.unlink(missing_ok=True)
+    _remove_begun(folder)
     return sorted(found, key=lambda record: str(record["mountpoint"]))
+
+
+def _remove_begun(folder: Path) -> None:
+    """Remove what processes were killed over before it had its name."""
+    for path in folder.glob(".*.json"):
+        if not _is_locked(path.with_name(f"{path.stem[1:]}.lock")):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".*.lock"):
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            # Held until it is gone: whoever is about to lock it then sees that it went.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+
+
+def _locked(unnamed: Path, named: Path) -> int:
+    """Make a file that this process has locked before it has its name; return its descriptor.
+
+    So what can be found is never taken for a dead process's.
+    """
+    while True:
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unnamed.rename(named)
+        except FileNotFoundError:
+            # It was not yet locked, and taken for one that a killed process has left.
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        else:
+            return descriptor
 
 
 def _is_locked(path: Path) -> bool:

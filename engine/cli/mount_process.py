@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -18,6 +20,11 @@ from forebay.cli.session import Session
 from forebay.cli.text import echo_json, printable
 from forebay.fuse.readiness import tell_ready, wait_ready
 from forebay.fuse.supervisor import Supervisor
+
+# A file name may have 255 bytes, a character four.
+_LOG_NAME_BYTES_MAX: Final = 250
+_LOG_NAME_END: Final = 50
+_DIGEST_DIGITS: Final = 16
 
 # A command that serves a mount, and tells the descriptor that it is given when it does.
 Command = Callable[[int], list[str]]
@@ -58,7 +65,12 @@ def serve_supervised(command: Command, mountpoint: str, ready_fd: int | None) ->
 def _log_of(cache_dir: str, mountpoint: str) -> Path:
     folder = Path(cache_dir) / "mounts"
     folder.mkdir(exist_ok=True)
-    return folder / f"{os.path.abspath(mountpoint).strip('/').replace('/', '-')}.log"
+    name = os.path.abspath(mountpoint).strip("/").replace("/", "-")
+    if len(os.fsencode(name)) > _LOG_NAME_BYTES_MAX:
+        # Its end says most to people, and the digest tells it from others.
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST_DIGITS]
+        name = f"{digest}-{name[-_LOG_NAME_END:]}"
+    return folder / f"{name}.log"
 
 
 def _tell_of_failure(log: Path, said_before: int) -> None:

@@ -77,6 +77,19 @@ def test_in_the_background_a_failure_is_told_where_it_was_asked_for(attached: Ca
     assert "no dataset 'nothing' is attached" in done.stderr
 
 
+def test_in_the_background_at_a_place_with_a_long_name(attached: Cache, place: Path) -> None:
+    long = place / ("ü" * 100) / ("b" * 200)
+    long.mkdir(parents=True)
+    done = forebay("mount", "d", long, "--background", "--json")
+    try:
+        assert done.returncode == 0, done.stderr
+        log = Path(json.loads(done.stdout)["log"])
+        assert log.exists()
+        assert log.name.endswith("b" * 50 + ".log")
+    finally:
+        run("umount", long)
+
+
 def test_a_mount_whose_process_was_killed_comes_back(attached: Cache, mounted: Mounting) -> None:
     mount = mounted("--supervise")
     served = serving_pid(attached)
