@@ -11,7 +11,7 @@ import pytest
 
 from forebay.cache import ROOT_INODE, Cache
 from forebay.config import KIB
-from forebay.errors import NotFound, Stale
+from forebay.errors import Closed, ConfigError, NotAttached, NotFound, Stale
 from forebay.fuse.errnos import errno_of
 from forebay.fuse.operations import Operations
 from forebay.fuse.options import MountOptions
@@ -279,6 +279,21 @@ def test_no_more_is_open_than_may_be(operate: Mounting) -> None:
     assert errno_of(raised.value) == errno.ENFILE
     operations.close()
     assert operations.opendir(ROOT_INODE)
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (Closed("closed"), errno.ESHUTDOWN),
+        (NotAttached("none"), errno.ESTALE),
+        (ConfigError("wrong"), errno.EIO),
+        (TimeoutError("late"), errno.ETIMEDOUT),
+        (MemoryError(), errno.ENOMEM),
+        (RuntimeError("of nobody"), errno.EIO),
+    ],
+)
+def test_numbers_of_what_has_none(error: Exception, number: int) -> None:
+    assert errno_of(error) == number
 
 
 def test_a_handle_that_is_not_open(operate: Mounting) -> None:

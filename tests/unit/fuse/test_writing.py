@@ -82,6 +82,14 @@ def test_an_open_that_found_no_room_leaves_the_file_to_those_who_write_it(
     assert len(operations.files) == 0
 
 
+def test_what_the_kernel_is_to_ask_no_more(operations: Writing, storage: FaultyStorage) -> None:
+    """It answers EINVAL to programs from then on."""
+    with pytest.raises(OSError, match="not implemented") as caught:
+        operations.rename(ROOT_INODE, b"a", ROOT_INODE, b"new", 1)
+    assert caught.value.errno == errno.ENOSYS
+    assert bytes_of(storage, "a") == b"1"
+
+
 def test_what_has_given_way_ends_where_no_other_is_longer(
     operations: Writing, storage: FaultyStorage
 ) -> None:
