@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,17 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from forebay.cache import Cache
 from forebay.fuse.mounts import mount_at
 from forebay.fuse.records import live_mounts
-from tests.fuse._mount import PROGRAM, TIMEOUT_S
+from tests.fuse._mount import PROGRAM, TIMEOUT_S, errno_of
 from tests.fuse.conftest import Mounting
 
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 HELPER = Path(sys.executable).parent / "mount.forebay"
 
 
@@ -102,6 +106,46 @@ def test_a_mount_whose_process_was_killed_comes_back(attached: Cache, mounted: M
     with suppress(OSError):
         os.close(descriptor)
     assert (mount.path / "hello.txt").read_bytes() == b"hello\n"
+
+
+def lockers_of(folder: Path) -> set[int]:
+    """Return the processes that have locks on files below a folder."""
+    inodes = set()
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            inodes.add(path.stat().st_ino)
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if " -> " not in line]
+    return {int(pid) for *_, pid, place, _, _ in locks if int(place.rpartition(":")[2]) in inodes}
+
+
+def test_nothing_is_left_of_mounts_that_were_killed(attached: Cache, bucket: Path, mounted: Mounting) -> None:
+    mount = mounted("--supervise")
+    supervisor, killed = psutil.Process(mount.process.pid), set()
+    assert (mount.path / "hello.txt").read_bytes() == b"hello\n"
+    descriptors = supervisor.num_fds()
+    for _ in range(2):
+        served = serving_pid(attached)
+        killed.add(served)
+        with open(mount.path / "sub/one.bin", "rb", buffering=0) as file, os.scandir(mount.path):
+            os.kill(served, signal.SIGKILL)
+            waited_for(lambda: serving_pid(attached) not in killed)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert errno_of(partial(os.pread, file.fileno(), 1, 90_000)) in GONE
+            # All else goes on.
+            assert (mount.path / "sub/one.bin").read_bytes() == (bucket / "sub/one.bin").read_bytes()
+            assert (mount.path / "hello.txt").read_bytes() == b"hello\n"
+            with suppress(OSError):
+                file.close()
+    assert supervisor.num_fds() == descriptors
+    assert [part.mountpoint for part in psutil.disk_partitions(all=True)].count(str(mount.path)) == 1
+    (record,) = live_mounts(attached.path)
+    assert record["pid"] not in killed
+    assert record["pid"] in (lockers := lockers_of(Path(attached.path)))
+    assert killed.isdisjoint(lockers)
+    assert attached.check().ok
+    mount.process.terminate()
+    assert mount.ended() == 0
+    assert not list((Path(attached.path) / "mounts").iterdir())
 
 
 def test_an_unmount_ends_the_supervisor_as_well(attached: Cache, mounted: Mounting) -> None:
