@@ -180,6 +180,24 @@ def test_directories(path: Path, folder: Path) -> None:
     assert sorted(os.listdir(path)) == ["old.txt", "sub"]
 
 
+def test_a_directory_that_is_open_stays_when_its_only_file_gets_another_name(path: Path) -> None:
+    """As rsync does it: each file is made under another name, in a directory that it has open."""
+    (path / "made").mkdir()
+    made = os.open(path / "made", os.O_RDONLY | os.O_DIRECTORY)
+    inode = os.fstat(made).st_ino
+    for name in ("one", "two"):
+        os.close(os.open(f".{name}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=made))
+        os.rename(f".{name}.new", name, src_dir_fd=made, dst_dir_fd=made)
+        assert (os.fstat(made).st_ino, os.stat(path / "made").st_ino) == (inode, inode)
+    for name in ("one", "two"):
+        os.unlink(name, dir_fd=made)
+        assert os.fstat(made).st_ino == inode
+    assert os.listdir(made) == []
+    os.close(os.open("again", os.O_WRONLY | os.O_CREAT, dir_fd=made))
+    assert os.listdir(path / "made") == ["again"]
+    os.close(made)
+
+
 ERRORS: list[tuple[Callable[[Path], object], int]] = [
     (lambda path: (path / "link").symlink_to("old.txt"), errno.EPERM),
     (lambda path: os.link(path / "old.txt", path / "link"), errno.EPERM),

@@ -73,7 +73,12 @@ class Knowledge:
         self._has_doubts = True
 
     def _doubt_emptied(self, attached: Attached, path: str) -> None:
-        """Forget the directories above in which nothing is known any more: they may have gone as well."""
+        """Forget the directories above in which nothing is known any more: they may have gone as well.
+
+        Not where they are things of their own, and stay, with the numbers by which others have them open.
+        """
+        if attached.storage.has_directories:
+            return
         dataset_id, directory = attached.record.id, _above(path)
         while directory and not self._entries.children(dataset_id, directory):
             known = self._entries.get(dataset_id, directory, directories=True)
