@@ -17,7 +17,7 @@ from forebay.cache import Cache
 from forebay.testing.faults import Fault
 from forebay.testing.proxy_process import ProxyProcess
 from tests._s3 import BUCKET, FakeS3, Handler, give_keys
-from tests.fuse._mount import TIMEOUT_S, Mounted, errno_of
+from tests.fuse._mount import TIMEOUT_S, Mounted, errno_of, until
 from tests.fuse.conftest import BLOCK_BYTES, Mounting
 
 SIZE = 6 * BLOCK_BYTES + 11
@@ -40,9 +40,15 @@ def proxy(storage: FakeS3) -> Iterator[ProxyProcess]:
 
 
 @pytest.fixture
-def mount(cache: Cache, proxy: ProxyProcess, mounted: Mounting) -> Mounted:
-    """A mount through the proxy that gives up soon; all is known, and the first file is cached."""
-    cache.attach("d", f"s3://{BUCKET}", endpoint_url=proxy.url, max_age=None, attempts=2, timeout_s=1)
+def timeout_s() -> float:
+    """How long the mount waits for its storage: longer than any machine takes, however busy."""
+    return TIMEOUT_S
+
+
+@pytest.fixture
+def mount(cache: Cache, proxy: ProxyProcess, mounted: Mounting, timeout_s: float) -> Mounted:
+    """A mount through the proxy that gives up at its second try; all is known, the first file is cached."""
+    cache.attach("d", f"s3://{BUCKET}", endpoint_url=proxy.url, max_age=None, attempts=2, timeout_s=timeout_s)
     cache.listdir("d")
     cache.read(f"d/{NAMES[0]}").release()
     return mounted()
@@ -85,6 +91,7 @@ def test_cut_in_the_middle_of_a_file(mount: Mounted, proxy: ProxyProcess, storag
         assert (mount.path / name).read_bytes() == storage.objects[name]
 
 
+@pytest.mark.parametrize("timeout_s", [1])
 def test_a_stopped_source_is_given_up_in_time(mount: Mounted, proxy: ProxyProcess, storage: FakeS3) -> None:
     os.kill(proxy.pid, signal.SIGSTOP)
     try:
@@ -103,6 +110,8 @@ def test_a_stopped_source_is_given_up_in_time(mount: Mounted, proxy: ProxyProces
     finally:
         os.kill(proxy.pid, signal.SIGCONT)
     for name in NAMES:
+        # On a busy machine it may be given up once more.
+        until(lambda name=name: errno_of((mount.path / name).read_bytes) is None)  # type: ignore[misc]
         assert (mount.path / name).read_bytes() == storage.objects[name]
 
 
