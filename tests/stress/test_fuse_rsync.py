@@ -1,4 +1,4 @@
-"""rsync of 100,000 files through a mount, and a comparison of every byte by its checksums."""
+"""rsync of 100,000 files from a mount, and of 10,000 to one, and a comparison of every byte by checksums."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from forebay.config import KIB
 from tests.fuse._mount import Mounted
 from tests.fuse._small import small_cache
 
-FILES = 100_000
+FILES_READ = 100_000
+FILES_WRITTEN = 10_000
 FILES_IN_A_FOLDER = 1_000
 # Many a size, most of them small; now and then more than a block.
 SIZES = (0, 1, 100, 1_000, 4 * KIB, 4 * KIB + 1)
 LARGE = 70 * KIB
 
 
-def grow(folder: Path, seed: int) -> None:
+def grow(folder: Path, count: int, seed: int) -> None:
     """Make the files; the bytes follow from the seed alone."""
     chance = random.Random(seed)
-    for number in range(FILES):
+    for number in range(count):
         path = folder / f"{number // FILES_IN_A_FOLDER:03}" / f"{number:06}"
         if number % FILES_IN_A_FOLDER == 0:
             path.parent.mkdir(parents=True)
@@ -44,28 +45,30 @@ def differing(folder: Path, other: Path) -> list[str]:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kind", ["reads", "writes"])
-def test_rsync(kind: str, tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "count"), [("reads", FILES_READ), ("writes", FILES_WRITTEN)])
+def test_rsync(
+    kind: str, count: int, tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cache is much smaller than what goes through it."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     tree, source = tmp_path / "tree", tmp_path / "source"
-    grow(tree, seed)
+    grow(tree, count, seed)
     with small_cache(tmp_path / "cache", memory_path, monkeypatch) as cache:
         if kind == "reads":
             cache.attach("d", tree.as_uri(), max_age=None, retention="s3fifo")
             with Mounted("d", tmp_path / "mnt") as mount:
                 assert differing(tree, mount.path) == differing(mount.path, tree) == []
                 copied = rsync("--archive", "--itemize-changes", f"{mount.path}/", tmp_path / "copy")
-            assert len(copied) == FILES
+            assert len(copied) == count
             assert differing(tree, tmp_path / "copy") == []
         else:
             source.mkdir()
             cache.attach("d", source.as_uri(), writable=True, retention="s3fifo")
             with Mounted("d", tmp_path / "mnt") as mount:
                 copied = rsync("--archive", "--itemize-changes", f"{tree}/", mount.path)
-                assert len(copied) == FILES
+                assert len(copied) == count
                 assert differing(tree, mount.path) == differing(mount.path, tree) == []
             assert differing(tree, source) == []
         assert cache.check().ok
-    assert sum(len(names) for _, _, names in os.walk(tree)) == FILES
+    assert sum(len(names) for _, _, names in os.walk(tree)) == count
