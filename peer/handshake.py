@@ -61,9 +61,14 @@ class Terms:
             ("placement", other.placement.method, self.method),
             ("unit of placement", other.placement.run_bytes, self.run_bytes),
         )
+        is_asked = isinstance(other, pb.HelloRequest)
         for what, theirs, ours in pairs:
             if theirs != ours:
-                raise ConfigError(f"{what}: {theirs!r} there, {ours!r} here; all of a group have the same")
+                # The same words on both sides, for who asks is told what the member says.
+                member, asking = (ours, theirs) if is_asked else (theirs, ours)
+                raise ConfigError(
+                    f"{what}: {member!r} at the member, {asking!r} at who asks; all of a group have the same"
+                )
         if isinstance(other, pb.HelloRequest) and other.role not in ROLES:
             raise ConfigError(f"role: {other.role!r} is neither {' nor '.join(ROLES)}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -22,7 +21,7 @@ from forebay.peer.membership import Answer, Membership
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
 from forebay.peer.security.credentials import Credentials
-from forebay.peer.security.listen import split_address
+from forebay.peer.seeds import Seeds
 from forebay.peer.stubs import CHANNEL_OPTIONS
 
 _log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ _log = logging.getLogger(__name__)
 TICK_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 1.0
 _LEAVE_TIMEOUT_S: Final = 2.0
-RESOLVE_EVERY_S: Final = 10.0
+LOOK_UP_EVERY_S: Final = 10.0
 
 
 class Prober:
@@ -49,13 +48,14 @@ class Prober:
         self._membership: Final = membership
         self._hello: Final = terms.request("member", member_id)
         self._terms: Final = terms
-        self._seeds: Final = tuple(seeds)
+        self._seeds: Final = Seeds(seeds)
         self._credentials: Final = credentials
         self._on_view: Final = on_view
         self._channels: Final[dict[str, grpc.aio.Channel]] = {}
         self._probes: Final[dict[str, asyncio.Task[None]]] = {}
         self._told: View | None = None
-        self._resolve_due_s = 0.0
+        self._looking_up: asyncio.Task[None] | None = None
+        self._look_up_due_s = 0.0
         self._said: Final[set[str]] = set()
 
     async def run(self) -> None:
@@ -63,15 +63,18 @@ class Prober:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                if loop.time() >= self._resolve_due_s:
-                    self._resolve_due_s = loop.time() + RESOLVE_EVERY_S
-                    await self._resolve()
+                is_looking_up = self._looking_up is not None and not self._looking_up.done()
+                if loop.time() >= self._look_up_due_s and not is_looking_up:
+                    # Beside the probes: a DNS that does not answer holds up none of them.
+                    self._look_up_due_s = loop.time() + LOOK_UP_EVERY_S
+                    self._looking_up = loop.create_task(self._look_seeds_up())
                 self._begin_due()
                 self.show()
                 await asyncio.sleep(TICK_S)
         finally:
-            for task in self._probes.values():
-                task.cancel()
+            for task in (*self._probes.values(), self._looking_up):
+                if task is not None:
+                    task.cancel()
 
     async def leave(self) -> None:
         """Tell all members that this one leaves, those that answer in time."""
@@ -151,27 +154,9 @@ class Prober:
             self._channels[address] = channel
         return channel
 
-    async def _resolve(self) -> None:
-        """Take for each seed that is a name all addresses that it stands for."""
-        found: list[str] = []
-        for seed in self._seeds:
-            host, port = split_address(seed)
-            try:
-                infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                _log.warning("peer %s: the name is not found: %s", seed, error.strerror)
-                continue
-            addresses = sorted({_numeric(info[4]) for info in infos})
-            # A name of one address is used as it is: it is what certificates are made out to.
-            found += [seed] if len(addresses) == 1 else addresses
-        if found or not self._seeds:
-            self._membership.seed(found)
+    async def _look_seeds_up(self) -> None:
+        self._membership.seed(await self._seeds.look_up())
 
 
 def _answer(reply: pb.HelloReply) -> Answer:
     return Answer(reply.group, Member.from_message(reply.self), View.from_message(reply.view))
-
-
-def _numeric(place: Any) -> str:
-    host, port = place[0], place[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

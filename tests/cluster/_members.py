@@ -144,13 +144,15 @@ class Members:
 
     def add(self, count: int = 1) -> None:
         """Start some more, and wait until all see them all."""
+        if not count:
+            return
         if not self.all:
-            self._start([])
+            self.start([])
             self.all[0].wait_until_ready()
             count -= 1
         peers = self.seeds
         for _ in range(count):
-            self._start(peers)
+            self.start(peers)
         for each in self.all[len(self.all) - count :]:
             each.wait_until_ready()
         self.wait_until_seen({each.id: MemberState.UP for each in self.all})
@@ -167,7 +169,8 @@ class Members:
         for each in self.all:
             each.close()
 
-    def _start(self, peers: Sequence[str]) -> None:
+    def start(self, peers: Sequence[str]) -> None:
+        """Begin to start another, which may see nobody for now."""
         name = f"m{len(self.all)}"
         place = (self._folder / name, self._tiers / name, self._endpoint)
         self.all.append(ServedMember(*place, peers, self.how))

@@ -71,7 +71,7 @@ def test_reflection_lists_all_services(channel: grpc.Channel) -> None:
     [
         (pb.HelloRequest(group="other"), ["group", "other", repr(GROUP)]),
         (pb.HelloRequest(block_bytes=2 * BLOCK), ["block size", str(2 * BLOCK), str(BLOCK)]),
-        (pb.HelloRequest(protocol=99), ["protocol", "99 there", "1 here"]),
+        (pb.HelloRequest(protocol=99), ["protocol", "1 at the member", "99 at who asks"]),
     ],
     ids=["group", "block", "protocol"],
 )

@@ -1,0 +1,20 @@
+"""A client whose only seed is a name: for each line of its input it reads all and says whom it knows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from tests.cluster._site import Client, read_all
+
+if __name__ == "__main__":
+    folder, tier, seed, endpoint_url = sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING)
+    group = Client(Path(folder), Path(tier), [seed], endpoint_url).group()
+    with Client(Path(folder), Path(tier), [seed], endpoint_url).open(group) as cache:
+        for _ in sys.stdin:
+            read_all(cache)
+            ring = group.ring
+            print(json.dumps([] if ring is None else [each.id for each in ring.members]), flush=True)
