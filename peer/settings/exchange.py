@@ -38,6 +38,7 @@ class SettingsExchange:
         # From the reading of what there is until it is noted nothing that comes is made to hold, and the
         # other way round: else a change of another's would be taken for one of ours.
         self._lock: Final = threading.Lock()
+        self._noted_commit: int | None = None
 
     def note(self) -> list[Item]:
         """Return what was changed here since the last time, with its new versions. Raises: as Cache."""
@@ -78,4 +79,10 @@ class SettingsExchange:
         return Taken(count, refused)
 
     def _note(self) -> list[Item]:
-        return self._book.note(self._local.read())
+        # Before it is read: what changes meanwhile is noted the next time.
+        commit = self._local.commit()
+        if commit == self._noted_commit:
+            return []
+        changed = self._book.note(self._local.read())
+        self._noted_commit = commit
+        return changed

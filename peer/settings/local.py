@@ -34,6 +34,10 @@ class LocalSettings:
         # A manifest never changes: (dataset, version, when it was made) -> the digest of its listing.
         self._digests: Final[dict[tuple[str, str, float], str]] = {}
 
+    def commit(self) -> int:
+        """Return a number that stays while ``read`` would return the same."""
+        return self._cache.settings_commit()
+
     def read(self) -> dict[str, Content]:
         """Return all there is, by key. Blocking: goes through each manifest once. Raises: OSError."""
         found: dict[str, Content] = {}

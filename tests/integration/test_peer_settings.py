@@ -23,7 +23,7 @@ from forebay.peer.security.permissions import Permissions
 from forebay.peer.service.settings import SettingsService
 from forebay.peer.settings.book import Book
 from forebay.peer.settings.exchange import SettingsExchange, Taken
-from forebay.peer.settings.items import Item
+from forebay.peer.settings.items import Content, Item
 from forebay.peer.settings.keeper import SettingsKeeper, pull, push
 from forebay.peer.settings.local import LocalSettings
 from forebay.peer.settings.wire import Incoming, messages_of, parse_summary, summary_of
@@ -282,6 +282,30 @@ def test_a_keeper_hands_on_what_is_changed_and_asks_for_the_rest(
     keeper.round()
     for each in (one, two):
         assert [dataset.name for dataset in each.cache.datasets()] == ["after", "before"]
+
+
+def test_settings_are_read_again_after_a_commit_alone(
+    member: Callable[[str], Member], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = member("one")
+    one.cache.attach("set", data.as_uri())
+    assert len(one.exchange.note()) == 1
+    reads: list[LocalSettings] = []
+    read = LocalSettings.read
+
+    def noted(local: LocalSettings) -> dict[str, Content]:
+        reads.append(local)
+        return read(local)
+
+    monkeypatch.setattr(LocalSettings, "read", noted)
+    assert one.exchange.note() == one.exchange.note() == []
+    assert reads == []
+    # Another process's word as well.
+    with Cache(one.cache.path) as other:
+        other.set_policy("set/a", ttl_s=5.0)
+    assert [item.kind for item in one.exchange.note()] == ["policy"]
+    assert one.exchange.note() == []
+    assert len(reads) == 1
 
 
 def test_a_keeper_outlives_members_that_do_not_answer(member: Callable[[str], Member], data: Path) -> None:

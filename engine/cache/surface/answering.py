@@ -8,7 +8,7 @@ from forebay.remote import Remote
 
 
 class Answering(CacheBase):
-    """The verb for serving peers."""
+    """The verbs for serving peers."""
 
     def serving(self, owner_side: Remote | None = None) -> Serving:
         """Return what answers peers from this process; it asks nobody but the under storage.
@@ -16,3 +16,7 @@ class Answering(CacheBase):
         owner_side: who is asked for blocks before that, after the ring has changed.
         """
         return Serving(self._runtime(), owner_side)
+
+    def settings_commit(self) -> int:
+        """Return a number that stays while nobody changes datasets, policies or manifests."""
+        return self._runtime().metadata.catalog.last_commit()
