@@ -6,6 +6,7 @@ them. In a process that was forked these verbs raise, for there gRPC does not wo
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from forebay.cache import Cache, LoadJob
@@ -14,6 +15,9 @@ from forebay.cache.paths import split_path
 from forebay.peer.fanout.everyone import Answers, Everyone, apply, locate
 from forebay.peer.fanout.load import GroupLoad
 from forebay.peer.fanout.names import NameList
+from forebay.peer.group import Group
+from forebay.peer.settings.follower import Follower
+from forebay.peer.settings.local import LocalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +27,25 @@ if TYPE_CHECKING:
 
 
 class GroupCache(Cache):
-    """A cache whose remote is a ``Group``. All else is as in ``Cache``."""
+    """A cache whose remote is a ``Group``. All else is as in ``Cache``.
+
+    A client takes over the datasets, policies and manifests of the members, and goes on doing so.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Open it as a ``Cache``. The first time a client waits for the settings, peer_timeout_s at most."""
+        super().__init__(*arguments, **options)
+        self._follower: Follower | None = None
+        group = self._remote
+        if isinstance(group, Group) and group.role == "client" and not options.get("read_only"):
+            self._follower = _follower_of(self, group)
+            self._follower.start()
+
+    def close(self) -> None:
+        """Close, as ``Cache.close``."""
+        if self._follower is not None:
+            self._follower.stop()
+        super().close()
 
     def pin(self, path: str) -> int:
         """Pin at every member; return how many cached blocks that is in all. Raises: as ``Cache.pin``.
@@ -112,3 +134,14 @@ class GroupCache(Cache):
         # A bad path, or a dataset that is not attached, is told of here.
         self._runtime().locate(path)
         return apply(self._everyone, verb, path, **arguments)
+
+
+def _follower_of(cache: GroupCache, group: Group) -> Follower:
+    """Make what takes settings over for a cache, by the verbs of this host alone, while it is used."""
+    used = weakref.ref(cache)
+
+    def local() -> LocalSettings | None:
+        found = used()
+        return None if found is None else LocalSettings(cast(Cache, super(GroupCache, found)))
+
+    return Follower(group, cache.settings_folder, local)

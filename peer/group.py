@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
@@ -223,6 +224,15 @@ class Group:
             return []
         skip = self._skipped(process, ring)
         return [process.stubs.of(member) for member in ring.view.members if member.id not in skip]
+
+    def one_admin(self, turn: int) -> AbstractContextManager[MemberStub] | None:
+        """Return a member that is up, another each turn, for one call; None: nobody is. Raises: OSError."""
+        process, ring = self._now()
+        if ring is None:
+            return None
+        skip = self._skipped(process, ring)
+        well = [member for member in ring.view.members if member.id not in skip]
+        return process.stubs.for_once(well[turn % len(well)]) if well else None
 
     # ---- a member's own ----
 

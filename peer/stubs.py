@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from forebay.peer.member import Member
 
 if TYPE_CHECKING:
+    from forebay.peer.security.credentials import Credentials
     from forebay.peer.security.options import SecurityOptions
 
 # What gRPC itself waits before it connects anew would hide for long that a member is back.
@@ -55,12 +59,25 @@ class Stubs:
 
     def of(self, member: Member) -> MemberStub:
         """Return the stubs of a member. Raises: ConfigError (credentials); OSError (a forked process)."""
-        from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+        _check_process()
+        with self._lock:
+            channel = self._channels.get(member.address)
+            if channel is None:
+                channel = self._channels[member.address] = self._open(member)
+        return _stub(member, channel)
 
-        channel = self._channel(member.address)
-        return MemberStub(
-            member.id, member.address, member.host, pb_grpc.PeerStub(channel), pb_grpc.AdminStub(channel)
-        )
+    @contextmanager
+    def for_once(self, member: Member) -> Iterator[MemberStub]:
+        """Have the stubs of a member for a with statement, which leaves no channel behind. Raises: as ``of``.
+
+        Without channels there is less for a fork to trip over.
+        """
+        _check_process()
+        channel = self._open(member)
+        try:
+            yield _stub(member, channel)
+        finally:
+            channel.close()
 
     def close(self) -> None:
         """Close all; may be called twice."""
@@ -70,15 +87,25 @@ class Stubs:
         for channel in channels:
             channel.close()
 
-    def _channel(self, address: str) -> Any:
-        if _Used.pid not in (None, os.getpid()):
-            raise OSError(
-                "a process that was forked from one that has called members can only read from them"
-            )
-        _Used.pid = os.getpid()
-        with self._lock:
-            channel = self._channels.get(address)
-            if channel is None:
-                channel = self._security.credentials().open_channel(address, CHANNEL_OPTIONS)
-                self._channels[address] = channel
-            return channel
+    @cached_property
+    def _credentials(self) -> Credentials:
+        # Read once; they look themselves whether their files have changed.
+        return self._security.credentials()
+
+    def _open(self, member: Member) -> Any:
+        return self._credentials.open_channel(member.address, CHANNEL_OPTIONS)
+
+
+def _stub(member: Member, channel: Any) -> MemberStub:
+    from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+
+    return MemberStub(
+        member.id, member.address, member.host, pb_grpc.PeerStub(channel), pb_grpc.AdminStub(channel)
+    )
+
+
+def _check_process() -> None:
+    """Note that this process calls. Raises: OSError (it was forked from one that does)."""
+    if _Used.pid not in (None, os.getpid()):
+        raise OSError("a process that was forked from one that has called members can only read from them")
+    _Used.pid = os.getpid()

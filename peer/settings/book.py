@@ -28,12 +28,12 @@ _FILE_MODE: Final = 0o600
 class Book:
     """The versions that one member knows. Threads: any; one process at a time."""
 
-    def __init__(self, folder: str | os.PathLike[str], writer: str) -> None:
+    def __init__(self, folder: str | os.PathLike[str], writer: str, *, file_name: str = FILE_NAME) -> None:
         """Read the book of a folder, or begin one; writer is this member's id.
 
         Raises: ConfigError (damaged: names the file and the cure); OSError.
         """
-        self._path: Final = Path(folder, FILE_NAME)
+        self._path: Final = Path(folder, file_name)
         self._writer: Final = writer
         self._lock: Final = threading.Lock()
         self._items: Final[dict[str, Item]] = {item.key: item for item in self._read()}

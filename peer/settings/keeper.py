@@ -1,8 +1,8 @@
 """The thread of a member that exchanges settings with the others.
 
-Every few seconds it looks for what was changed here, and hands that on to all; and now and then it asks one
-of the others, each in its turn, for what is newer there, so that a member that was away or was not reached
-catches up with all.
+Every second it looks for what was changed here, which costs nothing where there was no commit, and hands that
+on to all; and now and then it asks one of the others, each in its turn, for what is newer there, so that a
+member that was away or was not reached catches up with all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import grpc
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.settings.exchange import SettingsExchange
 from forebay.peer.settings.items import Item
-from forebay.peer.settings.wire import Incoming, messages_of, summary_of
+from forebay.peer.settings.wire import Incoming, Taker, messages_of, summary_of
 
 _log = logging.getLogger(__name__)
 
@@ -98,15 +98,15 @@ class SettingsKeeper:
             _log.warning("settings of %s are not understood: %s", name, error)
 
 
-def pull(exchange: SettingsExchange, stub: AdminStub, *, timeout_s: float = _CALL_S) -> int:
+def pull(taker: Taker, stub: AdminStub, *, timeout_s: float = _CALL_S) -> int:
     """Make hold here what a member has newer; return how many items that were.
 
     Raises: grpc.RpcError; ConfigError (what it says is not understood); OSError (the disk is full).
     """
     with Incoming() as incoming:
-        for message in stub.PullSettings(summary_of(exchange.summary()), timeout=timeout_s):
+        for message in stub.PullSettings(summary_of(taker.summary()), timeout=timeout_s):
             incoming.add(message)
-        return incoming.take(exchange).count
+        return incoming.take(taker).count
 
 
 def push(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import IO, Final, Self
+from typing import IO, Final, Protocol, Self
 
 from forebay.errors import ConfigError
 from forebay.peer.proto import forebay_pb2 as pb
@@ -16,6 +16,18 @@ PART_BYTES: Final = 1 << 20
 # All listings of one exchange together, on disk: 40 million objects of 100 bytes.
 LISTING_BYTES_MAX: Final = 4 << 30
 _ITEMS_MAX: Final = 1_000_000
+
+
+class Taker(Protocol):
+    """Whoever takes over what members have newer."""
+
+    def summary(self) -> dict[str, tuple[int, str]]:
+        """Return the versions that are known, by key."""
+        ...
+
+    def take(self, items: Iterable[Item], listings: Mapping[str, IO[bytes]]) -> Taken:
+        """Make those hold that are newer; listings are those of manifests, by key, at their beginning."""
+        ...
 
 
 def summary_of(known: Mapping[str, tuple[int, str]]) -> pb.SettingsSummary:
@@ -80,11 +92,11 @@ class Incoming:
             self._items.append(self._current)
             self._current = None
 
-    def take(self, exchange: SettingsExchange) -> Taken:
+    def take(self, taker: Taker) -> Taken:
         """Make what came whole hold here."""
         for listing in self._listings.values():
             listing.seek(0)
-        return exchange.take(self._items, self._listings)
+        return taker.take(self._items, self._listings)
 
     def _begin(self, message: pb.Setting) -> None:
         version = message.version

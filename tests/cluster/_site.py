@@ -46,10 +46,14 @@ class Client:
     limits: dict[str, Any] = field(default_factory=dict)
 
     def open(self, group: Group | None = None) -> Cache:
-        tier = Tier(str(self.tier), 16 * MIB, "MEM")
-        cache = GroupCache(self.folder, [tier], block_bytes=BLOCK, remote=group or self.group())
+        cache = self.open_bare(group)
         cache.attach("d", "s3://bucket", endpoint_url=self.endpoint_url, max_age=None, local_copy="never")
         return cache
+
+    def open_bare(self, group: Group | None = None) -> GroupCache:
+        """Open it with nothing attached but what members have."""
+        tier = Tier(str(self.tier), 16 * MIB, "MEM")
+        return GroupCache(self.folder, [tier], block_bytes=BLOCK, remote=group or self.group())
 
     def group(self) -> Group:
         return Group("g", self.seeds, block_bytes=BLOCK, **self.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from forebay.cache import Cache
+from forebay.peer.settings import follower
 from tests.cluster._members import BLOCK, GROUP, ServedMember
-from tests.cluster._site import OBJECTS, PATIENCE_S, Client, Site, read_all, running, wait_until
+from tests.cluster._site import OBJECTS, PATIENCE_S, Client, Site, read_all, run, running, wait_until
 
+FORKS = 10
 SIZE = sum(map(len, OBJECTS.values()))
 
 
@@ -105,6 +108,40 @@ def test_settings_reach_all_members_and_one_that_was_away(site: Site) -> None:
     with there[1].open() as cache:
         cache.detach("later")
     wait_until(lambda: all("later" not in datasets(each) for each in site.members.all))
+
+
+def test_a_client_has_what_is_attached_and_said_at_a_member(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "PULL_EVERY_S", 0.2)
+    first = site.members.all[0]
+    group = site.client().group()
+    with first.open() as at, site.client().open_bare(group) as cache:
+        # Without a word at the client itself.
+        read_all(cache)
+        at.replicas("d", 2)
+        wait_until(lambda: cache.policy("d").replicas == 2)
+        at.attach("later", "s3://bucket", endpoint_url=site.proxy.url, max_age=None)
+        wait_until(lambda: "later" in {dataset.name for dataset in cache.datasets()})
+        with cache.read("later/o00") as view:
+            assert bytes(view) == OBJECTS["o00"]
+
+
+def test_children_read_that_are_forked_while_settings_are_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "PULL_EVERY_S", 0.0)
+    context = multiprocessing.get_context("fork")
+    with site.client().open() as cache:
+        read_all(cache)
+        for _ in range(FORKS):
+            run([context.Process(target=read_and_exit, args=(cache,)) for _ in range(2)])
+
+
+def read_and_exit(cache: Cache) -> None:
+    read_all(cache, list(OBJECTS)[:5])
+    cache.close()
+    os._exit(0)
 
 
 def datasets(member: ServedMember) -> set[str]:
