@@ -55,6 +55,10 @@ def _mount(source: str, name: str, help_text: str) -> Metric:
     )
 
 
+def _copies(source: str, name: str, help_text: str, kind: Kind = "gauge") -> Metric:
+    return Metric(("group", "replicas", source), f"forebay_copies_{name}", help_text, kind)
+
+
 _HITS: Final = "Blocks served from a tier."
 _HIT_BYTES: Final = "Bytes of blocks served from a tier."
 _MISSES: Final = "Look-ups that found nothing to serve, by cause."
@@ -171,6 +175,17 @@ METRICS: Final[tuple[Metric, ...]] = (
     _mount("count", "operations", "Requests of the kernel that a mount has answered."),
     _mount("errors", "errors", "Requests of the kernel that a mount has answered with an error."),
     _mount("waited", "waited", "Requests of the kernel that had to wait for an under storage."),
+    _copies("is_under_way", "pass_under_way", "1 while a member looks for copies that are missing."),
+    _copies(
+        "blocks_checked", "checked_blocks", "Blocks with copies that this pass, or the last, has looked at."
+    ),
+    _copies("blocks_missing", "missing_blocks", "Copies that it found missing."),
+    _copies("last_pass_s", "last_pass_seconds", "How long the last pass took."),
+    _copies("passes", "passes", "Complete passes of a member.", "counter"),
+    _copies("blocks_pushed", "pushed_blocks", "Blocks pushed to other members.", "counter"),
+    _copies("bytes_pushed", "pushed_bytes", "Bytes of blocks pushed to other members.", "counter"),
+    _copies("blocks_refused", "refused_blocks", "Blocks that others had no room for.", "counter"),
+    _copies("errors", "errors", "Calls for copies that were not answered; they are made again.", "counter"),
 )
 
 
@@ -178,8 +193,8 @@ def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str],
     """Yield each metric with its labels and value in the status of a store or a cache."""
     for metric in METRICS:
         first, *rest = metric.source
-        if first not in status:
-            # What only a cache has.
+        if status.get(first) is None:
+            # What only a cache has, or a member of a group.
             continue
         if first == "datasets":
             for number, dataset in status[first].items():
@@ -192,7 +207,10 @@ def samples(status: Mapping[str, Any]) -> Iterator[tuple[Metric, dict[str, str],
                 item_labels = {name: str(item[name]) for name in metric.item_labels}
                 yield metric, {**item_labels, **metric.labels}, float(item[rest[1]])
         else:
-            yield metric, dict(metric.labels), float(status[first][rest[0]] if rest else status[first])
+            value = status[first]
+            for name in rest:
+                value = value[name]
+            yield metric, dict(metric.labels), float(value)
 
 
 def render_prometheus(status: Mapping[str, Any]) -> str:

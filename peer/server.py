@@ -33,6 +33,7 @@ from forebay.peer.membership import Membership, Rules
 from forebay.peer.prober import Prober
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+from forebay.peer.record import ServingRecord
 from forebay.peer.replicas.hand_over import HandOver
 from forebay.peer.replicas.pushing import ReplicaLimits
 from forebay.peer.replicas.replicator import Reach, Replicator
@@ -200,6 +201,8 @@ class PeerServer:
             await states.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
             for name in (READY, *_SERVICES):
                 await states.set(name, health_pb2.HealthCheckResponse.SERVING)
+            record = ServingRecord(self.cache.path, self._group_status)
+            stack.callback(record.close)
             on_ready(self)
             try:
                 await self._stopping.wait()
@@ -291,14 +294,14 @@ class PeerServer:
 
     def status(self) -> dict[str, Any]:
         """Return the status of the cache, and of the group as this member sees it; fit for JSON."""
+        return {**self.cache.status(), "group": self._group_status()}
+
+    def _group_status(self) -> dict[str, Any]:
         assert self._membership is not None
         return {
-            **self.cache.status(),
-            "group": {
-                **self._group.status(),
-                "refused": dict(self._membership.refusals),
-                "replicas": self._replicator.status(),
-            },
+            **self._group.status(),
+            "refused": dict(self._membership.refusals),
+            "replicas": self._replicator.status(),
         }
 
     def _reach(self) -> Reach | None:

@@ -13,6 +13,7 @@ from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import columns, echo_json, printable, share_text, size_text
 from forebay.fuse.records import live_mounts
 from forebay.metrics import render_prometheus
+from forebay.peer.record import serving_status
 
 _MEDIA: Final = ("mem", "ssd", "hdd")
 
@@ -37,8 +38,8 @@ def status(session: Session, prometheus: bool) -> None:
 
 
 def status_of(cache: Cache) -> dict[str, Any]:
-    """Return the cache's status with the mounts that are served from it."""
-    return {**cache.status(), "mounts": live_mounts(cache.path)}
+    """Return the cache's status with its mounts, and the group that it is served to."""
+    return {**cache.status(), "mounts": live_mounts(cache.path), "group": serving_status(cache.path)}
 
 
 def _by_operation(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -74,6 +75,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if counters["peer_requests"]:
         yield f"peers      {_peers_text(counters)}"
     yield f"source     {_source_text(counters)}"
+    if (group := status["group"]) is not None:
+        yield f"group      {_group_text(group)}"
     tables = (
         (
             ("tier", "medium", "cached", "used", "quota", "use", "held", "pinned", "state"),
@@ -127,6 +130,16 @@ def _parts_text(parts: Mapping[str, int]) -> str:
 def _peers_text(counters: Mapping[str, int]) -> str:
     text = f"{counters['peer_requests']} requests, {size_text(counters['peer_bytes'])}"
     return f"{text}, {counters['peer_down']} blocks that none had" if counters["peer_down"] else text
+
+
+def _group_text(group: Mapping[str, Any]) -> str:
+    """Return who is in the group that this cache is served to, and how its copies are."""
+    up = sum(member["state"] == "up" for member in group["members"])
+    text = f"{printable(group['group'])}, {up} of {len(group['members'])} members up"
+    copies = group["replicas"]
+    if copies["blocks_checked"] or copies["blocks_pushed"]:
+        text += f", {copies['blocks_pushed']} copies pushed, {copies['blocks_missing']} were missing"
+    return text
 
 
 def _source_text(counters: Mapping[str, int]) -> str:

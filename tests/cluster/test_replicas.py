@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,8 @@ def test_copies_are_made_and_read_after_a_loss_and_made_again(site: Site) -> Non
         cache.replicas(DATASET, 2)
     wait_until(site.has_copies(2, site.members))
     assert set(site.copies(site.members)) == {2}
+    # As others on its host see it, each member has pushed what it owns.
+    wait_until(lambda: sum(pushed_blocks(each) for each in site.members) == len(site.refs()))
 
     site.requests()
     victim, *rest = site.members
@@ -151,6 +154,12 @@ def test_copies_are_made_and_read_after_a_loss_and_made_again(site: Site) -> Non
     wait_until(site.has_copies(2, rest))
     site.read_all()
     assert site.requests() == 0
+
+
+def pushed_blocks(member: Member) -> int:
+    command = [sys.executable, "-m", "forebay", "status", "--prometheus", "--cache-dir", str(member.folder)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(float(next(re.finditer(r"^forebay_copies_pushed_blocks_total (\S+)$", text, re.M))[1]))
 
 
 def test_what_was_served_lately_is_handed_over_by_a_member_that_ends(site: Site) -> None:

@@ -30,6 +30,7 @@ def status(**parts: Any) -> dict[str, Any]:
         "recent": {"entries": 5, "bytes": 3 * MIB, "bytes_max": 12 * MIB},
         "holders": [],
         "mounts": [],
+        "group": None,
         "attached": [],
         "accounts": {},
         "datasets": {},
