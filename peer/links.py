@@ -19,6 +19,7 @@ from forebay.peer.data.client import PeerLink
 from forebay.peer.data.connection import Greeting
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, down, refused
+from forebay.peer.forks import apart_from_forks
 from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
 from forebay.peer.proto import forebay_pb2 as messages
@@ -86,14 +87,15 @@ class PeerLinks:
                 return view
             raise down(address, "this process was forked from one that uses gRPC; it greets no member")
         _Used.pid = pid
-        channel = self._credentials.open_channel(address)
-        try:
-            reply = services.PeerStub(channel).Hello(self._hello, timeout=_left_s(deadline))
-        except grpc.RpcError as error:
-            raise _failure(address, error) from error
-        finally:
-            # It was for this one call; without channels there is less for a fork to trip over.
-            channel.close()
+        # It is for this one call, and a fork waits for its end, as long as it may take at most.
+        with apart_from_forks(lambda: None):
+            channel = self._credentials.open_channel(address)
+            try:
+                reply = services.PeerStub(channel).Hello(self._hello, timeout=_left_s(deadline))
+            except grpc.RpcError as error:
+                raise _failure(address, error) from error
+            finally:
+                channel.close()
         try:
             self._terms.check(reply)
             view = _Used.views[known_as] = View.from_message(reply.view)

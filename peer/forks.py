@@ -1,0 +1,67 @@
+"""Keeps forks and calls by gRPC apart, for threads that call on their own while others may fork.
+
+A child that is forked in the middle of a call crashes now and then, though it calls nobody itself. So a fork
+has the calls that are under way here cancelled and waits for their end, and none begins until it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# No call outlives its cancelling for so long; if one did, a fork would not wait for ever.
+_PATIENCE_S = 5.0
+
+
+class _Gate:
+    """The calls of one process. Threads: any."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._cancels: dict[object, Callable[[], object]] = {}
+        self._forks = 0
+
+    @contextmanager
+    def pass_through(self, cancel: Callable[[], object]) -> Iterator[None]:
+        key = object()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forks)
+            self._cancels[key] = cancel
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._cancels[key]
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._forks += 1
+            for cancel in self._cancels.values():
+                cancel()
+            self._changed.wait_for(lambda: not self._cancels, _PATIENCE_S)
+
+    def open(self) -> None:
+        with self._changed:
+            self._forks -= 1
+            self._changed.notify_all()
+
+
+_gate = _Gate()
+
+
+def _renew() -> None:
+    global _gate
+    _gate = _Gate()
+
+
+os.register_at_fork(before=lambda: _gate.close(), after_in_parent=lambda: _gate.open(), after_in_child=_renew)
+
+
+@contextmanager
+def apart_from_forks(cancel: Callable[[], object]) -> Iterator[None]:
+    """Have no fork happen in a with statement; cancel makes it end, from another thread, and at any time."""
+    with _gate.pass_through(cancel):
+        yield
