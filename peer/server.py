@@ -1,7 +1,8 @@
 """A member as a process: gRPC and the data port over a cache directory, from its start to its end.
 
 It opens the cache as any other process does. It is ready when it can be asked; told to end, it says so to the
-others first, gives up its keys, hands over what is hot, and finishes what is under way.
+others first, gives up its keys, hands over what is hot, and finishes what is under way. Told to restart, it
+only finishes that: for the others it is silent for a moment, in which nothing moves.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class PeerServer:
         self._permissions: Final = options.security.permissions()
         self._credentials: Final = options.security.credentials()
         self._stopping: Final = asyncio.Event()
+        self._leaves = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._membership: Membership | None = None
         self.address = ""
@@ -144,8 +146,9 @@ class PeerServer:
         assert self._membership is not None
         return self._membership.view
 
-    def stop(self) -> None:
-        """Ask it to end, from any thread."""
+    def stop(self, *, leave: bool = True) -> None:
+        """Ask it to end, from any thread; leave: and not to be back in a moment."""
+        self._leaves = leave
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
@@ -210,10 +213,12 @@ class PeerServer:
                 for name in (READY, *_SERVICES):
                     await states.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
                 probing.cancel()
-                await prober.leave()
+                if self._leaves:
+                    await prober.leave()
                 await asyncio.to_thread(keeper.stop)
                 await asyncio.to_thread(self._replicator.stop)
-                await asyncio.to_thread(self._hand_over)
+                if self._leaves:
+                    await asyncio.to_thread(self._hand_over)
                 data.stop_listening()
                 await asyncio.to_thread(answerer.drain, self._options.limits.grace_s)
                 await server.stop(self._options.limits.grace_s)

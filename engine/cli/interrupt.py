@@ -26,8 +26,12 @@ class _Terminated(BaseException):
     """SIGTERM came."""
 
 
+# Has a program end that is to be started again at once; to all others it is what the system makes of it.
+RESTART: Final = signal.SIGUSR1
+
 _undoings: Final[list[Callable[[], None]]] = []
 _askings: Final[list[Callable[[], None]]] = []
+_restartings: Final[list[Callable[[], None]]] = []
 
 # A supervisor kills what has not ended after some time (systemd: 90 s), so it is better to end before.
 _END_WAIT_S: Final = 20.0
@@ -65,6 +69,26 @@ def asked_to_end_if_interrupted(ask: Callable[[], None]) -> Iterator[None]:
         _askings.remove(ask)
 
 
+@contextmanager
+def asked_to_restart_if_told(ask: Callable[[], None]) -> Iterator[None]:
+    """Call ask if SIGUSR1 comes meanwhile, and let the command end by itself; in another thread than its."""
+    _restartings.append(ask)
+    try:
+        yield
+    finally:
+        _restartings.remove(ask)
+
+
+def _restart(number: int, frame: FrameType | None) -> None:
+    """Ask whoever can be restarted; where there is nobody, do what the system does without us."""
+    asked = _restartings.copy()
+    for ask in asked:
+        ask()
+    if not asked:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     """Raise what a signal means; one that comes right after another is the same wish.
 
@@ -97,6 +121,8 @@ def run_as_program(run: Callable[[], int]) -> int:
             # One that our parent has had ignored stays so.
             if signal.getsignal(number) is default:
                 signal.signal(number, _raise)
+        if signal.getsignal(RESTART) is signal.SIG_DFL:
+            signal.signal(RESTART, _restart)
         _run_until(ended, threading.Thread(target=work, name="forebay-command", daemon=True))
     except (KeyboardInterrupt, _Terminated) as signalled:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forebay.cli.app import DONE
 from forebay.cli.gateway import BesideMember, address_of, listening, serve_alone
-from forebay.cli.interrupt import asked_to_end_if_interrupted
+from forebay.cli.interrupt import asked_to_end_if_interrupted, asked_to_restart_if_told
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import printable
 from forebay.config import parse_bytes
@@ -58,8 +59,9 @@ def serve(
 ) -> int:
     """Serve this host's cache directory to a group, or by WebHDFS, until a signal ends it.
 
-    SIGTERM and SIGINT have it say that it leaves, hand over what is hot, and finish what is under way. TLS
-    and tokens are settings; see docs/peers.md.
+    SIGTERM and SIGINT have it say that it leaves, hand over what is hot, and finish what is under way.
+    SIGUSR1 is for a restart: it only finishes what is under way, and started again within 30 s it has moved
+    nothing. TLS and tokens are settings; see docs/peers.md.
     """
     import uvloop
 
@@ -104,7 +106,8 @@ def serve(
         _tell(session, serving, name)
         tell_ready(ready_fd)
 
-    with asked_to_end_if_interrupted(server.stop):
+    restart = partial(server.stop, leave=False)
+    with asked_to_end_if_interrupted(server.stop), asked_to_restart_if_told(restart):
         uvloop.run(server.run(ready, gateway.end))
     return DONE
 

@@ -107,7 +107,7 @@ class ServedMember:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        if number in (signal.SIGKILL, signal.SIGTERM):
+        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
             self.process.wait(_EXIT_TIMEOUT_S)
 
     def close(self) -> None:

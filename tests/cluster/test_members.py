@@ -52,6 +52,26 @@ def test_a_member_that_is_back_within_the_grace_has_moved_nothing(tmp_path: Path
             assert site.requests() == 0
 
 
+def test_a_member_that_is_told_to_restart_moves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, 2) as site, site.client(peer_timeout_s=1.0).open() as cache:
+        stays, restarts = site.members.all
+        read_all(cache)
+        before = digest(stays)
+        restarts.signal(signal.SIGUSR1)
+        assert restarts.process.returncode == 0, restarts.log()
+        assert "Traceback" not in restarts.log()
+        read_all(cache)
+        # Silent, and not gone.
+        site.members.wait_until_seen(states(site, m1=DOWN))
+        assert digest(stays) == before
+        restarts.restart()
+        site.members.wait_until_seen(states(site))
+        assert digest(stays) == digest(restarts) == before
+        site.requests()
+        read_all(cache)
+        assert site.requests() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_silent_member_gives_its_keys_up_after_the_grace(tmp_path: Path, number: signal.Signals) -> None:
     how = Serve(program=(_short_grace.__file__,))
