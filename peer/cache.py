@@ -10,7 +10,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from forebay.cache import Cache, LoadJob
-from forebay.cache.loads.load import load_request
 from forebay.cache.paths import split_path
 from forebay.peer.fanout.everyone import Answers, Everyone, apply, locate
 from forebay.peer.fanout.load import GroupLoad
@@ -20,9 +19,8 @@ from forebay.peer.settings.follower import Follower
 from forebay.peer.settings.local import LocalSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from forebay.cache.loads.filelist import FileList
+    from forebay.cache.loads.load import LoadRequest
     from forebay.cache.policies.policy import Policy
 
 
@@ -80,46 +78,23 @@ class GroupCache(Cache):
         """
         return locate(self._everyone, *split_path(path), self.usage(path).bytes)
 
-    def load(
-        self,
-        target: str,
-        *,
-        files: FileList | None = None,
-        glob: str | None = None,
-        metadata_only: bool = False,
-        dry_run: bool = False,
-        verify: bool = False,
-        rate_limit: int | str | None = None,
-        manifest: str | None = None,
-        use_manifest: bool = True,
-        order: str | None = None,
-        share: Sequence[str] | None = None,
-        wait: bool = False,
-        start: bool = True,
+    def _begin_load(
+        self, request: LoadRequest, files: FileList | None, replicas: int | None, *, start: bool
     ) -> LoadJob:
-        """Have every member load its share. As ``Cache.load``; rate_limit is that of all together.
+        """Have every member load its share; a rate limit is that of all together.
 
         It is no job of any one host, and nothing resumes it: load again, and what is cached is skipped.
-        Raises besides: ValueError (manifest, share, start=False: they are for one host); OSError (no member
-        answers).
+        Raises: as ``Cache.load``; ValueError (manifest, share, start=False: they are for one host); OSError
+        (no member answers).
         """
-        for name, given in (("manifest", manifest), ("share", share), ("start=False", not start or None)):
-            if given is not None:
+        given = {"manifest": request.manifest, "share": request.share, "start=False": not start or None}
+        for name, value in given.items():
+            if value is not None:
                 raise ValueError(f"{name}: not with a group, whose members all load; it is for one host")
-        request = load_request(
-            target,
-            glob=glob,
-            metadata_only=metadata_only,
-            dry_run=dry_run,
-            verify=verify,
-            rate_limit=rate_limit,
-            order=order,
-        )
+        if replicas is not None:
+            self.replicas(request.target, replicas)
         listed = self._runtime().loads.listed(request, files)
-        job = GroupLoad(self._everyone, request, None if listed is None else NameList(listed))
-        if wait:
-            job.wait()
-        return job
+        return GroupLoad(self._everyone, request, None if listed is None else NameList(listed))
 
     @property
     def _everyone(self) -> Everyone:

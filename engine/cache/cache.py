@@ -8,7 +8,6 @@ from forebay.cache.accounts import accounts_of
 from forebay.cache.surface.accounting import Accounting
 from forebay.cache.surface.answering import Answering
 from forebay.cache.surface.manifests import Manifesting
-from forebay.cache.surface.policies import Policies
 from forebay.cache.surface.prefetching import Prefetching
 from forebay.cache.surface.scheduling import Scheduling
 from forebay.cache.surface.trees import Trees
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from forebay.store import CheckReport
 
 
-class Cache(Accounting, Answering, Policies, Trees, Prefetching, Manifesting, Scheduling, Writing):
+class Cache(Accounting, Answering, Trees, Prefetching, Manifesting, Scheduling, Writing):
     """A host's cache of attached datasets, shared by every process that opens the same directory.
 
     A context manager; it pickles as its configuration, survives fork, and may be used by any thread. Paths

@@ -42,6 +42,9 @@ _START_STEP_S: Final = 0.05
 @click.option("--rate-limit", type=SIZE, metavar="SIZE", help="Bytes a second at most, as 100MB.")
 @click.option("--manifest", metavar="V", help="When it is done, make it the version V and put that in use.")
 @click.option("--order", metavar="V", help="Load what the version V lists, in its order of access.")
+@click.option(
+    "--replicas", type=click.IntRange(1), metavar="N", help="Have N members hold TARGET, and what follows."
+)
 @click.option("--background", is_flag=True, help="Go on in a process of its own; see `forebay jobs`.")
 @when_options
 @click.option("--watch", is_flag=True, help="Run what is scheduled, until a signal ends it.")
@@ -57,6 +60,7 @@ def load(
     rate_limit: int | None,
     manifest: str | None,
     order: str | None,
+    replicas: int | None,
     background: bool,
     when: When | None,
     watch: bool,
@@ -78,7 +82,7 @@ def load(
         "order": order,
     }
     if watch:
-        if target is not None or background or when is not None or any(options.values()):
+        if target is not None or background or when is not None or replicas or any(options.values()):
             raise click.UsageError("--watch runs what is scheduled, and takes nothing else")
         return watch_schedules(session)
     if target is None:
@@ -89,10 +93,12 @@ def load(
         raise click.UsageError("--manifest and --dry-run exclude each other")
     if order is not None and files_from is not None:
         raise click.UsageError("--order and --files-from exclude each other")
+    if replicas is not None and (dry_run or when is not None):
+        raise click.UsageError("--replicas and --dry-run, --at, --cron or --after exclude each other")
     if when is not None:
         return schedule(session, target, when, options)
     with session.open_cache() as cache:
-        job = cache.load(target, **options, start=not background)
+        job = cache.load(target, **options, replicas=replicas, start=not background)
         return _leave_running(session, cache, job) if background else see_through(session, job)
 
 

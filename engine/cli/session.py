@@ -47,13 +47,15 @@ class Session:
     def open_cache(self, *, make: bool = False) -> Cache:
         """Open the cache that options, environment or configuration name.
 
-        make: make it if it is new; otherwise that is an error, for nobody means to list an empty cache.
+        make: make it if it is new; otherwise that is an error, for nobody means to list an empty cache. A
+        client of a group may begin anywhere: what is attached it has from the members.
         Raises: ConfigError.
         """
         from forebay.opening import open_configured
 
         settings, folder = self.settings(), self.folder()
-        if not make and is_new(folder):
+        is_client = settings.options.get("group") is not None and settings.options.get("role") != "member"
+        if not make and not is_client and is_new(folder):
             raise ConfigError(
                 f"{folder}: no cache lies here; begin one with `forebay attach NAME URI`, or name another "
                 "with --cache-dir or FOREBAY_CACHE_DIR"

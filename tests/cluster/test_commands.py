@@ -97,6 +97,14 @@ def test_a_load_brings_each_object_once_and_all_members_have_a_share(site: Site)
         assert cached_bytes(site.members.all) == 0
 
 
+def test_a_load_with_copies_has_them_made_as_blocks_come(site: Site) -> None:
+    loading = load(site, site.client(), "--replicas", "2")
+    _, errors = loading.communicate(timeout=PATIENCE_S)
+    assert loading.returncode == 0, errors
+    wait_until(lambda: at_all(site, lambda at: at.policy("d").replicas) == [2] * 3)
+    wait_until(lambda: cached_bytes(site.members.all) == 2 * SIZE)
+
+
 def test_settings_reach_all_members_and_one_that_was_away(site: Site) -> None:
     away, *there = site.members.all
     away.signal(signal.SIGKILL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forebay.cache.loads.filelist import FileList
-from forebay.cache.loads.load import LoadJob, load_request
-from forebay.cache.surface.base import CacheBase
+from forebay.cache.loads.load import LoadJob, LoadRequest, load_request
+from forebay.cache.surface.policies import Policies
 
 
-class Loading(CacheBase):
+class Loading(Policies):
     """The verbs for loads."""
 
     def load(
@@ -26,6 +26,7 @@ class Loading(CacheBase):
         use_manifest: bool = True,
         order: str | None = None,
         share: Sequence[str] | None = None,
+        replicas: int | None = None,
         wait: bool = False,
         start: bool = True,
     ) -> LoadJob:
@@ -38,9 +39,10 @@ class Loading(CacheBase):
         this version of what was loaded and, with use_manifest, put it in use, at once for everybody; what
         there is to load is then looked up at the under storage, whatever manifest is in use. order: only what
         this manifest lists, in its order of access. share: the ids of members of a group that divide it; this
-        host's part is loaded, while the totals stay those of all. wait: return when it has ended. start:
-        False only records the job, for ``resume`` in this or another process. What is cached is skipped; what
-        fails is in the job's results. Closing the cache interrupts it.
+        host's part is loaded, while the totals stay those of all. replicas: as ``replicas`` says of
+        target, before anything is loaded, so that copies are made as blocks come. wait: return when it has
+        ended. start: False only records the job, for ``resume`` in this or another process. What is cached is
+        skipped; what fails is in the job's results. Closing the cache interrupts it.
         Raises: as ``walk`` for the dataset; ValueError, TypeError (glob, files, order); ConfigError
         (rate_limit; there is such a manifest); ManifestNotFound (order); OSError (the list cannot be read);
         PermissionError (a cache opened to be read only).
@@ -57,10 +59,20 @@ class Loading(CacheBase):
             order=order,
             share=share,
         )
-        job = self._runtime().loads.submit(request, files, start=start)
+        if replicas is not None and dry_run:
+            raise ValueError("replicas: a dry run makes none")
+        job = self._begin_load(request, files, replicas, start=start)
         if wait:
             job.wait()
         return job
+
+    def _begin_load(
+        self, request: LoadRequest, files: FileList | None, replicas: int | None, *, start: bool
+    ) -> LoadJob:
+        """Have this host load it. Raises: as ``load``."""
+        if replicas is not None:
+            self.replicas(request.target, replicas)
+        return self._runtime().loads.submit(request, files, start=start)
 
     def jobs(self) -> list[LoadJob]:
         """Return the loads of this cache, whoever runs them: all that have not ended, the last that have."""
