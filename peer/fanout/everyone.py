@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 
 from forebay.errors import UnderStorageError
+from forebay.peer.paths import encoded
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import EXPECTED, as_error
 from forebay.peer.stubs import MemberStub
@@ -49,9 +50,7 @@ class Answers:
 
 def apply(everyone: Everyone, verb: str, path: str, **arguments: Any) -> Answers:
     """Have every member apply a verb of ``Cache`` to a path."""
-    request = pb.ApplyRequest(
-        verb=verb, path=path.encode("utf-8", "surrogateescape"), arguments=json.dumps(arguments).encode()
-    )
+    request = pb.ApplyRequest(verb=verb, path=encoded(path), arguments=json.dumps(arguments).encode())
 
     def call(member: MemberStub) -> Any:
         return json.loads(member.admin.Apply(request, timeout=_CALL_S).result)
@@ -65,7 +64,7 @@ def locate(everyone: Everyone, dataset: str, path: str, total_bytes: int) -> dic
     total_bytes is the caller's to say: a member knows of no more objects than it was asked for. Raises: as
     the members that fail, if all do.
     """
-    request = pb.LocateRequest(dataset=dataset, path=path.encode("utf-8", "surrogateescape"))
+    request = pb.LocateRequest(dataset=dataset, path=encoded(path))
     members = everyone.admins()
     answers = ask(members, lambda member: member.peer.Locate(request, timeout=_CALL_S))
     if not answers.results:

@@ -22,6 +22,7 @@ from forebay.cache.loads.load import FileResult, LoadJob, LoadRequest, LoadResul
 from forebay.cache.loads.progress import LoadState, Progress
 from forebay.peer.fanout.everyone import Everyone
 from forebay.peer.fanout.names import NameList
+from forebay.peer.paths import decoded, encoded
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import as_error
 from forebay.peer.stubs import MemberStub
@@ -227,14 +228,14 @@ class GroupLoad(LoadJob):
                 share.progress = Progress.from_json(json.loads(event.progress))
             for failure in event.failures:
                 # A file that several members have parts of fails at each.
-                path = failure.path.decode("utf-8", "surrogateescape")
+                path = decoded(failure.path)
                 if path not in self._failed_paths:
                     self._failed_paths.add(path)
                     self._failures.append(FileResult(path, failure.state, error=failure.error))
 
     def _messages(self, ids: Sequence[str]) -> Iterator[pb.LoadRequest]:
         request = self.request
-        target = request.target.encode("utf-8", "surrogateescape")
+        target = encoded(request.target)
         yield pb.LoadRequest(
             target=target,
             glob=request.glob or "",

@@ -9,6 +9,7 @@ from typing import Final
 
 from forebay.cache.loads.file import FileResult
 from forebay.cache.loads.filelist import ListedName
+from forebay.peer.paths import encoded
 
 
 class NameList:
@@ -30,7 +31,7 @@ class NameList:
         batch: list[bytes] = []
         with open(self._file.name) as lines:
             for line in lines:
-                batch.append(json.loads(line).encode("utf-8", "surrogateescape"))
+                batch.append(encoded(json.loads(line)))
                 if len(batch) == count:
                     yield batch
                     batch = []

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from forebay.cache.paths import check_dataset_name, check_version_name, split_path
 from forebay.errors import ConfigError
+from forebay.peer.paths import encoded
 
 Network = IPv4Network | IPv6Network
 
@@ -168,7 +169,7 @@ def ip_of(address: str) -> IPv4Address | IPv6Address | None:
 @lru_cache(maxsize=1024)
 def _split_prefix(prefix: str) -> tuple[str, bytes]:
     dataset, _, rest = prefix.partition("/")
-    return dataset, rest.encode("utf-8", "surrogateescape")
+    return dataset, encoded(rest)
 
 
 def _check_prefix(prefix: str) -> None:

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
+from forebay.peer.paths import encoded
 from forebay.peer.security.caller import Caller
 from forebay.peer.security.refusal import RefusalLog, Refused
 from forebay.peer.security.table import RULES, Rule, Where
@@ -61,8 +62,8 @@ class Permissions:
             rule = _rule(what)
             self._hold(rule, caller)
             if rule.where is Where.PATH:
-                encoded = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
-                _check_target(rule, caller, dataset, encoded)
+                raw = encoded(path) if isinstance(path, str) else path
+                _check_target(rule, caller, dataset, raw)
         except Refused as refused:
             self._log.tell(what, str(caller), refused)
             raise

@@ -12,6 +12,7 @@ from forebay.errors import ConfigError
 from forebay.peer._checksum import crc32c
 from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
+from forebay.peer.paths import decoded, encoded
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import EXPECTED, abort
 from forebay.remote import BlockRef, RemoteObject
@@ -50,7 +51,7 @@ class ReadService:
     async def Stat(self, request: pb.StatRequest, context: Any) -> pb.StatReply:  # noqa: N802
         """Describe an object or a directory."""
         try:
-            found = await asyncio.to_thread(self._serving.stat, request.dataset, _text(request.path))
+            found = await asyncio.to_thread(self._serving.stat, request.dataset, decoded(request.path))
         except EXPECTED as error:
             await abort(context, error)
         return pb.StatReply(object=_object(found))
@@ -60,7 +61,7 @@ class ReadService:
     ) -> AsyncIterator[pb.ListPage]:
         """Yield what lies in a directory."""
         try:
-            pages = await asyncio.to_thread(self._serving.list, request.dataset, _text(request.directory))
+            pages = await asyncio.to_thread(self._serving.list, request.dataset, decoded(request.directory))
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
                 yield pb.ListPage(objects=[_object(found) for found in page])
         except EXPECTED as error:
@@ -70,7 +71,7 @@ class ReadService:
         """Return how much of a path is cached here."""
         try:
             cached, total = await asyncio.to_thread(
-                self._serving.cached_bytes, request.dataset, _text(request.path)
+                self._serving.cached_bytes, request.dataset, decoded(request.path)
             )
         except EXPECTED as error:
             await abort(context, error)
@@ -151,29 +152,21 @@ def parts_of(ref: BlockRef, object_bytes: int, mtime_ns: int, data: memoryview) 
 def message_of(ref: BlockRef) -> pb.BlockRef:
     """Return how a block is named to others."""
     return pb.BlockRef(
-        dataset=ref.dataset, path=_bytes(ref.path), version=_bytes(ref.version), number=ref.number
+        dataset=ref.dataset, path=encoded(ref.path), version=encoded(ref.version), number=ref.number
     )
 
 
 def ref_of(block: pb.BlockRef) -> BlockRef:
     """Read which block is meant."""
-    return BlockRef(block.dataset, _text(block.path), _text(block.version), block.number)
+    return BlockRef(block.dataset, decoded(block.path), decoded(block.version), block.number)
 
 
 def _object(found: RemoteObject) -> pb.Object:
     return pb.Object(
-        path=_bytes(found.path),
+        path=encoded(found.path),
         size=found.size,
         mtime_ns=found.mtime_ns,
-        version=_bytes(found.version),
+        version=encoded(found.version),
         is_dir=found.is_dir,
         age_ns=found.age_ns,
     )
-
-
-def _text(encoded: bytes) -> str:
-    return encoded.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

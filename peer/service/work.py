@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from forebay.cache.loads.jobs import ENDED
+from forebay.peer.paths import decoded, encoded
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.service.errors import EXPECTED, abort
 
@@ -78,7 +79,7 @@ class WorkService:
         files: list[str] = []
         async for request in requests:
             first = first or request
-            files += [name.decode("utf-8", "surrogateescape") for name in request.files]
+            files += [decoded(name) for name in request.files]
             if len(files) > _FILES_MAX:
                 words = f"more than {_FILES_MAX} files are listed; load them in parts"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, words)
@@ -89,7 +90,7 @@ class WorkService:
 
     def _begin(self, request: pb.LoadRequest, files: list[str]) -> LoadJob:
         return self._cache.load(
-            request.target.decode("utf-8", "surrogateescape"),
+            decoded(request.target),
             files=files if request.is_listed else None,
             glob=request.glob or None,
             metadata_only=request.metadata_only,
@@ -112,7 +113,7 @@ class WorkService:
         return event, told + len(failures)
 
     def _apply(self, request: pb.ApplyRequest) -> Any:
-        path = request.path.decode("utf-8", "surrogateescape")
+        path = decoded(request.path)
         arguments = json.loads(request.arguments or b"{}")
         known = _VERBS.get(request.verb)
         if known is None:
@@ -130,7 +131,7 @@ def _failures_from(job: LoadJob, start: int) -> list[pb.FileFailure]:
     """Return further failed files of a job, not too many for a message."""
     return [
         pb.FileFailure(
-            path=result.path.encode("utf-8", "surrogateescape"),
+            path=encoded(result.path),
             state=result.outcome,
             error=result.error or "",
         )

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from forebay.errors import ConfigError, NotAttached, PinLimit
+from forebay.peer.paths import encoded
 from forebay.peer.settings.items import DATASET, MANIFEST, POLICY, SHOWN, Content, Item
 
 if TYPE_CHECKING:
@@ -173,5 +174,4 @@ def digest_of_listing(lines: Iterable[bytes], *, is_ordered: bool) -> str:
 
 
 def _digest_of_path(path: str) -> str:
-    encoded = path.encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).hexdigest()
+    return hashlib.blake2b(encoded(path), digest_size=_DIGEST_BYTES).hexdigest()

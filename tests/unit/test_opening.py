@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -11,15 +12,19 @@ from typing import Any, ClassVar
 import pytest
 
 import forebay
+from forebay import opening
 from forebay.cli.session import Session
 from forebay.config import MIB, Tier
 from forebay.errors import ConfigError
+from forebay.peer.security.options import SecurityOptions
 from forebay.remote import NoRemote
 
 
 class Group(NoRemote):
     """Remembers what it was made of."""
 
+    # Else what it is injected into would ask its members for settings.
+    role = "member"
     made: ClassVar[list[dict[str, Any]]] = []
     closed: ClassVar[list[Group]] = []
 
@@ -139,3 +144,7 @@ def test_without_a_group_nothing_of_peers_is_imported(tmp_path: Path, memory_pat
     command = [sys.executable, "-c", script, str(tmp_path / "cache"), str(memory_path)]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_the_options_of_security_are_the_fields_that_they_become() -> None:
+    assert list(opening._SECURITY) == [field.name for field in fields(SecurityOptions)]

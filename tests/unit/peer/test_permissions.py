@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forebay.peer.frames import QUESTIONS
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.security import table
 from forebay.peer.security.caller import Caller, address_of
@@ -34,6 +35,10 @@ def calls_of(*files: Any) -> dict[str, Any]:
         for service in file.services_by_name.values()
         for method in service.methods
     }
+
+
+def test_each_kind_of_frame_that_asks_has_a_row() -> None:
+    assert FRAMES.keys() == {kind.name for kind in QUESTIONS}
 
 
 def caller_with(verifier: Verifier, files: Files, **claims: object) -> Caller:
