@@ -6,6 +6,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,9 +15,12 @@ from forebay.peer.member import MemberState
 from forebay.testing.faults import Fault, FaultKind
 from forebay.testing.proxy import Proxy
 from tests.cluster._members import Serve
-from tests.cluster._site import Site, read_all, running, wait_until
+from tests.cluster._site import OBJECTS, PATIENCE_S, Site, read_all, running, wait_until
 
 HERE, FAR = "127.0.0.1", "127.0.0.2"
+LOSSES = 3
+MEGABIT_PER_S = 1e6 / 8
+SLOW_OBJECTS = 3
 _KINDS: tuple[FaultKind, ...] = ("reset", "cut", "truncate", "corrupt")
 FAULTS: list[Fault] = [
     Fault("delay", delay_s=0.2, times=3),
@@ -24,12 +29,15 @@ FAULTS: list[Fault] = [
 
 
 @contextmanager
-def far_member(site: Site) -> Iterator[dict[str, Proxy]]:
-    """Add a member whose ports others reach by proxies alone."""
+def far_member(site: Site, bytes_per_s: float | None = None) -> Iterator[dict[str, Proxy]]:
+    """Add a member whose ports others reach by proxies alone, each of which passes so much."""
     ports = {"grpc": _free_port(), "data": _free_port()}
     with ExitStack() as stack:
         proxies = {
-            name: stack.enter_context(Proxy((HERE, port), listen=(FAR, port))) for name, port in ports.items()
+            name: stack.enter_context(
+                Proxy((HERE, port), listen=(FAR, port), bandwidth_bytes_per_s=bytes_per_s)
+            )
+            for name, port in ports.items()
         }
         site.members.how = Serve(
             listen=f"{HERE}:{ports['grpc']}",
@@ -69,6 +77,59 @@ def test_reads_are_right_whatever_befalls_blocks(site: tuple[Site, dict[str, Pro
                 proxies["data"].set_faults([])
     finally:
         proxies["data"].set_faults([])
+
+
+@pytest.mark.parametrize("seed", range(LOSSES))
+def test_reads_are_right_over_a_link_that_loses_and_stalls_at_random(
+    site: tuple[Site, dict[str, Proxy]], seed: int
+) -> None:
+    at, proxies = site
+    try:
+        with at.client(peer_timeout_s=0.5).open() as cache:
+            proxies["data"].stats(reset=True)
+            proxies["data"].set_faults(losses(seed))
+            for _ in range(2):
+                # Each read is bounded by itself, by silence and not by how many come before it.
+                assert read_all(cache) < 10.0
+            assert proxies["data"].stats()["faults"] > 0
+    finally:
+        proxies["data"].set_faults([])
+
+
+def losses(seed: int) -> list[Fault]:
+    """Return what befalls a few hundred answers in turn, as a lossy link looks from above TCP."""
+    random = Random(seed)
+    found = []
+    for _ in range(200):
+        after = random.choice([None, random.randrange(100_000)])
+        # Packets that are sent again hold an answer up; too many, and the connection is gone, told or not.
+        found.append(
+            random.choices(
+                [
+                    Fault("delay", after, delay_s=0.0, times=1),
+                    Fault("delay", after, delay_s=random.uniform(0.01, 0.7), times=1),
+                    Fault("reset", after, times=1),
+                    Fault("cut", after, times=1),
+                ],
+                weights=[12, 6, 2, 1],
+            )[0]
+        )
+    return found
+
+
+def test_reads_are_right_over_a_slow_link(tmp_path: Path) -> None:
+    with running(tmp_path, 1) as at, far_member(at, MEGABIT_PER_S) as proxies:
+        group = at.client().group()
+        with at.client().open(group) as cache:
+            far = at.members.all[1]
+            names = [name for name in OBJECTS if at.owner_of(name) is far][:SLOW_OBJECTS]
+            # Cold and warm: whatever the way is, it comes whole, and each read ends.
+            for _ in range(2):
+                assert read_all(cache, names) < PATIENCE_S
+            assert proxies["data"].stats()["bytes_to_client"] > 0
+            # Slow is not gone: bytes that come are signs of life.
+            assert far.view() is not None
+            assert group.status()["counters"]["failures"] == 0
 
 
 @pytest.mark.parametrize("kind", ["reset", "cut", "corrupt"])
