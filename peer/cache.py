@@ -31,7 +31,7 @@ class GroupCache(Cache):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Open it as a ``Cache``. The first time a client waits for the settings, peer_timeout_s at most."""
+        """Open it as a ``Cache``; a client may wait for its group, as ``Follower.start`` says."""
         super().__init__(*arguments, **options)
         self._follower: Follower | None = None
         group = self._remote

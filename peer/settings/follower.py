@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 PULL_EVERY_S: Final = 10.0
 _RETRY_S: Final = 0.2
+_FIRST_S: Final = 30.0
 _CALL_S: Final = 60.0
 _CLOSE_PATIENCE_S: Final = 1.0
 _FILE_MODE: Final = 0o600
@@ -65,11 +66,14 @@ class Follower:
         self._thread: Final = threading.Thread(target=self._run, name="forebay-follower", daemon=True)
 
     def start(self) -> None:
-        """Begin, and wait for the first answer, where nobody has asked lately: as long as a read would."""
-        is_fresh = self._is_fresh()
+        """Begin, and wait for the first answer where nobody has asked lately: as long as a read would.
+
+        Where nobody ever has nothing can be read before, so it is waited for until it holds here.
+        """
+        is_new, is_fresh = not self._lock_file.exists(), self._is_fresh()
         self._thread.start()
         if not is_fresh:
-            self._asked.wait(self._group.limits.peer_timeout_s)
+            self._asked.wait(_FIRST_S if is_new else self._group.limits.peer_timeout_s)
 
     def stop(self) -> None:
         """Stop; what is under way is waited for, a moment at most. In a forked child there is nothing."""
