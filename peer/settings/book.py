@@ -71,6 +71,22 @@ class Book:
                 self._write()
             return changed
 
+    def forget_missing(self, dataset: str, present: Mapping[str, Content]) -> None:
+        """Forget what of a dataset is not here though nobody took it away, so that others tell it again.
+
+        Raises: OSError.
+        """
+        with self._lock:
+            missing = [
+                key
+                for key, known in self._items.items()
+                if known.dataset == dataset and known.content is not None and key not in present
+            ]
+            for key in missing:
+                del self._items[key]
+            if missing:
+                self._write()
+
     def newer_than(self, known: Mapping[str, tuple[int, str]]) -> list[Item]:
         """Return what somebody who knows these versions has yet to be told."""
         return [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from forebay.peer.settings.book import Book
-from forebay.peer.settings.items import Item
+from forebay.peer.settings.items import DATASET, Item
 from forebay.peer.settings.local import LocalSettings
 
 _log = logging.getLogger(__name__)
@@ -63,12 +63,15 @@ class SettingsExchange:
         Whatever is wrong with one is logged, and the others are taken.
         """
         count, refused = 0, {}
+        datasets: set[str] = set()
         with self._lock:
             # What was changed here a moment ago is newer than what it was changed from.
             self._note()
             for item in sorted(items, key=lambda item: item.turn):
                 if not self._book.is_newer(item):
                     continue
+                if item.kind == DATASET and item.content is not None:
+                    datasets.add(item.dataset)
                 try:
                     self._local.apply(item, listings.get(item.key))
                     self._book.take(item)
@@ -76,7 +79,15 @@ class SettingsExchange:
                 except (OSError, ValueError, LookupError) as error:
                     refused[item.key] = f"{type(error).__name__}: {error}"
                     _log.warning("setting %s of %s does not hold here yet: %s", item.key, item.writer, error)
+            if datasets:
+                self._forget_missing(datasets)
         return Taken(count, refused)
+
+    def _forget_missing(self, datasets: Iterable[str]) -> None:
+        """Let what went with a dataset that was to show something else not pass for taken away here."""
+        present = self._local.read()
+        for dataset in datasets:
+            self._book.forget_missing(dataset, present)
 
     def _note(self) -> list[Item]:
         # Before it is read: what changes meanwhile is noted the next time.

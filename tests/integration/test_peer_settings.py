@@ -169,6 +169,37 @@ def test_what_cannot_hold_yet_is_tried_again(member: Callable[[str], Member], tm
     assert two.cache.listdir("set") == []
 
 
+def test_another_uri_that_cannot_hold_yet_takes_the_dataset_from_nobody(
+    member: Callable[[str], Member], data: Path
+) -> None:
+    # The member of the greater name would win, had it noted its own failure as a deletion.
+    one, two = member("one"), member("two")
+    one.cache.attach("set", (data / "a").as_uri())
+    one.cache.set_policy("set/x", ttl_s=60.0)
+    agree(one, two)
+    one.cache.detach("set")
+    one.cache.attach("set", (data / "b").as_uri())
+    one.exchange.note()
+    (data / "b").rename(data / "away")
+    assert pull(two.exchange, one) == 1  # that there is no policy any more
+    assert two.exchange.note() == []
+    (data / "away").rename(data / "b")
+    agree(one, two)
+    assert bytes(two.cache.read("set/1")) == b"b/1" * 100
+
+
+def test_another_uri_leaves_the_policies_that_stayed(member: Callable[[str], Member], data: Path) -> None:
+    one, two = member("one"), member("two")
+    one.cache.attach("set", (data / "a").as_uri())
+    one.cache.set_policy("set/x", ttl_s=60.0)
+    agree(one, two)
+    one.cache.detach("set")
+    one.cache.attach("set", (data / "b").as_uri())
+    one.cache.set_policy("set/x", ttl_s=60.0)
+    agree(one, two)
+    assert one.cache.policy("set/x").ttl_s == two.cache.policy("set/x").ttl_s == 60.0
+
+
 def test_two_manifests_of_one_name_are_told_of_and_neither_is_lost(
     member: Callable[[str], Member], data: Path
 ) -> None:
