@@ -397,6 +397,9 @@ def _told(id: int, identity: int, sink: Sink, step: Callable[[], None]) -> None:
             frame = _text(Kind.NOT_ATTACHED, id, identity, str(error))
         except (OSError, ValueError) as error:
             frame = _text(Kind.ERROR, id, identity, str(error))
+        except Exception as error:  # noqa: BLE001  (else the asker hears nothing, and takes this member for dead)
+            _log.exception("request %d could not be answered", id)
+            frame = _text(Kind.ERROR, id, identity, f"{type(error).__name__}: {error}")
         else:
             return
         sink.send([frame])

@@ -270,6 +270,8 @@ class _Answer:
             head = self._head()
             if head.kind is not Kind.DATA:
                 self._connection.body(head, self._watch)
+                if head.kind in SIGNS_OF_LIFE:  # between two pieces, or before the first
+                    continue
                 if head.kind in NOT_HERE:
                     return None
                 raise FrameError(f"{head.kind.name} frame in the middle of data")

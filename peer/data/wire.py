@@ -170,6 +170,8 @@ class TlsWire(_Base):
                     count = self._turn(lambda rest=rest: self._tls.send(rest))  # type: ignore[misc]
                     if count is None:
                         watch.hold()
+                    elif not count:
+                        raise ConnectionResetError(errno.ECONNRESET, "closed while frames were being sent")
                     else:
                         sent_bytes += count
                         watch.heard()

@@ -96,6 +96,7 @@ class FakeServing:
             "secret": forbidden(path, "AccessDenied"),
             "changed": stale(path, version, "v2"),
             "broken": OSError(5, "the source is broken"),
+            "unforeseen": OverflowError("int too large to convert"),
         }
         if dataset != "d":
             raise NotAttached(f"{dataset}: no such dataset")

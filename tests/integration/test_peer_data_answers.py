@@ -1,0 +1,78 @@
+"""The data port: what comes between the parts of an answer, in its place, or ends it before it is sent."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from forebay.peer.data.deadline import Deadline, Watch, never
+from forebay.peer.data.wire import accept
+from forebay.peer.frames import Kind, identity_of, pack_frame, pack_head, pack_objects
+from forebay.remote import RemoteObject
+from tests._certificates import Authority
+from tests.integration._peer_answering import BLOCK_BYTES, PATIENT, Member, link_to
+
+EXPECTED_OBJECT = RemoteObject("a/b", BLOCK_BYTES, -5, "v1", False, 7)
+
+
+def test_signs_of_life_may_come_between_an_object_and_its_bytes() -> None:
+    identity = identity_of("d", "a")
+    data = bytes(100)
+    (body,) = pack_objects([EXPECTED_OBJECT])
+    alive = pack_frame(Kind.PROGRESS, 1, identity=identity)
+    pieces = [
+        pack_head(Kind.DATA, 1, data[:60], 60, 0, 100, identity) + data[:60],
+        pack_head(Kind.DATA, 1, data[60:], 40, 60, 100, identity) + data[60:],
+    ]
+    answer = pack_frame(Kind.OBJECT, 1, body, identity) + alive + pieces[0] + alive + pieces[1]
+    reply = pack_head(Kind.DATA, 0, b"welcome", 7, 0, 7) + b"welcome"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(reply + answer)
+                connection.recv(1)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        link = link_to(listener.getsockname()[1])
+        found = link.touch("d", "a", 0, 100, deadline=PATIENT)
+        link.close()
+        thread.join()
+    assert found is not None
+    assert (found[0], bytes(found[1])) == (EXPECTED_OBJECT, data)
+
+
+def test_what_nobody_expected_is_answered_too() -> None:
+    # An answer that never comes would have the member taken for dead.
+    with Member() as member:
+        link = link_to(member.port)
+        assert link.stat("d", "unforeseen", deadline=PATIENT) is None
+        link.close()
+
+
+def test_with_tls_a_peer_that_has_gone_ends_what_is_sent(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("member"))
+    theirs = ssl.create_default_context(cafile=str(authority.file))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asker = socket.create_connection(listener.getsockname())
+        answering, _ = listener.accept()
+    thread = threading.Thread(target=lambda: theirs.wrap_socket(asker, server_hostname="localhost").close())
+    thread.start()
+    end = Watch(Deadline(30.0, time.monotonic() + 30.0), never)
+    wire = accept(answering, end, context)
+    thread.join()
+    with pytest.raises(ConnectionError):
+        wire.send([bytes(1 << 20)] * 64, end)
+    wire.close()
