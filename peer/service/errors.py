@@ -27,7 +27,14 @@ _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
     LookupError: grpc.StatusCode.NOT_FOUND,
 }
 _KINDS: Final = {kind.__name__: kind for kind in _CODES}
-_ERRNOS: Final = {NotFound: errno.ENOENT, Stale: errno.ESTALE, PinLimit: errno.ENOSPC}
+_ERRNOS: Final = {
+    NotFound: errno.ENOENT,
+    Stale: errno.ESTALE,
+    PinLimit: errno.ENOSPC,
+    PermissionError: errno.EACCES,
+    TimeoutError: errno.ETIMEDOUT,
+}
+_REFUSALS: Final = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 
 # What verbs of a cache raise that is no fault of the program.
 EXPECTED: Final = (OSError, ValueError, LookupError, TypeError)
@@ -56,6 +63,10 @@ def as_error(error: grpc.RpcError) -> Exception:
     name, colon, words = details.partition(": ")
     kind = _KINDS.get(name) if colon else None
     if kind is None:
+        if (
+            getattr(error, "code", lambda: None)() in _REFUSALS
+        ):  # by the member, whose table of permissions says no more
+            return PermissionError(errno.EACCES, details)
         return UnderStorageError(errno.EIO, details.removeprefix("OSError: "))
     if issubclass(kind, OSError):
         return kind(_ERRNOS.get(kind, errno.EIO), words)
