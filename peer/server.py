@@ -14,15 +14,17 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from forebay.cache import Cache
 from forebay.clock import BootClock
 from forebay.config import BLOCK_BYTES_DEFAULT
+from forebay.errors import ConfigError
 from forebay.peer.answer import Answerer
 from forebay.peer.data.server import DataServer
 from forebay.peer.group import Group
@@ -49,9 +51,6 @@ from forebay.peer.settings.book import Book
 from forebay.peer.settings.exchange import SettingsExchange
 from forebay.peer.settings.keeper import SettingsKeeper
 from forebay.peer.settings.local import LocalSettings
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 
@@ -267,14 +266,14 @@ class PeerServer:
 
     def _welcome(self, raw: bytes, token: str | None, address: str) -> tuple[bytes, Any]:
         """Answer the first frame of a connection to the data port."""
-        request = pb.HelloRequest.FromString(raw)
+        try:
+            request = pb.HelloRequest.FromString(raw)
+        except DecodeError as error:
+            raise ConfigError(f"the greeting is no HelloRequest: {error}") from error
         caller = self._permissions.authenticate("HELLO", token, address)
         self._permissions.check_request("HELLO", caller, request)
         self._terms.check(request)
         return self._terms.reply(self._own(), self.view).SerializeToString(), caller
-
-    def _view_bytes(self) -> bytes:
-        return bytes(self.view.to_message().SerializeToString())
 
     def _own(self) -> Member:
         return next(member for member in self.view.members if member.id == self.member_id)
