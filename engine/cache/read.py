@@ -30,6 +30,26 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object of which something is to be read, with what was looked up of it lately, if anything."""
+
+    attached: Attached
+    path: str
+    known: Known | None
+    offset: int = 0
+    length: int | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What it is asked for by."""
+        return self.attached.label, self.path
+
+    def end(self, size: int) -> int:
+        """Return where the read ends in an object of that size."""
+        return size if self.length is None else min(size, self.offset + self.length)
+
+
 @dataclass(slots=True)
 class _Pending:
     """A read that is prepared: blocks to bring, and what makes a view of them then."""
@@ -65,8 +85,8 @@ class Reader:
         use = partial(self._read_version, attached, offset=offset, length=length)
         return self._once_more(attached, FirstTouch(known.entry), use)
 
-    def read_many(self, wanted: Sequence[tuple[Attached, str, Known | None]]) -> list[View]:
-        """Return views of whole objects in the order asked; those that are not cached are fetched together.
+    def read_many(self, wanted: Sequence[Wanted]) -> list[View]:
+        """Return views in the order asked; what is not cached is fetched together.
 
         Raises: what the first one in that order raises that cannot be read; the others' views are released.
         """
@@ -74,13 +94,18 @@ class Reader:
         self._fetcher.bring([run for each in prepared if isinstance(each, _Pending) for run in each.runs])
         views: list[View] = []
         try:
-            for (attached, path, _), each in zip(wanted, prepared, strict=True):
-                views.append(self._finish(attached, path, each))
+            for asked, each in zip(wanted, prepared, strict=True):
+                views.append(self._finish(asked, each))
         except BaseException:
             for view in views:
                 view.release()
             raise
         return views
+
+    @property
+    def max_read_bytes(self) -> int:
+        """What one gathered read has at most."""
+        return self._max_read_bytes
 
     def readinto(self, attached: Attached, path: str, buffer: memoryview, offset: int) -> int:
         """Fill the buffer from offset on; return how many bytes, fewer only at the object's end.
@@ -162,62 +187,63 @@ class Reader:
             self._lookup.learn(attached, block.entry.path)
             raise
 
-    def _prepare(
-        self, wanted: Sequence[tuple[Attached, str, Known | None]]
-    ) -> list[_Pending | View | Exception]:
+    def _prepare(self, wanted: Sequence[Wanted]) -> list[_Pending | View | Exception]:
         """Look up all, asking for what is not known side by side, and prepare their reads."""
-        asked: dict[int, Future[tuple[FirstTouch, int]]] = {}
+        asked: dict[tuple[str, str], Future[tuple[FirstTouch, int]]] = {}
         touches: dict[int, FirstTouch] = {}
         failed: dict[int, OSError] = {}
-        for position, (attached, path, known) in enumerate(wanted):
+        for position, each in enumerate(wanted):
+            attached, path, known = each.attached, each.path, each.known
             try:
                 entry, changes = (known.entry, 0) if known else self._lookup.look(attached, path)
             except OSError as error:
                 failed[position] = error
                 continue
             if entry is None or not (known or self._lookup.is_fresh(attached, path, entry.checked_ns)):
-                ask = partial(self.touch, attached, path, 0, self._max_read_bytes)
-                asked[position] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
+                if each.name not in asked:
+                    length = self._max_read_bytes if each.length is None else each.length
+                    ask = partial(self.touch, attached, path, each.offset, length)
+                    asked[each.name] = self._fetcher.pool.submit(Kind.DEMAND, 0, ask)
                 continue
             touches[position] = FirstTouch(entry)
             if known is None:
                 self._lookup.keep(attached, entry, changes)
         wait(asked.values())
         prepared: list[_Pending | View | Exception] = []
-        for position, (attached, _, _) in enumerate(wanted):
+        for position, each in enumerate(wanted):
             try:
                 if position in failed:
                     raise failed[position]
-                if position in asked:
-                    touches[position], changes = asked[position].result()
-                    self._lookup.keep(attached, touches[position].entry, changes)
+                if position not in touches:
+                    touches[position], changes = asked[each.name].result()
+                    self._lookup.keep(each.attached, touches[position].entry, changes)
             except (OSError, ValueError) as error:
                 prepared.append(error)
                 continue
-            prepared.append(self._plan_whole(attached, touches[position]))
+            prepared.append(self._planned(each, touches[position]))
         return prepared
 
-    def _plan_whole(self, attached: Attached, touch: FirstTouch) -> _Pending | View | Exception:
-        """Plan to read all of an object; return what went wrong with that."""
+    def _planned(self, asked: Wanted, touch: FirstTouch) -> _Pending | View | Exception:
+        """Plan the read of an object that was looked up; return what went wrong with that."""
         try:
-            return self._plan(attached, touch, 0, touch.entry.size)
+            return self._plan(asked.attached, touch, asked.offset, asked.end(touch.entry.size))
         except (Stale, NotFound) as error:
             # Found out while the file was brought in one piece: met as if its blocks had been asked for.
             return _Pending([], partial(_raise, error))
         except (OSError, ValueError) as error:
             return error
 
-    def _finish(self, attached: Attached, path: str, prepared: _Pending | View | Exception) -> View:
+    def _finish(self, asked: Wanted, prepared: _Pending | View | Exception) -> View:
         if isinstance(prepared, Exception):
             raise prepared
         try:
             return _settle(prepared)
         except Stale:
-            if attached.manifest is not None:
+            if asked.attached.manifest is not None:
                 raise
-            return self.read(attached, path, 0, None)
+            return self.read(asked.attached, asked.path, asked.offset, asked.length)
         except NotFound:
-            self._lookup.forget(attached, path)
+            self._lookup.forget(asked.attached, asked.path)
             raise
 
     def _with_entry(

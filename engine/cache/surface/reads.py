@@ -7,9 +7,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from forebay.cache.blocks import private_view
 from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
 from forebay.cache.node_file import NodeFile
+from forebay.cache.ranges import Span, joined
+from forebay.cache.read import Wanted
 from forebay.cache.snapshot import Snapshot
 from forebay.cache.status import FileStatus, status_of_known
 from forebay.cache.surface.base import CacheBase, object_at, object_to_write, objects_at
@@ -50,22 +53,68 @@ class Reads(CacheBase):
         self._note(path, offset, len(view))
         return view
 
+    def peek(self, path: str, *, bytes_max: int | None = None) -> View | None:
+        """Return a view of a whole object of one block if it was looked up lately and is cached, else None.
+
+        bytes_max: None of a larger one. Asks nobody and waits for nobody, but for a disk tier.
+        """
+        known = self._known_object(path)
+        is_wanted = known is not None and (bytes_max is None or known.size <= bytes_max)
+        key = known.key if known is not None and is_wanted else None
+        view = None if key is None else self._store.peek(key)
+        if view is not None:
+            self._note(path, 0, len(view))
+        return view
+
     def read_many(self, paths: Iterable[str]) -> list[View]:
         """Return views of whole objects, in the order of the paths; what is not cached is fetched together.
 
         Raises: what the first of the paths raises that cannot be read.
         """
         runtime = self._runtime()
-        wanted: list[tuple[Attached, str, Known | None]] = []
+        wanted: list[Wanted] = []
         names: list[str] = []
         for path, attached, rest in objects_at(runtime, paths):
             known = self._known_object(path)
-            wanted.append((attached, rest, known if known and attached.shows(known.entry) else None))
+            wanted.append(Wanted(attached, rest, known if known and attached.shows(known.entry) else None))
             names.append(path)
         views = runtime.reader.read_many(wanted)
         for path, view in zip(names, views, strict=True):
             self._note(path, 0, len(view))
         return views
+
+    def read_ranges(self, ranges: Iterable[tuple[str, int, int | None]]) -> list[View]:
+        """Return views of ranges, each a path, an offset and a length or None, in their order.
+
+        As ``read_many`` of parts of objects. Ranges of one object that share a block are read as one.
+        Raises: as ``read``, what the first of them raises that cannot be read.
+        """
+        asked = list(ranges)
+        runtime = self._runtime()
+        positions: dict[str, list[int]] = {}
+        for position, (path, _, _) in enumerate(asked):
+            positions.setdefault(path, []).append(position)
+        wanted: list[Wanted] = []
+        places: dict[int, tuple[int, int]] = {}
+        for path, attached, rest in objects_at(runtime, positions):
+            known = self._known_object(path)
+            known = known if known and attached.shows(known.entry) else None
+            spans = [Span(asked[position][1], asked[position][2]) for position in positions[path]]
+            wide, owners = joined(spans, self._store.block_bytes, runtime.reader.max_read_bytes)
+            for position, span, owner in zip(positions[path], spans, owners, strict=True):
+                places[position] = len(wanted) + owner, span.offset - wide[owner].offset
+            wanted += [Wanted(attached, rest, known, span.offset, span.length) for span in wide]
+        views = runtime.reader.read_many(wanted)
+        found: list[View] = []
+        for position, (path, offset, length) in enumerate(asked):
+            owner, start = places[position]
+            view = views[owner]
+            end = len(view) if length is None else min(start + length, len(view))
+            # Each is a view of its own, to be released by itself.
+            is_whole = start == 0 and end == len(view) and len(views) == len(asked)
+            found.append(view if is_whole else private_view(view[start:end]))
+            self._note(path, offset, len(found[-1]))
+        return found
 
     def readinto(self, path: str, buffer: Any, offset: int = 0) -> int:
         """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.

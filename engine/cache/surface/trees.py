@@ -44,6 +44,13 @@ class Trees(Attaching, Reads):
         runtime = self._runtime()
         return runtime.tree.scan(*runtime.locate(path), after)
 
+    def has_directories(self, path: str) -> bool:
+        """Say whether directories there are things of their own, or come and go with the objects in them.
+
+        Asks nobody. Raises: NotAttached.
+        """
+        return self._runtime().locate(path)[0].storage.has_directories
+
     def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield (directory, names of directories in it, names of objects), then those below, as os.walk.
 
