@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forebay.cache import Cache
 from forebay.config import BLOCK_BYTES_DEFAULT, Tier, check_platform, default_cache_dir, nearest
 from forebay.errors import ConfigError
-from forebay.settings import load_settings
+from forebay.settings import SETTINGS, load_settings
 
 if TYPE_CHECKING:
     from forebay.peer.security.options import SecurityOptions
@@ -65,6 +65,12 @@ def open(
         settings.tiers if tiers is None else tiers,
         {**settings.options, **given, **options},
     )
+
+
+def option_names() -> list[str]:
+    """Name the options of ``open`` that can be said in plain values, its path (cache_dir) among them."""
+    settings = [setting.key for setting in SETTINGS if setting.key not in _SERVING]
+    return sorted([*settings, *_ASKING, "config_file"])
 
 
 def open_configured(

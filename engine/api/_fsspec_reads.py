@@ -1,0 +1,278 @@
+"""Looking and reading by ``forebay://``."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from glob import has_magic
+from hashlib import blake2b
+from typing import Any, Final
+
+from forebay.api._fsspec_base import Base, described, finds_datasets
+from forebay.api._fsspec_files import BufferedReadFile, ReadFile
+from forebay.config import KIB
+
+# Objects whose views are held at a time.
+_AT_ONCE: Final = 128
+# Copying so much takes less time than a turn of a thread.
+_COPIED_IN_LOOP: Final = 256 * KIB
+_NO_SECOND_CACHE: Final = ("none", None)
+
+
+class Reads(Base):
+    """The verbs that change nothing."""
+
+    @finds_datasets
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Describe an object or a directory: name, size and type, of an object mtime and version as well."""
+        place = self._place(path)
+        if not place.path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return described(place, self.cache.stat(place.path))
+
+    @finds_datasets
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """Describe, or name, what lies in a directory; of an object itself."""
+        place = self._place(path)
+        if not place.path:
+            found = [
+                {"name": dataset.name, "size": 0, "type": "directory"} for dataset in self.cache.datasets()
+            ]
+        else:
+            try:
+                found = [described(place, status) for status in self.cache.scandir(place.path)]
+            except NotADirectoryError:
+                found = [described(place, self.cache.stat(place.path))]
+        return found if detail else [each["name"] for each in found]
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Say whether there is such an object or directory. Raises: all that ``info`` does but absence."""
+        return self._type_of(path) is not None
+
+    def isfile(self, path: str) -> bool:
+        """Say whether it is an object. Raises: as ``exists``."""
+        return self._type_of(path) == "file"
+
+    def isdir(self, path: str) -> bool:
+        """Say whether it is a directory. Raises: as ``exists``."""
+        return self._type_of(path) == "directory"
+
+    def _type_of(self, path: str) -> str | None:
+        try:
+            kind: str = self.info(path)["type"]
+        except FileNotFoundError:
+            return None
+        return kind
+
+    def ukey(self, path: str) -> str:
+        """Return the version of an object, which is another when its bytes are. Raises: IsADirectoryError."""
+        return str(self._object_info(path)["version"])
+
+    def checksum(self, path: str) -> int:
+        """Return the version of an object as a number. Raises: IsADirectoryError."""
+        return int.from_bytes(
+            blake2b(self.ukey(path).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        )
+
+    def modified(self, path: str) -> datetime:
+        """Return when the under storage says that an object was changed. Raises: IsADirectoryError."""
+        return datetime.fromtimestamp(self._object_info(path)["mtime"], UTC)
+
+    def created(self, path: str) -> datetime:
+        """Return as ``modified``: an object is made anew with each version."""
+        return self.modified(path)
+
+    def _object_info(self, path: str) -> dict[str, Any]:
+        info = self.info(path)
+        if info["type"] == "directory":
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        return info
+
+    @finds_datasets
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        """Return the bytes of an object, or those from start to end; negative ones count from its end."""
+        where, offset, length = self._range(path, start, end)
+        try:
+            with self.cache.read(where, offset, length) as view:
+                return bytes(view)
+        except ValueError:
+            # Longer than what is gathered into one view, or else the same is wrong here.
+            with self.cache.open(where) as file:
+                file.seek(offset)
+                return file.read(length)
+
+    def _range(self, path: str, start: int | None, end: int | None) -> tuple[str, int, int | None]:
+        """Return where an object lies in the cache, and offset and length as fsspec's users mean them."""
+        where = self._where(path)
+        if (start is not None and start < 0) or (end is not None and end < 0):
+            start, end, _ = slice(start, end).indices(self.cache.stat(where).size)
+        offset = start or 0
+        return where, offset, None if end is None else max(end - offset, 0)
+
+    def cat(
+        self, path: str | list[str], recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> Any:
+        """Return the bytes of an object, or by path those of several: a list, a pattern, all of a directory.
+
+        on_error: raise, omit what cannot be read, or return the exceptions in its place.
+        """
+        paths: list[str]
+        if isinstance(path, list) and not recursive and not any(map(has_magic, path)):
+            paths = list(dict.fromkeys(self._strip_protocol(path)))
+        else:
+            paths = self.expand_path(path, recursive=recursive)
+        if recursive:
+            paths = [each for each in paths if not self.isdir(each)]
+        if kwargs.keys() & {"start", "end"}:
+            count = len(paths)
+            starts, ends = [kwargs.get("start")] * count, [kwargs.get("end")] * count
+            found: list[Any] = self.cat_ranges(paths, starts, ends)
+        else:
+            found = list(self._whole(paths))
+        failed = [each for each in found if isinstance(each, Exception)]
+        if failed and on_error == "raise":
+            raise failed[0]
+        if not recursive and isinstance(path, str) and paths == [self._strip_protocol(path)]:
+            return found[0]
+        return {
+            name: data
+            for name, data in zip(paths, found, strict=True)
+            if on_error != "omit" or not isinstance(data, Exception)
+        }
+
+    def _whole(self, paths: Sequence[str]) -> Iterator[bytes | Exception]:
+        """Yield the bytes of each object, or why there are none; what is missing is fetched together."""
+        for first in range(0, len(paths), _AT_ONCE):
+            batch = paths[first : first + _AT_ONCE]
+            try:
+                where = [self._where(path) for path in batch]
+                views = [self.cache.peek(each) for each in where]
+                missing = [each for each, view in zip(where, views, strict=True) if view is None]
+                others = iter(self.cache.read_many(missing) if missing else ())
+            except (OSError, LookupError, ValueError):
+                # One of them cannot be read: each for itself, to say which.
+                yield from (self._cat_or_error(path, None, None) for path in batch)
+                continue
+            for view in views:
+                with next(others) if view is None else view as found:
+                    yield bytes(found)
+
+    def _cat_or_error(self, path: str, start: int | None, end: int | None) -> bytes | Exception:
+        try:
+            return self.cat_file(path, start, end)
+        except (OSError, LookupError, ValueError) as error:
+            return error
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Iterable[int | None] | None,
+        ends: int | Iterable[int | None] | None,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Return the bytes of ranges of objects, in order; starts or ends may be one figure for all.
+
+        on_error: return the exceptions in their places, or raise the first. max_gap changes nothing: ranges
+        that share a block are read together whatever is between them.
+        """
+        asked = list(zip(paths, _each(starts, paths), _each(ends, paths), strict=True))
+        try:
+            ranges = [self._range(path, start, end) for path, start, end in asked]
+            found: list[Any] = [bytes(view) for view in self.cache.read_ranges(ranges)]
+        except (OSError, LookupError, ValueError):
+            # One of them cannot be read: each for itself, to say which.
+            found = [self._cat_or_error(*each) for each in asked]
+        failed = [each for each in found if isinstance(each, Exception)]
+        if failed and on_error != "return":
+            raise failed[0]
+        return found
+
+    @finds_datasets
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """Forget what is known of objects at and below a path, so that the under storage is asked anew.
+
+        Bytes stay: they are good again for versions that are found again. Without a path that is so for all
+        datasets that may change.
+        """
+        if path is not None and (place := self._place(path)).path:
+            self.cache.free(place.path, data=False, metadata=True)
+            return
+        for dataset in self.cache.datasets():
+            if dataset.max_age is not None:
+                self.cache.free(dataset.name, data=False, metadata=True)
+
+    @finds_datasets
+    def _open_to_read(
+        self, path: str, block_size: int | None, cache_type: str | None, cache_options: Any
+    ) -> io.IOBase:
+        """Open an object, with none of fsspec's caches in between unless one is asked for."""
+        place = self._object(path)
+        opened = self.cache.open(place.path)
+        details = {
+            "name": self._strip_protocol(path),
+            "size": opened.size,
+            "type": "file",
+            "version": opened.version,
+        }
+        file = ReadFile(self, details["name"], opened, details)
+        if cache_type in _NO_SECOND_CACHE:
+            return file
+        return BufferedReadFile(file, block_size, cache_type, cache_options)
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return await self._in_thread(self.info, path)
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        return await self._in_thread(self.ls, path, detail)
+
+    async def _find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, **kwargs: Any
+    ) -> Any:
+        return await self._in_thread(self.find, path, maxdepth, withdirs, **kwargs)
+
+    async def _exists(self, path: str, **kwargs: Any) -> bool:
+        return await self._in_thread(self.exists, path)
+
+    async def _isfile(self, path: str) -> bool:
+        return await self._in_thread(self.isfile, path)
+
+    async def _isdir(self, path: str) -> bool:
+        return await self._in_thread(self.isdir, path)
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        # Opening the cache would hold the loop up.
+        if start is None and end is None and self._opened is not None:
+            with suppress(OSError):
+                view = self._opened.peek(self._where(path), bytes_max=_COPIED_IN_LOOP)
+                if view is not None:
+                    return bytes(view)
+        return await self._in_thread(self.cat_file, path, start, end)
+
+    async def _cat(
+        self, path: str | list[str], recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> Any:
+        kwargs.pop("batch_size", None)
+        return await self._in_thread(self.cat, path, recursive, on_error, **kwargs)
+
+    async def _cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Iterable[int | None] | None,
+        ends: int | Iterable[int | None] | None,
+        max_gap: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        return await self._in_thread(self.cat_ranges, paths, starts, ends, max_gap, on_error)
+
+
+def _each(figures: int | Iterable[int | None] | None, paths: Sequence[str]) -> list[int | None]:
+    return list(figures) if isinstance(figures, Iterable) else [figures] * len(paths)

@@ -1,0 +1,255 @@
+"""Writing and copying by ``forebay://``, to datasets that are attached to be written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from fsspec.asyn import sync
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from forebay.api._fsspec_base import finds_datasets
+from forebay.api._fsspec_files import DeferredFile
+from forebay.api._fsspec_reads import Reads
+from forebay.config import MIB
+
+_COPIED_AT_A_TIME: Final = 4 * MIB
+
+
+class Writes(Reads):
+    """The verbs that write objects, here or on local disk.
+
+    Those that change a dataset raise PermissionError where it is attached to be read only.
+    """
+
+    @finds_datasets
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        """Write bytes as an object, as a whole; mode "create": only if there is none.
+
+        Raises: FileExistsError ("create").
+        """
+        place = self._object(path)
+        self._refuse_existing(path, mode)
+        self.cache.put(place.path, value, exclusive=mode == "create")
+
+    @finds_datasets
+    def put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Callback = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
+    ) -> None:
+        """Write a local file as an object; of a directory make one. Raises: as ``pipe_file``."""
+        if os.path.isdir(lpath):
+            self.makedirs(rpath, exist_ok=True)
+            return
+        size = os.path.getsize(lpath)
+        callback.set_size(size)
+        place = self._object(rpath)
+        self._refuse_existing(rpath, mode)
+        self.cache.put(place.path, Path(lpath), exclusive=mode == "create")
+        callback.relative_update(size)
+
+    def _refuse_existing(self, path: str, mode: str) -> None:
+        """Refuse what is known to be there, also where the storage could not; the rest it refuses itself."""
+        if mode == "create" and self.exists(path):
+            raise FileExistsError(errno.EEXIST, "is there already", path)
+
+    @finds_datasets
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any,
+        callback: Callback = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write an object to a local file, or to the open file outfile; of a directory make one.
+
+        A local file that was begun and not completed is removed.
+        """
+        if outfile is None and self.isdir(rpath):
+            os.makedirs(lpath, exist_ok=True)
+            return
+        with self.cache.open(self._object(rpath).path) as source:
+            callback.set_size(source.size)
+            if outfile is not None:
+                _copy(source, outfile, callback)
+                return
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+            try:
+                with open(lpath, "wb") as target:
+                    _copy(source, target, callback)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(lpath)
+                raise
+
+    @finds_datasets
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Copy an object, which goes through the cache; of a directory make one."""
+        if self.isdir(path1):
+            self.makedirs(path2, exist_ok=True)
+            return
+        with (
+            self.cache.open(self._object(path1).path) as source,
+            self.cache.open(self._object(path2).path, "wb") as target,
+        ):
+            _copy(source, target, DEFAULT_CALLBACK)
+
+    @finds_datasets
+    def mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Rename an object; to another dataset it is copied and then deleted."""
+        source, target = self._object(path1).path, self._object(path2).path
+        if source.partition("/")[0] == target.partition("/")[0]:
+            self.cache.rename(source, target)
+            return
+        self.cp_file(path1, path2)
+        self.rm_file(path1)
+
+    @finds_datasets
+    def rm_file(self, path: str) -> None:
+        """Remove an object. Raises: IsADirectoryError."""
+        place = self._object(path)
+        if self.cache.stat(place.path).is_dir:
+            raise IsADirectoryError(errno.EISDIR, "is a directory; give recursive=True", path)
+        self.cache.delete(place.path)
+
+    def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove objects, with recursive=True directories and all below them, object by object.
+
+        Raises: IsADirectoryError (not recursive).
+        """
+        if maxdepth is not None:
+            for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+                self._remove(each, recursive=False)
+            return
+        for each in self.expand_path(path):
+            self._remove(each, recursive=recursive)
+
+    @finds_datasets
+    def _remove(self, path: str, recursive: bool) -> None:
+        if recursive:
+            self.cache.delete(self._object(path).path, recursive=True)
+        else:
+            self.rm_file(path)
+
+    @finds_datasets
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory. Raises: NotADirectoryError; OSError (ENOTEMPTY)."""
+        place = self._object(path)
+        if not self.cache.stat(place.path).is_dir:
+            raise NotADirectoryError(errno.ENOTDIR, "is an object", path)
+        self.cache.delete(place.path)
+
+    @finds_datasets
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a directory, with those above it; nothing where directories only come with what is in them.
+
+        Raises: FileExistsError (there is such a path already); FileNotFoundError (no directory above it, and
+        not create_parents).
+        """
+        place = self._object(path)
+        if self.exists(path):
+            raise FileExistsError(errno.EEXIST, "is there already", path)
+        if not self.cache.has_directories(place.path):
+            return
+        if not create_parents and not self.isdir(self._parent(path)):
+            raise FileNotFoundError(errno.ENOENT, "there is no directory above it", path)
+        self.cache.mkdir(place.path)
+
+    @finds_datasets
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory as ``mkdir``. Raises: FileExistsError (an object; without exist_ok any path)."""
+        if not exist_ok:
+            self.mkdir(path)
+            return
+        place = self._object(path)
+        if self.cache.has_directories(place.path) and not self.isdir(path):
+            self.cache.mkdir(place.path)
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        cache_type: str | None = None,
+        **kwargs: Any,
+    ) -> io.IOBase:
+        if mode == "rb":
+            return self._open_to_read(path, block_size, cache_type, cache_options)
+        return self._open_to_write(path, mode, autocommit)
+
+    @finds_datasets
+    def _open_to_write(self, path: str, mode: str, autocommit: bool) -> io.IOBase:
+        if mode not in ("wb", "xb"):
+            raise ValueError(
+                f"mode {mode!r}: objects are opened as 'rb', 'wb' or 'xb', and never changed in part"
+            )
+        file = self.cache.open(self._object(path).path, mode)  # type: ignore[call-overload]
+        return file if autocommit else DeferredFile(file)
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Write objects to local files, some at a time; as fsspec has it."""
+        return sync(self.loop, self._get, *args, **kwargs)
+
+    def put(self, *args: Any, **kwargs: Any) -> Any:
+        """Write local files as objects, some at a time; as fsspec has it."""
+        return sync(self.loop, self._put, *args, **kwargs)
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        """Copy objects, some at a time; as fsspec has it."""
+        return sync(self.loop, self._copy, *args, **kwargs)
+
+    def pipe(self, path: str | dict[str, Any], value: Any = None, **kwargs: Any) -> None:
+        """Write bytes as an object, or by path as several, some at a time."""
+        sync(self.loop, self._pipe, path, value, **kwargs)
+
+    async def _pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        await self._in_thread(self.pipe_file, path, value, mode)
+
+    async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
+        await self._in_thread(self.put_file, lpath, rpath, **kwargs)
+
+    async def _get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
+        await self._in_thread(self.get_file, rpath, lpath, **kwargs)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        await self._in_thread(self.cp_file, path1, path2)
+
+    async def _mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        await self._in_thread(self.mv_file, path1, path2)
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        await self._in_thread(self.rm_file, path)
+
+    async def _rm(
+        self,
+        path: str | list[str],
+        recursive: bool = False,
+        batch_size: int | None = None,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        await self._in_thread(self.rm, path, recursive, maxdepth)
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        await self._in_thread(self.mkdir, path, create_parents)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        await self._in_thread(self.makedirs, path, exist_ok)
+
+
+def _copy(source: Any, target: Any, callback: Callback) -> None:
+    """Copy what is left of one open file to another, in pieces."""
+    while data := source.read(_COPIED_AT_A_TIME):
+        target.write(data)
+        callback.relative_update(len(data))

@@ -1,0 +1,269 @@
+"""``forebay://``: what fsspec's users may expect of it beyond fsspec's own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.core import url_to_fs
+
+from forebay.api.fsspec import ForebayFileSystem
+from forebay.errors import ConfigError
+from tests._s3 import FakeS3, Handler, give_keys
+from tests.integration._fsspec import Site, site
+
+__all__ = ["site"]
+
+TREE = {"a": b"bytes of a", "sub/b": bytes(range(256)) * 1024, "sub/deep/c": b"", "sub/x.txt": b"1\n2\n"}
+
+
+@pytest.fixture
+def tree(site: Site) -> Site:
+    for name, data in TREE.items():
+        site.write(name, data)
+    return site
+
+
+def test_listings_name_what_there_is(tree: Site) -> None:
+    fs = tree.fs
+    assert fs.ls("", detail=False) == fs.ls("forebay://", detail=False) == ["d", "fixed"]
+    assert fs.ls("forebay://d/", detail=False) == ["d/a", "d/sub"]
+    assert fs.find("d") == sorted(f"d/{name}" for name in TREE)
+    assert fs.glob("d/**/*.txt") == ["d/sub/x.txt"]
+    assert list(fs.walk("d/sub")) == [("d/sub", ["deep"], ["b", "x.txt"]), ("d/sub/deep", [], ["c"])]
+    assert fs.du("d") == sum(map(len, TREE.values()))
+    assert [fs.isdir(path) for path in ("", "d", "d/sub", "d/a", "d/no", "no/a")] == [True] * 3 + [False] * 3
+    info = fs.info("d/a")
+    assert (info["name"], info["size"], info["type"]) == ("d/a", 10, "file")
+    assert fs.modified("d/a").timestamp() == pytest.approx((tree.folder / "a").stat().st_mtime)
+    assert fs.created("d/a").tzinfo is UTC
+
+
+def test_bytes_and_ranges(tree: Site) -> None:
+    fs, data = tree.fs, TREE["sub/b"]
+    assert fs.cat("d/a") == b"bytes of a"
+    assert fs.cat("d/sub", recursive=True) == {f"d/{n}": b for n, b in TREE.items() if n.startswith("sub/")}
+    assert fs.cat_file("d/a", start=-4, end=-1) == b"of a"[:-1]
+    assert fs.cat_file("d/sub/b", start=65_530, end=65_600) == data[65_530:65_600]
+    ranges = [(0, 10), (5, 70_000), (131_072, None), (-3, None), (500_000, 500_010), (7, 7)]
+    starts, ends = zip(*ranges, strict=True)
+    found = fs.cat_ranges(["d/sub/b"] * len(ranges), starts, ends)
+    assert found == [data[start:end] for start, end in ranges]
+    found = fs.cat_ranges(["d/a", "d/no"], 0, 5)
+    assert found[0] == b"bytes"
+    assert isinstance(found[1], FileNotFoundError)
+    with pytest.raises(FileNotFoundError, match="/no"):
+        fs.cat_ranges(["d/a", "d/no"], 0, 5, on_error="raise")
+    assert fs.cat(["d/a", "d/no"], on_error="omit") == {"d/a": b"bytes of a"}
+
+
+def test_an_object_beyond_what_one_read_may_gather_is_read(tree: Site) -> None:
+    fs = ForebayFileSystem(**tree.options, max_read_bytes=100_000)
+    assert fs.cat_file("d/sub/b") == TREE["sub/b"]
+    assert fs.cat(["d/a", "d/sub/b"])["d/sub/b"] == TREE["sub/b"]
+
+
+def test_a_key_is_of_the_version(tree: Site) -> None:
+    fs = tree.fs
+    before, number = fs.ukey("d/a"), fs.checksum("d/a")
+    assert (fs.ukey("d/a"), fs.checksum("d/a")) == (before, number)
+    fs.pipe_file("d/a", b"others of a")
+    assert fs.ukey("d/a") != before
+    assert fs.checksum("d/a") != number
+
+
+def test_what_others_change_is_seen_once_the_cache_forgets(tree: Site) -> None:
+    fs = tree.fs
+    assert fs.cat("d/a") == b"bytes of a"
+    (tree.folder / "a").write_bytes(b"new")
+    assert fs.cat("d/a") == b"bytes of a"
+    fs.invalidate_cache("d/a")
+    assert fs.cat("d/a") == b"new"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda fs: fs.cat("d/no"), FileNotFoundError, "/no"),
+        (lambda fs: fs.open("d/no"), FileNotFoundError, "/no"),
+        (lambda fs: fs.info("dd/a"), FileNotFoundError, "did you mean 'd'"),
+        (lambda fs: fs.cat_file("d/sub"), IsADirectoryError, "/sub"),
+        (lambda fs: fs.cat_file(""), IsADirectoryError, "list of datasets"),
+        (lambda fs: fs.rm("d/sub"), IsADirectoryError, "recursive"),
+        (lambda fs: fs.mkdir("d/sub"), FileExistsError, "d/sub"),
+        (lambda fs: fs.makedirs("d/a", exist_ok=True), FileExistsError, "/a"),
+        (lambda fs: fs.open("d/a", "xb"), FileExistsError, "/a"),
+        (lambda fs: fs.rmdir("d/sub"), OSError, "not empty"),
+        (lambda fs: fs.rmdir("d/a"), NotADirectoryError, "d/a"),
+        (lambda fs: fs.pipe("fixed/a", b"x"), PermissionError, "fixed"),
+        (lambda fs: fs.rm("fixed/a"), PermissionError, "fixed"),
+        (lambda fs: fs.open("fixed/n", "wb"), PermissionError, "fixed"),
+        (lambda fs: fs.open("d/a", "ab"), ValueError, "'ab'"),
+    ],
+)
+def test_errors_are_those_of_files(tree: Site, call: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        call(tree.fs)
+    assert tree.fs.find("d") == sorted(f"d/{name}" for name in TREE)
+
+
+def test_a_wrong_option_is_refused_with_the_nearest(tree: Site) -> None:
+    with pytest.raises(TypeError, match=r"unknown option 'cachedir' .did you mean 'cache_dir'"):
+        fsspec.filesystem("forebay", cachedir="secret-value")
+    with pytest.raises(TypeError, match="credential") as raised:
+        url_to_fs("forebay::file:///x", file={"auto_mkdir": "secret-value"})
+    assert "secret-value" not in str(raised.value)
+
+
+def test_a_dataset_is_found_by_its_uri(tree: Site) -> None:
+    fs, options = tree.fs, tree.options
+    uri = f"file://{tree.folder}"
+    assert fs.cat(f"forebay://{uri}/a") == b"bytes of a"
+    assert fs.ls(f"{uri}/sub", detail=False) == [f"{uri}/sub/{name}" for name in ("b", "deep", "x.txt")]
+    assert fs.glob(f"{uri}/**/*.txt") == [f"{uri}/sub/x.txt"]
+    chained, path = url_to_fs(f"forebay::{uri}/sub", **options)
+    assert path == f"{tree.folder}/sub"
+    assert sorted(chained.find(path)) == [f"{path}/{name}" for name in ("b", "deep/c", "x.txt")]
+    with fsspec.open(f"forebay::{uri}/a", **options) as file:
+        assert file.read() == b"bytes of a"
+    assert chained.cache is fs.cache
+    with pytest.raises(FileNotFoundError, match=r"attach it first.*s3://bucket/x"):
+        fs.cat("s3://bucket/x")
+
+
+def test_instances_are_shared_and_so_is_the_cache(tree: Site) -> None:
+    assert fsspec.filesystem("forebay", **tree.options) is tree.fs
+    other = fsspec.filesystem("forebay", asynchronous=True, **tree.options)
+    assert other is not tree.fs
+    assert other.cache is tree.fs.cache
+
+
+def test_a_file_is_one_of_python(tree: Site) -> None:
+    with tree.fs.open("d/sub/x.txt", "r") as text:
+        assert text.readlines() == ["1\n", "2\n"]
+    with tree.fs.open("d/sub/b") as file:
+        assert (file.size, file.path, file.info()["type"]) == (len(TREE["sub/b"]), "d/sub/b", "file")
+        file.seek(100)
+        again = pickle.loads(pickle.dumps(file))
+        assert again.read(10) == file.read(10) == TREE["sub/b"][100:110]
+        again.close()
+    with tree.fs.open("d/sub/b", cache_type="readahead", block_size=1000) as cached:
+        cached.seek(70_000)
+        assert cached.read(5) == TREE["sub/b"][70_000:70_005]
+
+
+def test_writing_is_by_an_orderly_close_alone(tree: Site) -> None:
+    fs = tree.fs
+    with suppress(KeyError), fs.open("d/new", "wb") as file:
+        file.write(b"half")
+        raise KeyError
+    assert not fs.exists("d/new")
+    with fs.transaction:
+        with fs.open("d/one", "wb") as file:
+            file.write(b"1")
+        assert not fs.exists("d/one")
+    assert fs.cat("d/one") == b"1"
+    with suppress(KeyError), fs.transaction:
+        with fs.open("d/two", "wb") as file:
+            file.write(b"2")
+        raise KeyError
+    assert not fs.exists("d/two")
+
+
+def test_a_dataset_detached_under_an_open_file(tree: Site) -> None:
+    with tree.fs.open("d/sub/b") as file:
+        assert file.read(10) == TREE["sub/b"][:10]
+        tree.cache.detach("d")
+        with pytest.raises(OSError, match="sub/b"):
+            file.read()
+    with pytest.raises(FileNotFoundError):
+        tree.fs.cat("d/a")
+
+
+def test_no_secret_is_in_a_pickle_and_another_user_can_load_it(
+    tree: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"AWS_SECRET_ACCESS_KEY": "planted-secret-1", "AWS_SESSION_TOKEN": "planted-secret-2"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    token = tmp_path / "token"
+    token.write_text("planted-secret-3")
+    fs = ForebayFileSystem(**tree.options, token_file=str(token))
+    pickled = pickle.dumps(fs)
+    assert b"planted-secret" not in pickled
+    assert b"planted-secret" not in fs.to_json().encode()
+    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).cat('d/a'))"
+    other = subprocess.run([sys.executable, "-c", program], input=pickled, capture_output=True, check=True)
+    assert other.stdout == b"b'bytes of a'\n"
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    child = context.Process(target=_load_as_nobody, args=(pickled, said))
+    child.start()
+    # Only root can be another user, and only the owner of a cache directory may look into it.
+    assert said.get(timeout=60) == ("ForebayFileSystem", os.geteuid() != 0)
+    child.join()
+
+
+def _load_as_nobody(pickled: bytes, said: Any) -> None:
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    fs = pickle.loads(pickled)
+    try:
+        said.put((type(fs).__name__, fs.cat("d/a") == b"bytes of a"))
+    except (PermissionError, ConfigError):
+        said.put((type(fs).__name__, False))
+
+
+def _read_in_child(fs: ForebayFileSystem, folder: str, found: Any) -> None:
+    fs.get(["d/a", "d/sub/b"], [f"{folder}/a", f"{folder}/b"])
+    found.put((fs.cat("d/a"), fs.glob("d/*"), Path(folder, "b").read_bytes() == TREE["sub/b"]))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_goes_on_with_what_it_has(tree: Site, tmp_path: Path, method: str) -> None:
+    assert tree.fs.cat(["d/a", "d/sub/x.txt"])
+    tree.fs.get("d/a", str(tmp_path / "warm"))
+    context: Any = multiprocessing.get_context(method)
+    found = context.Queue()
+    child = context.Process(target=_read_in_child, args=(tree.fs, str(tmp_path), found))
+    child.start()
+    assert found.get(timeout=60) == (b"bytes of a", ["d/a", "d/sub"], True)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_a_miss_does_not_hold_the_loop_up(tree: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_keys(monkeypatch)
+    goes_on = threading.Event()
+
+    def wait(handler: Handler) -> bool:
+        if handler.path.endswith("/slow"):
+            assert goes_on.wait(60)
+        return False
+
+    async def read() -> list[bytes]:
+        fs = ForebayFileSystem(asynchronous=True, skip_instance_cache=True, **tree.options)
+        slow = asyncio.ensure_future(fs._cat_file("s/slow"))
+        await asyncio.sleep(0)
+        fast = await fs._cat_file("s/fast")
+        assert not slow.done()
+        goes_on.set()
+        return [fast, await slow, await fs._cat_file("s/slow")]
+
+    with FakeS3() as server:
+        server.objects.update(slow=b"slow", fast=b"fast")
+        tree.cache.attach("s", "s3://bucket", endpoint_url=server.url)
+        server.interfere = wait
+        assert asyncio.run(read()) == [b"fast", b"slow", b"slow"]
