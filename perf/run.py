@@ -49,6 +49,8 @@ CASES = {
     "demand": "perf.system.demand",
     "memory": "perf.system.memory",
     "tree": "perf.system.tree",
+    "fsspec_cat": "perf.system.fsspec_cat",
+    "parquet_columns": "perf.system.parquet_columns",
     "remote_hit": "perf.group.remote_hit",
     "group_cold": "perf.group.cold",
     "transfer": "perf.group.transfer",
