@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from typing import IO
 
 from forebay.cache.loads.filelist import FileList
@@ -22,6 +23,14 @@ class Manifesting(Loading):
     def manifests(self, name: str) -> list[ManifestStatus]:
         """Describe the manifests of a dataset, the oldest first. Raises: NotAttached."""
         return self._runtime().manifests.all(name)
+
+    def manifest_paths(self, name: str, version: str) -> Iterator[str]:
+        """Yield the paths in the dataset that a manifest lists, in its order of access if it has one.
+
+        Raises, while it is iterated: NotAttached, ManifestNotFound; ConfigError, OSError (it cannot be read).
+        """
+        for entry in self._runtime().manifests.entries(name, version):
+            yield entry.path
 
     def create_manifest(
         self,

@@ -71,16 +71,15 @@ class Reads(CacheBase):
 
         Raises: what the first of the paths raises that cannot be read.
         """
-        runtime = self._runtime()
-        wanted: list[Wanted] = []
-        names: list[str] = []
-        for path, attached, rest in objects_at(runtime, paths):
-            known = self._known_object(path)
-            wanted.append(Wanted(attached, rest, known if known and attached.shows(known.entry) else None))
-            names.append(path)
-        views = runtime.reader.read_many(wanted)
-        for path, view in zip(names, views, strict=True):
-            self._note(path, 0, len(view))
+        names = list(paths)
+        knowns = [self._known_object(path) for path in names]
+        peeked = [self._peek(known) for known in knowns]
+        views = [view for view in peeked if view is not None]
+        if not names or len(views) < len(names) or not self._hold_still(names, knowns):
+            views = self._read_rest(names, knowns, peeked)
+        if self._recorder is not None:
+            for path, view in zip(names, views, strict=True):
+                self._note(path, 0, len(view))
         return views
 
     def read_ranges(self, ranges: Iterable[tuple[str, int, int | None]]) -> list[View]:
@@ -211,6 +210,37 @@ class Reads(CacheBase):
         except NotFound:
             return False
         return True
+
+    def _peek(self, known: Known | None) -> View | None:
+        """Return a view of an object that was looked up lately and is one cached block; counts no miss."""
+        key = None if known is None else known.key
+        return None if key is None else self._store.peek(key)
+
+    def _hold_still(self, paths: list[str], knowns: list[Known | None]) -> bool:
+        """Say whether no dataset has begun to show something else since the first of these was looked up."""
+        for path, known in zip(paths, knowns, strict=True):
+            now = self._recent.get(path)
+            if known is None or now is None or now.key != known.key:
+                return False
+        return True
+
+    def _read_rest(
+        self, paths: list[str], knowns: list[Known | None], peeked: list[View | None]
+    ) -> list[View]:
+        """Return what was peeked at, and the rest read together, all of what each dataset shows now.
+
+        Raises: what the first of the paths raises that cannot be read.
+        """
+        runtime = self._runtime()
+        wanted: list[Wanted] = []
+        found: list[View | None] = []
+        for (_, attached, rest), known, view in zip(objects_at(runtime, paths), knowns, peeked, strict=True):
+            is_shown = known is not None and attached.shows(known.entry)
+            found.append(view if is_shown else None)
+            if found[-1] is None:
+                wanted.append(Wanted(attached, rest, known if is_shown else None))
+        read = iter(runtime.reader.read_many(wanted))
+        return [next(read) if view is None else view for view in found]
 
     def _known_object(self, path: str) -> Known | None:
         """Return what was looked up lately of an object."""
