@@ -1,0 +1,63 @@
+"""torch workers of every start method: the right bytes, and a cache in order whatever becomes of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from forebay.api.torch import MapDataset, loader
+from forebay.cache import Cache
+from forebay.testing.faulty import FaultyStorage
+from tests.integration import _torch, _torch_workers
+from tests.integration._sites import OpenCache, write_files
+
+WAIT_S = 60
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_persist_and_die(method: str, tmp_path: Path, memory_path: Path, repository: Path) -> None:
+    numbers = range(_torch.COUNT)
+    write_files(tmp_path / "data", {_torch.name_of(each): _torch.content(each) for each in numbers})
+    arguments = (method, str(tmp_path / "cache"), str(memory_path), (tmp_path / "data").as_uri())
+    command = [sys.executable, "-m", _torch_workers.__name__, *arguments]
+    done = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, timeout=4 * WAIT_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with Cache(tmp_path / "cache") as cache:
+        assert cache.read(f"d/{_torch.name_of(3)}") == _torch.content(3)
+        assert cache.check().ok
+
+
+def test_workers_forked_while_the_parent_fetches_wait_for_it(open_cache: OpenCache) -> None:
+    objects = {f"{number}": b"%d" % number * 1_000 for number in range(20)}
+    storage = FaultyStorage(objects)
+    cache = open_cache(schemes=storage.schemes())
+    cache.attach("d", "faulty://x", max_age=None)
+    cache.load("d", metadata_only=True, wait=True)
+    fetching, may_go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        fetching.set()
+        assert may_go_on.wait(WAIT_S)
+
+    storage.script("read_range", hold)
+    parent = threading.Thread(target=lambda: cache.read("d/19").release())
+    parent.start()
+    assert fetching.wait(WAIT_S)
+    dataset = MapDataset(cache, [f"d/{number}" for number in range(20)])
+    # The forked worker has the storage as it is by then: only the first read of it was held up.
+    found = []
+    for batch in loader(
+        dataset, batch_size=2, num_workers=1, multiprocessing_context="fork", collate_fn=list
+    ):
+        found += [bytes(sample.numpy()) for sample in batch]
+        may_go_on.set()
+    parent.join(WAIT_S)
+    assert found == list(objects.values())
+    assert cache.status()["rows"]["used"] == 1
+    assert cache.check().ok
