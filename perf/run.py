@@ -51,6 +51,10 @@ CASES = {
     "tree": "perf.system.tree",
     "fsspec_cat": "perf.system.fsspec_cat",
     "parquet_columns": "perf.system.parquet_columns",
+    "torch_batched": "perf.loaders.batched",
+    "torch_cold": "perf.loaders.cold",
+    "torch_resident": "perf.loaders.resident",
+    "safetensors": "perf.loaders.safetensors",
     "remote_hit": "perf.group.remote_hit",
     "group_cold": "perf.group.cold",
     "transfer": "perf.group.transfer",
@@ -64,6 +68,7 @@ MOUNT_CASES = {
     "mount_cold": "perf.fuse.cold",
     "mount_list": "perf.fuse.listing",
     "mount_memory": "perf.fuse.memory",
+    "torch_loader": "perf.loaders.loader",
 }
 
 

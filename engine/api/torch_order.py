@@ -106,15 +106,19 @@ class Follower:
         """Return views of the objects of a batch, in order. Raises: as `Cache.read`."""
         coming = array("q", batch) + batch.upcoming
         count = len(self._expected)
-        if self._prefetcher is None or not count or self._told.is_over or coming[:count] != self._expected:
+        is_expected = self._prefetcher is not None and count > 0 and coming[:count] == self._expected
+        # Whoever was told that there is no more does not ask for it.
+        if not is_expected or (self._told.is_over and len(coming) > count):
             self.close()
             self._told = _Told(self._paths)
             self._prefetcher = self._cache.prefetch(self._told)
             count = 0
+        prefetcher = self._prefetcher
+        assert prefetcher is not None
         self._told.add(coming[count:])
         self._expected = batch.upcoming
         try:
-            return [next(self._prefetcher)[1] for _ in batch]
+            return [next(prefetcher)[1] for _ in batch]
         except BaseException:
             # The rest of this batch is not asked for any more.
             self.close()

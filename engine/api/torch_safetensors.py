@@ -59,7 +59,7 @@ def map_safetensors(cache: Cache, path: str) -> dict[str, torch.Tensor]:
     read once into memory that the tensors share. What is mapped stays in the cache as long as a tensor lives.
     Raises: ValueError (no safetensors file; says what is wrong); as `Cache.read`.
     """
-    # Known, it is brought in one piece; unknown, it would be asked for with its first bytes, and lie in blocks.
+    # An object that is known is brought in one piece; another would be asked for with its first bytes.
     cache.stat(path)
     try:
         view = cache.read(path)

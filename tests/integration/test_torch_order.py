@@ -127,6 +127,16 @@ def test_epochs_come_in_the_samplers_order_and_each_object_is_fetched_once(
     assert dataset.cache.status()["counters"]["source_bytes"] == 4 * COUNT
 
 
+def test_what_finds_no_room_is_fetched_once_an_epoch_all_the_same(
+    dataset: MapDataset, storage: HeldStorage
+) -> None:
+    dataset.cache.set_quota("d", 1)
+    reading = loader(dataset, batch_size=32, shuffle=True, collate_fn=list)
+    for epoch in (1, 2):
+        assert sorted(numbers_of(reading)) == list(range(COUNT))
+        assert len(storage.read) == epoch * COUNT
+
+
 def test_what_is_told_is_fetched_before_it_is_asked_for(dataset: MapDataset, storage: HeldStorage) -> None:
     order = shuffled(3)
     storage.held = f"{order[0]:04}"

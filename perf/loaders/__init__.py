@@ -1,0 +1,1 @@
+"""torch datasets: what a training loop gets, and what it waits for."""
