@@ -57,7 +57,8 @@ class Sharded(FromCache, torch.utils.data.IterableDataset[Any]):
         rank, world_size = self._shard()
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for index in order[rank::world_size][number::workers]:
+        # An array gives its numbers one by one, where a tensor would make a tensor of each beforehand.
+        for index in order[rank::world_size][number::workers].numpy():
             yield self.paths[int(index)]
 
     def _shard(self) -> tuple[int, int]:

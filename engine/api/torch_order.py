@@ -18,8 +18,7 @@ import torch.utils.data
 from forebay.cache.prefetch import PATHS_AHEAD_MAX
 
 if TYPE_CHECKING:
-    from forebay.cache import Cache, Prefetcher
-    from forebay.store import View
+    from forebay.cache import Cache, Prefetcher, View
 
 # As many as the cache goes ahead at most: a worker who is told of fewer is near the end.
 _TOLD_AHEAD: Final = PATHS_AHEAD_MAX

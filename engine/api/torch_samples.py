@@ -17,8 +17,7 @@ from forebay.api.torch_paths import PackedPaths, paths_below, paths_listed
 from forebay.config import nearest
 
 if TYPE_CHECKING:
-    from forebay.cache import Cache
-    from forebay.store import View
+    from forebay.cache import Cache, View
 
 Decode = Callable[[str, Any], Any]
 

@@ -7,6 +7,8 @@ what is recorded.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from forebay.cache.attach import RETENTIONS, WRITE_MODES
 from forebay.cache.cache import Cache
 from forebay.cache.datasets import Attached
@@ -27,6 +29,10 @@ from forebay.cache.writes.draft import Draft
 from forebay.cache.writes.file import WritableFile
 from forebay.cache.writes.node_writer import NodeWriter
 from forebay.meta import Entry
+
+if TYPE_CHECKING:
+    # What reads return; the store itself is imported when a cache is opened.
+    from forebay.store import View as View
 
 __all__ = [
     "POLICY_FIELDS",

@@ -82,7 +82,6 @@ def _reading(cache: forebay.Cache, workers: int, load: dict[str, Any]) -> DataLo
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=list,
     )
 
 
