@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.webhdfs import WebHDFS
 
+from forebay.api.hdfs import FileSystem
 from forebay.api.torch import IterableDataset, MapDataset, loader
 from forebay.cache import Cache
+from tests._gateway import serving
 from tests.fuse.conftest import Mounting
 
 Contents = dict[str, bytes]
@@ -42,11 +46,38 @@ def by_torch_stream(cache: Cache, mounted: Mounting) -> Contents:
     return dict(IterableDataset.from_prefix(cache, "d", decode=named, shuffle=True))
 
 
+def by_fsspec(cache: Cache, mounted: Mounting) -> Contents:
+    fs = fsspec.filesystem("forebay", cache_dir=cache.path)
+    return {path[2:]: data for path, data in fs.cat(fs.find("d")).items()}
+
+
+def by_hdfs(cache: Cache, mounted: Mounting) -> Contents:
+    fs = FileSystem(cache)
+    waiting, found = ["/d"], {}
+    while waiting:
+        for status in fs.list_status(waiting.pop()):
+            if status.is_directory:
+                waiting.append(status.path)
+            else:
+                with fs.open(status.path) as stream:
+                    found[status.path[3:]] = stream.read()
+    return found
+
+
+def by_webhdfs(cache: Cache, mounted: Mounting) -> Contents:
+    with serving(cache) as gateway:
+        fs = WebHDFS("127.0.0.1", port=gateway.port, skip_instance_cache=True)
+        return {path[3:]: fs.cat_file(path) for path in fs.find("/d")}
+
+
 FRONTENDS: dict[str, Callable[[Cache, Mounting], Contents]] = {
     "mount": by_mount,
     "python": by_python,
     "torch workers": by_torch_workers,
     "torch stream": by_torch_stream,
+    "fsspec": by_fsspec,
+    "hdfs": by_hdfs,
+    "webhdfs": by_webhdfs,
 }
 
 
