@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -296,6 +298,31 @@ def test_the_client_called_hdfs(gateway: Served, source: Path, tmp_path: Path) -
     assert client.content("/d")["fileCount"] == 2
     with pytest.raises(hdfs.HdfsError, match="not supported"):
         client.set_permission("/d/a", "777")
+
+
+def test_the_command_line_of_the_client_called_hdfs(gateway: Served, source: Path, tmp_path: Path) -> None:
+    configuration = tmp_path / "hdfscli.cfg"
+    configuration.write_text(
+        f"[global]\ndefault.alias = here\n[here.alias]\nurl = {gateway.url}\nuser = ann\nroot = /d\n"
+    )
+
+    def hdfscli(*arguments: str) -> None:
+        program = "import sys; from hdfs.__main__ import main; main(sys.argv[1:])"
+        environ = os.environ | {"HDFSCLI_CONFIG": str(configuration), "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], cwd=tmp_path, env=environ, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    (tmp_path / "up").write_bytes(DATA)
+    hdfscli("upload", "up", "sub/up")
+    assert (source / "sub/up").read_bytes() == DATA
+    (tmp_path / "more").write_text("more")
+    hdfscli("upload", "--append", "more", "sub/up")
+    assert (source / "sub/up").read_bytes() == DATA + b"more"
+    hdfscli("download", "sub", "down")
+    assert sorted(os.listdir(tmp_path / "down")) == ["b.bin", "up"]
+    assert (tmp_path / "down/b.bin").read_bytes() == DATA
 
 
 def test_fsspecs_webhdfs(gateway: Served, source: Path, tmp_path: Path) -> None:
