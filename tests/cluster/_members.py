@@ -91,6 +91,7 @@ class ServedMember:
         self.id: str = said["member"]
         self.address = said["address"]
         self.data_port: int = said["data_port"]
+        self.gateway: str | None = said["webhdfs"]
 
     def restart(self) -> None:
         """Start it again at its address, after it was killed or has ended."""
