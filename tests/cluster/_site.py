@@ -25,7 +25,7 @@ from forebay.testing.s3 import S3Server
 from tests.cluster._members import BLOCK, PLAIN, Members, Serve, ServedMember, members
 from tests.integration._sites import log_in, proxy_of, write_files
 
-MEMBERS = 4
+MEMBERS = 3
 PATIENCE_S = 120
 
 

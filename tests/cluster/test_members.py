@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,17 @@ def test_a_member_that_is_told_to_restart_moves_nothing(tmp_path: Path) -> None:
         assert site.requests() == 0
 
 
+@pytest.fixture(scope="module")
+def short_grace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A group that gives a silent member up soon; all its members are up between tests."""
+    with running(tmp_path_factory.mktemp("group"), 3, Serve(program=(_short_grace.__file__,))) as site:
+        yield site
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_a_silent_member_gives_its_keys_up_after_the_grace(tmp_path: Path, number: signal.Signals) -> None:
-    how = Serve(program=(_short_grace.__file__,))
-    with running(tmp_path, 3, how) as site, site.client(peer_timeout_s=1.0).open() as cache:
+def test_a_silent_member_gives_its_keys_up_after_the_grace(short_grace: Site, number: signal.Signals) -> None:
+    site = short_grace
+    with site.client(peer_timeout_s=1.0).open() as cache:
         first, second, victim = site.members.all
         read_all(cache)
         before = digest(first)

@@ -18,7 +18,7 @@ from tests.cluster._members import ServedMember
 from tests.cluster._site import OBJECTS, PATIENCE_S, Client, Site, read_all, run, running, wait_until
 from tests.integration._sites import counters
 
-CLIENTS = 8
+CLIENTS = 5
 
 
 @pytest.fixture(scope="module")
