@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from forebay.api.hadoop import globs
@@ -61,11 +62,25 @@ class FileSystem:
 
     def open(self, path: str) -> InputStream:
         """Open a file for reading. Raises: FileNotFoundError (it is a directory, too)."""
+        known = self.open_known(path)
+        if known is not None:
+            return known
         where = cache_path(normalized(path))
         try:
             return InputStream(self.cache.snapshot(where))
         except (NotAttached, NotFound, ValueError, IsADirectoryError) as error:
             raise self._not_a_file(path, error) from error
+
+    def open_known(self, path: str) -> InputStream | None:
+        """Open as ``open`` a file that was looked up lately, and still is as it was; else None.
+
+        Never waits, and raises nothing.
+        """
+        # A path that is not as ``normalized`` makes it is not known.
+        if type(path) is not str or path[:1] != "/":
+            return None
+        known = self.cache.known_snapshot(path[1:])
+        return None if known is None else InputStream(known)
 
     def create(self, path: str, overwrite: bool = True) -> OutputStream:
         """Open a file for writing, with the directories above it; it is there once it is closed.
@@ -412,7 +427,9 @@ def _refused(what: str, path: str, words: str) -> io.UnsupportedOperation:
     return io.UnsupportedOperation(f"{what} {path}: {words}")
 
 
+@cache
 def _user() -> str:
+    """Return whose process this is; asked once, for the system looks it up in files, or asks a directory."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -12,18 +12,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forebay.cache.file import FileSource
 from forebay.cache.node_file import NodeFile
+from forebay.meta import Entry
 
 if TYPE_CHECKING:
-    from forebay.meta import Entry, Known
+    from forebay.meta import Known
     from forebay.store import BlockStore
 
 
+# Held to give a snapshot its lock.
+_MAKING: Final = threading.Lock()
+
+
 class Snapshot:
-    """One version of an object; made by ``Cache.snapshot``. Threads: any. Does not survive a fork."""
+    """One version of an object; made by ``Cache.snapshot``. Threads: any. Does not survive a fork.
+
+    Most are opened, read whole and closed: what only other reads need is made by the first of them.
+    """
 
     __slots__ = (
         "_file",
         "_key",
+        "_known",
         "_lock",
         "_make_file",
         "_make_source",
@@ -32,32 +41,36 @@ class Snapshot:
         "_store",
         "path",
         "size",
-        "version",
     )
 
     def __init__(
         self,
         path: str,
-        version: Entry | Known,
+        known: Entry | Known,
         key: bytes | None,
         store: BlockStore,
-        make_source: Callable[[], FileSource],
-        make_file: Callable[[], NodeFile],
+        make_source: Callable[[str, Entry], FileSource],
+        make_file: Callable[[str, Entry], NodeFile],
         note: Callable[[str, int, int], None] | None,
     ) -> None:
         """Take a version; key: of the one block that it is, if it is known to be one."""
         self.path: Final = path
-        self.size: Final = version.size
-        self.version: Final = version.version
+        self.size: Final = known.size
+        self._known: Final = known
         self._key: Final = key
         self._store: Final = store
         self._make_source: Final = make_source
         self._make_file: Final = make_file
         self._note: Final = note
-        # Made by the first read that needs more than the one block: one fills buffers, one returns them.
+        # One fills buffers, one returns views.
         self._source: FileSource | None = None
         self._file: NodeFile | None = None
-        self._lock: Final = threading.Lock()
+        self._lock: threading.Lock | None = None
+
+    @property
+    def version(self) -> str:
+        """The version that is read."""
+        return self._known.version
 
     def readinto(self, buffer: Any, offset: int = 0) -> int:
         """Fill a buffer from offset on; return how many bytes, fewer only at the object's end.
@@ -82,6 +95,12 @@ class Snapshot:
 
     def known(self, offset: int, length: int) -> memoryview | None:
         """Return a range, less at the object's end, if all of it is cached; asks nobody. Raises: Stale."""
+        if self._key is not None and offset == 0 and length >= self.size:
+            view = self._store.peek(self._key)
+            if view is not None:
+                if self._note is not None:
+                    self._note(self.path, 0, len(view))
+                return view[:]
         return self._own_file().known(offset, length)
 
     def read(self, offset: int, length: int) -> memoryview:
@@ -98,6 +117,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Give up what was fetched ahead; may be called twice."""
+        if self._lock is None:
+            return
         with self._lock:
             if self._source is not None:
                 self._source.close()
@@ -106,16 +127,26 @@ class Snapshot:
 
     def _own_file(self) -> NodeFile:
         if self._file is None:
-            with self._lock:
+            with self._own_lock():
                 if self._file is None:
-                    self._file = self._make_file()
+                    self._file = self._make_file(self.path, self._entry())
         return self._file
 
     def _fill(self, target: memoryview, offset: int) -> None:
-        with self._lock:
+        with self._own_lock():
             source = self._source
             if source is None:
-                source = self._source = self._make_source()
+                source = self._source = self._make_source(self.path, self._entry())
             source.check()
             source.reads(offset, offset + len(target))
         source.gather(offset, target)
+
+    def _own_lock(self) -> threading.Lock:
+        if self._lock is None:
+            with _MAKING:
+                if self._lock is None:
+                    self._lock = threading.Lock()
+        return self._lock
+
+    def _entry(self) -> Entry:
+        return self._known if isinstance(self._known, Entry) else self._known.entry

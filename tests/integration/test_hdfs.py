@@ -182,6 +182,44 @@ def test_streams(fs: FileSystem) -> None:
         assert buffered.read() == data
 
 
+def test_a_closed_stream_is_closed_in_every_respect(fs: FileSystem) -> None:
+    assert not fs.open("/fixed/a.bin").closed
+    stream = fs.open("/fixed/a.bin")
+    stream.flush()
+    with stream as entered:
+        assert entered.read() == FILES["a.bin"]
+    assert stream.closed
+    stream.close()
+    for use in (stream.flush, stream.read, stream.readline, stream.tell, stream.__enter__, stream.available):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+
+
+def test_a_known_file_is_opened_without_asking(fs: FileSystem, attached: Cache, source: Path) -> None:
+    for path in ("/fixed/sub/b.bin", "/fixed/sub", "/fixed/none", "/", "/none/a", "fixed/sub/b.bin"):
+        assert fs.open_known(path) is None
+    for _ in range(2):
+        # The first learns of the file, the second finds what was learnt.
+        fs.get_file_status("/fixed/sub/b.bin")
+    stream = fs.open_known("/fixed/sub/b.bin")
+    assert stream is not None
+    with stream:
+        assert stream.snapshot.known(0, stream.length) is None
+        assert stream.read() == FILES["sub/b.bin"]
+        assert stream.snapshot.known(0, stream.length + 1) == memoryview(FILES["sub/b.bin"])
+    # Other ways to write a path are for those who may wait, and what may have changed is not known.
+    assert fs.open_known("/fixed//sub/b.bin") is None
+    fs.get_file_status("/d/sub/b.bin")
+    assert fs.open_known("/d/sub/b.bin") is None
+    (source / "sub/b.bin").write_bytes(b"another version")
+    attached.sync("fixed")
+    again = fs.open_known("/fixed/sub/b.bin") or fs.open("/fixed/sub/b.bin")
+    with again:
+        assert again.read() == b"another version"
+    attached.close()
+    assert fs.open_known("/fixed/sub/b.bin") is None
+
+
 def test_positioned_reads_of_several_threads(fs: FileSystem) -> None:
     data = FILES["sub/b.bin"]
     wrong: list[int] = []

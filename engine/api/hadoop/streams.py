@@ -19,10 +19,20 @@ class InputStream(io.RawIOBase):
     read may raise Stale (another version is known by now), and what ``Cache.read`` raises.
     """
 
+    # Opening and closing is most of what small files cost: no dictionary, and RawIOBase's own idea of being
+    # closed, which would be a second one, is never asked.
+    __slots__ = ("_is_closed", "_position", "_snapshot")
+
     def __init__(self, snapshot: Snapshot) -> None:
         """Read a version, which is closed with this."""
         self._snapshot: Final = snapshot
         self._position = 0
+        self._is_closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._is_closed
 
     @property
     def name(self) -> str:
@@ -70,11 +80,11 @@ class InputStream(io.RawIOBase):
 
     def read_fully(self, position: int, buffer: Any) -> None:
         """Fill all of a buffer from a position on. Raises: EOFError (the file has not so much there)."""
-        if self.closed:
+        if self._is_closed:
             self._check_open()
-        wanted = memoryview(buffer).nbytes
         if position < 0:
             raise EOFError(f"{self.name}: position {position} is negative")
+        wanted = memoryview(buffer).nbytes
         if self._snapshot.readinto(buffer, position) != wanted:
             raise EOFError(
                 f"{self.name}: {wanted} bytes from {position} on, of a file of {self.length} bytes"
@@ -116,16 +126,20 @@ class InputStream(io.RawIOBase):
 
     def close(self) -> None:
         """Close; may be called twice."""
-        if not self.closed:
+        if not self._is_closed:
+            self._is_closed = True
             self._snapshot.close()
-        super().close()
+
+    def flush(self) -> None:
+        """Do nothing: nothing is written."""
+        self._check_open()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to be pickled. Raises: TypeError."""
         raise TypeError(f"{self.name}: an open stream cannot be pickled; open it there")
 
     def _check_open(self) -> None:
-        if self.closed:
+        if self._is_closed:
             raise ValueError("I/O operation on closed file.")
 
 

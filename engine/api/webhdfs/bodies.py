@@ -15,9 +15,12 @@ from starlette.types import Receive, Scope, Send
 from forebay.api.hadoop.status import FileStatus
 from forebay.api.hadoop.streams import InputStream, OutputStream
 from forebay.api.webhdfs import forms
+from forebay.config import MIB
 
 _T = TypeVar("_T")
 
+# Of a file that are sent at a time, within one block: a slow client may make a copy of so much necessary.
+_PIECE_BYTES: Final = MIB
 # Statuses that are turned to text at a time.
 _STATUSES: Final = 1_000
 
@@ -52,30 +55,53 @@ class FileBody(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises: what reading raises; TimeoutError: then the connection breaks off."""
-        gone = asyncio.ensure_future(_gone(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            part = self._only_part()
+            if part is None:
+                await self._send_parts(receive, send)
+            else:
+                await self._send(send, part, more=False)
+        finally:
+            self._stream.close()
+
+    async def _send_parts(self, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
             position, end = self._offset, self._offset + self._length
             while position < end and not gone.done():
                 part = await self._part(position, end)
                 position += len(part)
-                body = {"type": "http.response.body", "body": part, "more_body": position < end}
-                async with asyncio.timeout(self._stall_s):
-                    await send(body)
-            if not self._length:
-                await send({"type": "http.response.body", "body": b""})
+                await self._send(send, part, more=position < end)
         finally:
             gone.cancel()
-            self._stream.close()
+
+    async def _send(self, send: Send, part: memoryview, *, more: bool) -> None:
+        async with asyncio.timeout(self._stall_s):
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    def _only_part(self) -> memoryview | None:
+        """Return all that is to be sent, if that is one piece and is cached."""
+        end = self._offset + self._length
+        if self._piece_end(self._offset, end) != end:
+            return None
+        return self._known_part(self._offset, end)
 
     async def _part(self, position: int, end: int) -> memoryview:
-        """Return what comes next, as much of it as lies in one block."""
-        snapshot = self._stream.snapshot
-        length = min(end, position - position % snapshot.block_bytes + snapshot.block_bytes) - position
-        part = snapshot.known(position, length)
+        """Return what comes next, as much of it as is sent at a time."""
+        part = self._known_part(position, end)
         if part is None:
-            part = await self._threads.run(lambda: snapshot.read(position, length))
+            length = self._piece_end(position, end) - position
+            part = await self._threads.run(lambda: self._stream.snapshot.read(position, length))
         return part
+
+    def _known_part(self, position: int, end: int) -> memoryview | None:
+        """Return what comes next as ``_part`` if it is cached."""
+        return self._stream.snapshot.known(position, self._piece_end(position, end) - position)
+
+    def _piece_end(self, position: int, end: int) -> int:
+        piece_bytes = min(self._stream.snapshot.block_bytes, _PIECE_BYTES)
+        return min(end, position - position % piece_bytes + piece_bytes)
 
 
 class ListingBody(Response):

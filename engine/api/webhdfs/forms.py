@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
 
 from forebay.api.hadoop.status import BlockLocation, ContentSummary, FileChecksum, FileStatus, ServerDefaults
 
 _CRC32C_ID = 2
+# As json.dumps, which looks at its options each time.
+_quoted: Final[Callable[[str], str]] = json.JSONEncoder().encode
+# Of owners and groups, who are few.
+_quoted_name: Final = lru_cache(_quoted)
 
 
 def status_text(status: FileStatus, suffix: str) -> str:
@@ -17,9 +22,9 @@ def status_text(status: FileStatus, suffix: str) -> str:
     kind = "DIRECTORY" if status.is_directory else "FILE"
     return (
         f'{{"accessTime":{status.access_time},"blockSize":{status.block_size},"childrenNum":0,"fileId":0,'
-        f'"group":{json.dumps(status.group)},"length":{status.length},'
-        f'"modificationTime":{status.modification_time},"owner":{json.dumps(status.owner)},'
-        f'"pathSuffix":{json.dumps(suffix)},"permission":"{status.permission:o}",'
+        f'"group":{_quoted_name(status.group)},"length":{status.length},'
+        f'"modificationTime":{status.modification_time},"owner":{_quoted_name(status.owner)},'
+        f'"pathSuffix":{_quoted(suffix)},"permission":"{status.permission:o}",'
         f'"replication":{status.block_replication},"storagePolicy":0,"type":"{kind}"}}'
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from forebay.cache.blocks import private_view
-from forebay.cache.datasets import Attached
 from forebay.cache.file import CachedFile, FileSource
 from forebay.cache.node_file import NodeFile
 from forebay.cache.ranges import Span, joined
@@ -21,7 +20,6 @@ from forebay.errors import NotFound
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
-    from forebay.cache.runtime import Runtime
     from forebay.meta import Known
     from forebay.store import View
 
@@ -186,11 +184,21 @@ class Reads(CacheBase):
 
         Of this process alone. Raises: as ``open``.
         """
-        known = self._known_object(path)
-        if known is not None and not self._closed:
-            return self._snapshot(path, known, known.key)
+        known = self.known_snapshot(path)
+        if known is not None:
+            return known
         runtime = self._runtime()
         return self._snapshot(path, runtime.reader.entry(*object_at(runtime, path)), None)
+
+    def known_snapshot(self, path: str) -> Snapshot | None:
+        """Return as ``snapshot`` an object that was looked up lately, and still is as it was; else None.
+
+        Never waits, and raises nothing.
+        """
+        known = self._recent.get(path)
+        if known is None or known.is_dir or self._closed:
+            return None
+        return self._snapshot(path, known, known.key)
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
@@ -252,26 +260,19 @@ class Reads(CacheBase):
         runtime = self._runtime()
         return runtime.source(runtime.locate(fixed_path)[0], entry, partial(self._note, path))
 
-    def _snapshot(self, path: str, version: Known | Entry, key: bytes | None) -> Snapshot:
-        def attached() -> tuple[Runtime, Attached, Entry]:
-            runtime = self._runtime()
-            entry = version if isinstance(version, Entry) else version.entry
-            return runtime, object_at(runtime, path)[0], entry
+    def _snapshot(self, path: str, known: Known | Entry, key: bytes | None) -> Snapshot:
+        note = None if self._recorder is None else self._note
+        return Snapshot(path, known, key, self._store, self._snapshot_source, self._snapshot_file, note)
 
-        def make_source() -> FileSource:
-            runtime, dataset, entry = attached()
-            return runtime.source(dataset, entry, partial(self._note, path))
+    def _snapshot_source(self, path: str, entry: Entry) -> FileSource:
+        runtime = self._runtime()
+        return runtime.source(object_at(runtime, path)[0], entry, partial(self._note, path))
 
-        def make_file() -> NodeFile:
-            runtime, dataset, entry = attached()
-            note = None if self._recorder is None else partial(self._note, path)
-            return NodeFile(dataset, entry, runtime.fetcher, runtime.reader, runtime.lookup, note)
-
-        return Snapshot(path, version, key, self._store, make_source, make_file, self._noting)
-
-    @property
-    def _noting(self) -> Callable[[str, int, int], None] | None:
-        return None if self._recorder is None else self._note
+    def _snapshot_file(self, path: str, entry: Entry) -> NodeFile:
+        runtime = self._runtime()
+        attached = object_at(runtime, path)[0]
+        note = None if self._recorder is None else partial(self._note, path)
+        return NodeFile(attached, entry, runtime.fetcher, runtime.reader, runtime.lookup, note)
 
     def _note(self, path: str, offset: int, length: int) -> None:
         """Tell the recorder, if there is one, what was read."""
