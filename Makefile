@@ -14,6 +14,8 @@ PYTEST_WORKERS ?= 4
 # What the build and the tests take from Debian; elsewhere the same tools are expected to be there.
 DEBIAN_PACKAGES := e2fsprogs fio fuse3 gcc git libc6-dev libfuse3-dev mount pkg-config python3 python3-dev python3-venv rsync sqlite3 strace util-linux
 
+# What `bench` measures against and with, besides what the tests need.
+BENCH_DEBIAN := nginx-light wrk
 # What `bench-fuse` measures against, rclone apart, which the tests need as well.
 MOUNT_PEERS := build/peers
 MOUNT_PEERS_DEBIAN := redis-server s3fs
@@ -133,7 +135,8 @@ $(FSSPEC_PEERS)/stamp: Makefile
 	touch $@
 
 .PHONY: bench
-bench: dev $(FSSPEC_PEERS)/stamp ## measure, and write perf/results
+bench: dev $(FSSPEC_PEERS)/stamp ## measure, and write perf/results; installs what it measures against
+	$(call install_debian,$(BENCH_DEBIAN))
 	$(PY) perf/run.py
 
 $(MOUNT_PEERS)/stamp: Makefile

@@ -38,14 +38,14 @@ def private_bytes(process: int | str = "self") -> int:
 
 
 @contextmanager
-def watching_peak() -> Iterator[list[int]]:
-    """Look at this process's private memory now and then; gives a list of the highest figure."""
-    peak = [private_bytes()]
+def watching_peak(process: int | str = "self", sample_s: float = SAMPLE_S) -> Iterator[list[int]]:
+    """Look at a process's private memory now and then; gives a list of the highest figure."""
+    peak = [private_bytes(process)]
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(SAMPLE_S):
-            peak[0] = max(peak[0], private_bytes())
+        while not over.wait(sample_s):
+            peak[0] = max(peak[0], private_bytes(process))
 
     thread = threading.Thread(target=watch)
     thread.start()

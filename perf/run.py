@@ -60,6 +60,10 @@ CASES = {
     "transfer": "perf.group.transfer",
     "member_killed": "perf.group.killed",
     "member_stopped": "perf.group.stopped",
+    "hdfs_read": "perf.hdfs.read",
+    "webhdfs_open": "perf.hdfs.large",
+    "webhdfs_small": "perf.hdfs.small",
+    "webhdfs_list": "perf.hdfs.listing",
 }
 # Apart, for they need root and what `make bench-fuse` installs.
 MOUNT_CASES = {

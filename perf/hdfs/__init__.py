@@ -1,0 +1,1 @@
+"""Measurements of the HDFS-style API and the WebHDFS gateway."""
