@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -44,6 +44,7 @@ _OF_THE_GROUP: Final = frozenset({Verb.ADMIN, Verb.PEER})
 class Claims:
     """What one token says; times are seconds since 1970. No networks: from anywhere.
 
+    signer is no claim but the public key, raw, that a token was verified with; empty where none was.
     A prefix is a dataset or a path in one, ``imagenet/train``, and means it and all below it; that of a
     dataset holds for its versions too. Raises, when made: ConfigError (says which claim is no good).
     """
@@ -54,6 +55,7 @@ class Claims:
     networks: tuple[Network, ...]
     not_before: int
     expires: int
+    signer: bytes = field(default=b"", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every claim."""
@@ -118,8 +120,9 @@ class Claims:
             values = json.loads(encoded)
         except (ValueError, RecursionError):
             raise ConfigError("a token's claims are not JSON") from None
-        if not isinstance(values, dict) or values.keys() != set(cls.__slots__):
-            raise ConfigError(f"a token has the claims {', '.join(cls.__slots__)} and no others")
+        claims = [each.name for each in fields(cls) if each.compare]
+        if not isinstance(values, dict) or values.keys() != set(claims):
+            raise ConfigError(f"a token has the claims {', '.join(claims)} and no others")
         for claim, kind in (("id", str), ("not_before", int), ("expires", int)):
             if type(values[claim]) is not kind:
                 raise ConfigError(f"a token's {claim}: not of the kind that it has to be")

@@ -13,7 +13,8 @@ import binascii
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -34,6 +35,8 @@ _VERIFIED_MAX: Final = 4096
 # Clocks of hosts differ a little: a token that was made just now is good everywhere.
 _EARLY_S: Final = 60
 _REVOKED_BYTES_MAX: Final = 16 << 20
+
+_Keys = Mapping[bytes, Ed25519PublicKey]
 
 unauthenticated: Final = partial(Refused, is_unauthenticated=True)
 
@@ -70,7 +73,7 @@ def verify(token: str, keys: Sequence[Ed25519PublicKey]) -> Claims:
         except InvalidSignature:
             continue
         try:
-            return Claims.from_bytes(encoded)
+            return replace(Claims.from_bytes(encoded), signer=key.public_bytes_raw())
         except ConfigError as error:
             raise unauthenticated(f"well signed, but {error}") from None
     raise unauthenticated("tampered with, or signed by another key than those that are known here")
@@ -105,16 +108,14 @@ class Verifier:
         if not key_files:
             raise ConfigError("tokens cannot be verified without a file of public keys")
         self._now = now
-        self._keys = Watched(
-            key_files, lambda: tuple(key for file in key_files for key in read_public_keys(file)), interval_s
-        )
+        self._keys = Watched(key_files, lambda: _keys_of(key_files), interval_s)
         self._revoked = (
             None
             if revoked_file is None
             else Watched([revoked_file], lambda: read_revoked(revoked_file), interval_s)
         )
         # By the digest of a token, for the keys of that moment; a signature takes 0.1 ms to verify.
-        self._verified: tuple[Sequence[Ed25519PublicKey], dict[bytes, Claims]] = ((), {})
+        self._verified: tuple[_Keys, dict[bytes, Claims]] = ({}, {})
 
     def authenticate(self, token: str | None, address: str) -> Claims:
         """Return the claims of a good token that is used from the address. Raises: Refused."""
@@ -133,6 +134,8 @@ class Verifier:
             raise unauthenticated(f"token {claims.id}: expired")
         if now_s < claims.not_before - _EARLY_S:
             raise unauthenticated(f"token {claims.id}: not valid yet")
+        if claims.signer not in self._keys.current():
+            raise unauthenticated(f"token {claims.id}: signed by a key that was taken out")
         if self._revoked is not None and claims.id in self._revoked.current():
             raise unauthenticated(f"token {claims.id}: revoked")
 
@@ -145,8 +148,13 @@ class Verifier:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         claims = verified.get(digest)
         if claims is None:
-            claims = verified[digest] = verify(token, keys)
+            claims = verified[digest] = verify(token, list(keys.values()))
         return claims
+
+
+def _keys_of(files: Sequence[str]) -> _Keys:
+    """Read the public keys in the files, each by its own bytes. Raises: ConfigError."""
+    return {key.public_bytes_raw(): key for file in files for key in read_public_keys(file)}
 
 
 def _encode(content: bytes) -> str:

@@ -203,6 +203,17 @@ def test_keys_are_replaced_under_a_running_server(files: Files, caplog: pytest.L
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
+def test_a_key_that_is_taken_out_ends_what_was_let_in_with_it(files: Files) -> None:
+    verifier = files.verifier()
+    make_key_pair(str(files.folder / "new"), str(files.folder / "new.pub"))
+    public, new = Path(files.public), (files.folder / "new.pub").read_text()
+    let_in = verifier.authenticate(files.token(), "10.0.0.1")
+    public.write_text(public.read_text() + new)
+    verifier.hold(let_in)
+    public.write_text(new)
+    assert "taken out" in reason_of(lambda: verifier.hold(let_in))
+
+
 def test_files_of_keys(files: Files, tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(files.private).st_mode) == 0o600
     with pytest.raises(FileExistsError):
