@@ -222,6 +222,7 @@ class Group:
         process, ring = self._now()
         if ring is None:
             return []
+        process.stubs.keep({member.address for member in ring.view.members})
         skip = self._skipped(process, ring)
         return [process.stubs.of(member) for member in ring.view.members if member.id not in skip]
 

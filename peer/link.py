@@ -76,6 +76,10 @@ class Links(Protocol):
         """
         ...
 
+    def keep(self, member_ids: frozenset[str]) -> None:
+        """Give up the ways to all but these members, where nothing is under way."""
+        ...
+
     def close(self) -> None:
         """Close all; may be called twice."""
         ...

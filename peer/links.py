@@ -103,6 +103,17 @@ class PeerLinks:
             raise refused(address, str(error)) from error
         return view
 
+    def keep(self, member_ids: frozenset[str]) -> None:
+        """Close the ways to all but these members; one that is in use stays until this is called again."""
+        with self._lock:
+            gone = [
+                self._links.pop(member_id)[1]
+                for member_id in self._links.keys() - member_ids
+                if not self._links[member_id][1].in_flight
+            ]
+        for link in gone:
+            link.close()
+
     def close(self) -> None:
         """Close all; may be called twice."""
         with self._lock:

@@ -165,6 +165,7 @@ class Peers:
         self.suspects.keep(member_ids)
         for gone in self._latencies.keys() - member_ids:
             self._latencies.pop(gone, None)
+        self.links.keep(member_ids)
 
     def close(self) -> None:
         """Close the connections and let the threads end; may be called twice."""

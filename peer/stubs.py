@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -27,6 +28,11 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 16 << 20),
 )
+
+
+# Of a member that is in no view any more: longer than any call that is answered at once may take. One that
+# tells of a load for that long, of a member that nobody sees, ends as if the member had.
+KEEP_S: Final = 300.0
 
 
 class MemberStub(NamedTuple):
@@ -51,11 +57,14 @@ class _Used:
 class Stubs:
     """The channels of one process, one for each member, made when they are first asked for. Threads: any."""
 
-    def __init__(self, security: SecurityOptions) -> None:
+    def __init__(self, security: SecurityOptions, now_s: Callable[[], float] = time.monotonic) -> None:
         """Call with what the host shows to members. Connects to nobody."""
         self._security: Final = security
+        self._now_s: Final = now_s
         self._lock: Final = threading.Lock()
         self._channels: Final[dict[str, Any]] = {}
+        # Addresses that are in no view any more, and when that was first seen.
+        self._gone_s: Final[dict[str, float]] = {}
 
     def of(self, member: Member) -> MemberStub:
         """Return the stubs of a member. Raises: ConfigError (credentials); OSError (a forked process)."""
@@ -65,6 +74,21 @@ class Stubs:
             if channel is None:
                 channel = self._channels[member.address] = self._open(member)
         return _stub(member, channel)
+
+    def keep(self, addresses: Collection[str]) -> None:
+        """Close the channels to all but these, KEEP_S after the first time that they were not among them."""
+        now_s = self._now_s()
+        with self._lock:
+            for address in self._gone_s.keys() & addresses:
+                del self._gone_s[address]
+            for address in self._channels.keys() - addresses:
+                self._gone_s.setdefault(address, now_s)
+            over = [address for address, since_s in self._gone_s.items() if now_s - since_s >= KEEP_S]
+            channels = [self._channels.pop(address) for address in over]
+            for address in over:
+                del self._gone_s[address]
+        for channel in channels:
+            channel.close()
 
     @contextmanager
     def for_once(self, member: Member) -> Iterator[MemberStub]:
@@ -84,6 +108,7 @@ class Stubs:
         with self._lock:
             channels = list(self._channels.values())
             self._channels.clear()
+            self._gone_s.clear()
         for channel in channels:
             channel.close()
 

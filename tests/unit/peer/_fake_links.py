@@ -178,5 +178,9 @@ class FakeLinks:
             raise PeerDown("connection refused")
         return self.seeds[address]
 
+    def keep(self, member_ids: frozenset[str]) -> None:
+        for gone in self.by_id.keys() - member_ids:
+            del self.by_id[gone]
+
     def close(self) -> None:
         pass

@@ -17,10 +17,14 @@ from forebay.peer.identity import member_id
 from forebay.peer.links import PeerLinks
 from forebay.peer.member import Member, View
 from forebay.peer.ring import Ring
+from forebay.peer.security.credentials import Credentials
+from forebay.peer.security.options import SecurityOptions
+from forebay.peer.stubs import KEEP_S, Stubs
 from tests.unit.peer._fake_links import (
     BLOCK_BYTES,
     Call,
     FakeLinks,
+    FakeTime,
     block,
     member,
     refuse_connections,
@@ -258,6 +262,58 @@ def test_the_status_names_members_and_counts(group: Group) -> None:
     assert status["counters"]["messages"] == 1
     assert status["messages"] == status["in_flight_bytes"] == 0
     assert member(0).address in {each["address"] for each in status["members"]}
+
+
+def test_links_to_members_that_left_are_given_up_once_nothing_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    links = PeerLinks(Group("g", SEEDS))
+    first, second, third = (links.link(member(number)) for number in range(3))
+    monkeypatch.setattr(type(first), "in_flight", property(lambda link: int(link is first)))
+    links.keep(frozenset({member(2).id}))
+    assert links.link(member(0)) is first
+    assert links.link(member(1)) is not second
+    assert links.link(member(2)) is third
+    monkeypatch.undo()
+    links.keep(frozenset({member(2).id}))
+    assert links.link(member(0)) is not first
+    links.close()
+
+
+def test_channels_to_members_that_left_are_given_up_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    closed: list[str] = []
+
+    class Channel:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def __getattr__(self, name: str) -> object:
+            return lambda *arguments, **options: None
+
+        def close(self) -> None:
+            closed.append(self.address)
+
+    def open_channel(credentials: Credentials, address: str, options: object = ()) -> Channel:
+        opened.append(address)
+        return Channel(address)
+
+    monkeypatch.setattr(Credentials, "open_channel", open_channel)
+    time = FakeTime()
+    stubs = Stubs(SecurityOptions(), time)
+    here, away, back = (member(number) for number in range(3))
+    for each in (here, away, back):
+        stubs.of(each)
+    stubs.keep({here.address})
+    time.advance(KEEP_S - 1)
+    stubs.keep({here.address, back.address})
+    assert closed == []
+    time.advance(1)
+    stubs.keep({here.address, back.address})
+    assert closed == [away.address]
+    stubs.of(away)
+    assert opened == [here.address, away.address, back.address, away.address]
+    stubs.close()
 
 
 def test_links_that_were_closed_make_no_further_ones() -> None:

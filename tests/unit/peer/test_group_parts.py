@@ -228,6 +228,15 @@ def test_a_suspect_is_asked_again_once_a_probe_was_answered() -> None:
     assert site.peers.suspects.ids == NOBODY
 
 
+def test_members_that_left_the_view_leave_no_links_behind() -> None:
+    site = Refreshed()
+    for each in view(3).members:
+        site.links.link(each)
+    site.refresh.tell(view(3))
+    site.refresh.tell(view(2, epoch=2))
+    assert site.links.by_id.keys() == {member(0).id, member(1).id}
+
+
 def test_a_view_of_ones_own_membership_is_not_asked_for() -> None:
     site = Refreshed("h1:1")
     site.refresh.tell(view(3))
