@@ -14,6 +14,9 @@ class ServerLimits:
 
     message_bytes: of one message in either direction. streams: calls at a time on one connection. calls: at a
     time in all; further ones are answered RESOURCE_EXHAUSTED. metadata_bytes: of one call's headers.
+    question_threads, stream_threads, work_threads: for calls that wait for the disk or the storage, for
+    streams of blocks, which wait for who takes them, and for commands, which may be long: none of these waits
+    for a thread of the others'.
     keepalive_s: after so long without traffic a connection is tried; keepalive_timeout_s: and closed, if
     nothing comes. idle_s: a connection without calls is closed. grace_s: for what is under way at the end.
     """
@@ -22,6 +25,9 @@ class ServerLimits:
     streams: int = 1_024
     calls: int = 4_096
     metadata_bytes: int = 16 << 10
+    question_threads: int = 32
+    stream_threads: int = 64
+    work_threads: int = 16
     keepalive_s: float = 30.0
     keepalive_timeout_s: float = 10.0
     idle_s: float = 600.0

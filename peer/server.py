@@ -12,8 +12,10 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -47,6 +49,7 @@ from forebay.peer.service.admin import AdminService
 from forebay.peer.service.blocks import BlocksService
 from forebay.peer.service.reads import ReadService
 from forebay.peer.service.register import add_peer_service
+from forebay.peer.service.threads import ServiceThreads
 from forebay.peer.settings.book import Book
 from forebay.peer.settings.exchange import SettingsExchange
 from forebay.peer.settings.keeper import SettingsKeeper
@@ -161,6 +164,9 @@ class PeerServer:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self._lock.close)
+            threads = ServiceThreads(self._options.limits)
+            stack.callback(threads.close)
+            self._loop.set_default_executor(threads.questions)
             stack.callback(self.cache.close)
             if on_end is not None:
                 stack.push_async_callback(on_end)
@@ -193,20 +199,20 @@ class PeerServer:
             stack.push_async_callback(prober.close)
             exchange = SettingsExchange(LocalSettings(self.cache), self._book)
             keeper = SettingsKeeper(exchange, self._others)
-            states = self._add_services(server, answerer, exchange)
+            states = self._add_services(server, answerer, exchange, threads)
             await server.start()
             stack.push_async_callback(server.stop, 0)
             prober.show()
             probing = self._loop.create_task(prober.run())
             keeper.start()
             self._replicator.start()
-            await states.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
-            for name in (READY, *_SERVICES):
-                await states.set(name, health_pb2.HealthCheckResponse.SERVING)
-            record = ServingRecord(self.cache.path, self._group_status)
-            stack.callback(record.close)
-            on_ready(self)
             try:
+                await states.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
+                for name in (READY, *_SERVICES):
+                    await states.set(name, health_pb2.HealthCheckResponse.SERVING)
+                record = ServingRecord(self.cache.path, self._group_status)
+                stack.callback(record.close)
+                on_ready(self)
                 await self._stopping.wait()
             finally:
                 for name in (READY, *_SERVICES):
@@ -214,13 +220,20 @@ class PeerServer:
                 probing.cancel()
                 if self._leaves:
                     await prober.leave()
-                await asyncio.to_thread(keeper.stop)
-                await asyncio.to_thread(self._replicator.stop)
-                if self._leaves:
-                    await asyncio.to_thread(self._hand_over)
-                data.stop_listening()
-                await asyncio.to_thread(answerer.drain, self._options.limits.grace_s)
+                await self._finish(keeper, data, answerer, threads.ending)
                 await server.stop(self._options.limits.grace_s)
+
+    async def _finish(
+        self, keeper: SettingsKeeper, data: DataServer, answerer: Answerer, threads: Executor
+    ) -> None:
+        """Stop what goes on by itself, hand over what is hot, and let what is under way end."""
+        run = partial(asyncio.get_running_loop().run_in_executor, threads)
+        await run(keeper.stop)
+        await run(self._replicator.stop)
+        if self._leaves:
+            await run(self._hand_over)
+        data.stop_listening()
+        await run(answerer.drain, self._options.limits.grace_s)
 
     def _me(self) -> Member:
         host, _, port = self.address.rpartition(":")
@@ -279,11 +292,17 @@ class PeerServer:
         return next(member for member in self.view.members if member.id == self.member_id)
 
     def _add_services(
-        self, server: grpc.aio.Server, answerer: Answerer, exchange: SettingsExchange
+        self,
+        server: grpc.aio.Server,
+        answerer: Answerer,
+        exchange: SettingsExchange,
+        threads: ServiceThreads,
     ) -> health.aio.HealthServicer:
         reads = ReadService(self._serving, self._terms, self._own, lambda: self.view)
-        add_peer_service(server, reads, BlocksService(answerer, current_caller))
-        admin = AdminService(self.cache, self._permissions, exchange, self.status, self._announced)
+        add_peer_service(server, reads, BlocksService(answerer, current_caller, threads.streams))
+        admin = AdminService(
+            self.cache, self._permissions, exchange, self.status, self._announced, threads.work
+        )
         pb_grpc.add_AdminServicer_to_server(admin, server)
         states = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(states, server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -32,10 +33,14 @@ class AdminService(SettingsService, WorkService, pb_grpc.AdminServicer):
         exchange: SettingsExchange,
         status: Callable[[], dict[str, Any]],
         announced: Callable[[Member], View],
+        threads: Executor,
     ) -> None:
-        """Answer with these; announced takes what a member says of itself, and returns the view then."""
+        """Answer with these; announced takes what a member says of itself, and returns the view then.
+
+        threads are for commands.
+        """
         SettingsService.__init__(self, exchange, permissions)
-        WorkService.__init__(self, cache)
+        WorkService.__init__(self, cache, threads)
         self._status: Final = status
         self._announced: Final = announced
 

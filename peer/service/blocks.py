@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any, Final
 
 import grpc
@@ -22,10 +23,13 @@ _STALL_S: Final = 30.0
 class BlocksService:
     """Answers the stream. Its loop is grpc.aio's; the answers are made in threads."""
 
-    def __init__(self, answerer: Answerer, caller: Callable[[], Any]) -> None:
-        """Answer by answerer; caller returns who asks, within a call."""
+    def __init__(
+        self, answerer: Answerer, caller: Callable[[], Any], threads: Executor | None = None
+    ) -> None:
+        """Answer by answerer; caller returns who asks, within a call. None: in the loop's own threads."""
         self._answerer: Final = answerer
         self._caller: Final = caller
+        self._threads: Final = threads
 
     def handler(self) -> grpc.RpcMethodHandler:
         """Return the handler to register for ``/forebay.v1.Peer/Blocks``: messages pass as they are."""
@@ -49,10 +53,11 @@ class BlocksService:
 
     async def _ask(self, requests: AsyncIterator[bytes], caller: Any, outbox: _Outbox) -> None:
         """Have each question answered, in order where they are hits. Raises: FrameError."""
+        loop, answer = asyncio.get_running_loop(), self._answerer.answer
         try:
             async for message in requests:
                 for head, body in unpack(message):
-                    await asyncio.to_thread(self._answerer.answer, head, body, caller, outbox)
+                    await loop.run_in_executor(self._threads, answer, head, body, caller, outbox)
         except OSError:  # the asker is gone
             return
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,14 +36,16 @@ _VERBS: Final[Mapping[str, frozenset[str]]] = {
 class WorkService:
     """The part of the service Admin that has the cache do something; all of it in threads."""
 
-    def __init__(self, cache: Cache) -> None:
-        """Work with this cache."""
+    def __init__(self, cache: Cache, threads: Executor | None = None) -> None:
+        """Work with this cache; verbs, which may be long, in these threads, None: in the loop's own."""
         self._cache: Final = cache
+        self._threads: Final = threads
 
     async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyReply:  # noqa: N802
         """Apply a verb to a path here, and return what it returned."""
         try:
-            result = await asyncio.to_thread(self._apply, request)
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._threads, self._apply, request)
         except EXPECTED as error:
             await abort(context, error)
         return pb.ApplyReply(result=json.dumps(result).encode())
