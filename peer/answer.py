@@ -8,6 +8,7 @@ once and every PULSE_S from then on.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +37,7 @@ from forebay.peer.frames import (
     parse_read,
 )
 from forebay.peer.pulse import Pulse
+from forebay.peer.sending import Sending
 from forebay.remote import RemoteObject
 
 _log: Final = logging.getLogger(__name__)
@@ -102,7 +104,10 @@ class Permits(Protocol):
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """How much may be under way at a member, for all who ask together."""
+    """How much may be under way at a member, for all who ask together.
+
+    While more than half of the threads wait for askers that take nothing, others are told BUSY as well.
+    """
 
     threads: int = 32  # that wait for the under storage
     misses: int = 2048  # under way or waiting for a thread; who asks for more is told BUSY
@@ -121,6 +126,7 @@ class Answerer:
         permissions: Permits,
         view: Callable[[], bytes],
         limits: AnswerLimits = AnswerLimits(),
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Answer with what serving has; view gives the View of forebay.proto."""
         self._serving: Final = serving
@@ -128,6 +134,7 @@ class Answerer:
         self._view: Final = view
         self._limits: Final = limits
         self._pulse: Final = Pulse()
+        self._sending: Final = Sending(now_s)
         self._threads: Final = ThreadPoolExecutor(limits.threads, "forebay-answer")
         self._changed: Final = Condition()
         self._under_way = 0
@@ -180,7 +187,7 @@ class Answerer:
         finally:
             burst.release()
         for request, identity in accepted:
-            self._later(request.id, identity, sink, partial(self._bring, request, identity, sink))
+            self._later(request.id, identity, sink, partial(self._bring, request, identity))
 
     def _hits(self, requests: list[ReadRequest], caller: Any, burst: _Burst) -> list[tuple[ReadRequest, int]]:
         """Answer what can be said at once; return what is to be brought, each with its identity."""
@@ -263,7 +270,7 @@ class Answerer:
         burst.flush()
         if is_taken:
             step = {Kind.TOUCH: self._touch, Kind.STAT: self._stat, Kind.LIST: self._list}[kind]
-            self._later(id, identity, sink, lambda: step(id, identity, request, sink))
+            self._later(id, identity, sink, partial(step, id, identity, request))
 
     def _touch(self, id: int, identity: int, request: ObjectRequest, sink: Sink) -> None:
         found, data = self._serving.touch(request.dataset, request.path, request.offset, request.length)
@@ -297,20 +304,24 @@ class Answerer:
 
     def _accept(self, id: int, identity: int, burst: _Burst) -> bool:
         """Count one more under way, or tell the asker that there are too many."""
+        # Whoever waits behind them would hear that it goes on, and nothing else.
+        is_stalled = 2 * self._sending.stalled_count() > self._limits.threads
         with self._changed:
-            if not self._is_leaving and self._under_way < self._limits.misses:
+            if not (self._is_leaving or is_stalled) and self._under_way < self._limits.misses:
                 self._under_way += 1
                 return True
-        burst.add(_text(Kind.BUSY, id, identity, "leaving" if self._is_leaving else "too much at once"))
+        reason = "leaving" if self._is_leaving else "held up" if is_stalled else "too much at once"
+        burst.add(_text(Kind.BUSY, id, identity, reason))
         return False
 
-    def _later(self, id: int, identity: int, sink: Sink, step: Callable[[], None]) -> None:
+    def _later(self, id: int, identity: int, sink: Sink, step: Callable[[Sink], None]) -> None:
         """Run what was accepted in a thread; the asker hears that it goes on, and what became of it."""
         beat = self._pulse.begin(sink, pack_frame(Kind.PROGRESS, id, identity=identity))
 
         def run() -> None:
             try:
-                _told(id, identity, sink, step)
+                counted = self._sending.to(sink)
+                _told(id, identity, counted, partial(step, counted))
             finally:
                 end()
 

@@ -6,16 +6,38 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from forebay.peer.answer import Answerer, AnswerLimits
 from forebay.peer.data.deadline import Deadline, Watch, never
 from forebay.peer.data.wire import accept
-from forebay.peer.frames import Kind, identity_of, pack_frame, pack_head, pack_objects
+from forebay.peer.frames import (
+    HEAD_BYTES,
+    Data,
+    Kind,
+    identity_of,
+    pack_frame,
+    pack_head,
+    pack_objects,
+    pack_read,
+    parse_head,
+)
+from forebay.peer.sending import STALLED_S
 from forebay.remote import RemoteObject
 from tests._certificates import Authority
-from tests.integration._peer_answering import BLOCK_BYTES, PATIENT, Member, link_to
+from tests.integration._peer_answering import (
+    BLOCK_BYTES,
+    PATIENT,
+    FakeServing,
+    Member,
+    Permissions,
+    block,
+    link_to,
+)
+from tests.unit.peer._fake_links import FakeTime
 
 EXPECTED_OBJECT = RemoteObject("a/b", BLOCK_BYTES, -5, "v1", False, 7)
 
@@ -58,6 +80,48 @@ def test_what_nobody_expected_is_answered_too() -> None:
         link = link_to(member.port)
         assert link.stat("d", "unforeseen", deadline=PATIENT) is None
         link.close()
+
+
+class Asker:
+    """A sink that takes data only once it is told to."""
+
+    def __init__(self) -> None:
+        self.kinds: list[Kind] = []
+        self.has_data = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def send(self, parts: Sequence[Data]) -> None:
+        kind = parse_head(memoryview(parts[0])[:HEAD_BYTES]).kind
+        if kind is Kind.DATA:
+            self.has_data.release()
+            assert self.go_on.wait(60)
+        self.kinds.append(kind)
+
+    def send_at_once(self, frame: bytes) -> None:
+        pass
+
+
+def test_while_askers_that_take_nothing_hold_the_threads_others_are_told_so() -> None:
+    clock = FakeTime()
+    answerer = Answerer(FakeServing(), Permissions(), lambda: b"", AnswerLimits(threads=2), clock)
+    body = pack_read([block(1, path="miss")], 1)
+    head, question = parse_head(memoryview(body)[:HEAD_BYTES]), memoryview(body)[HEAD_BYTES:]
+    stalled, other, later = [Asker(), Asker()], Asker(), Asker()
+    for asker in stalled:
+        answerer.answer(head, question, None, asker)
+    assert all(asker.has_data.acquire(timeout=60) for asker in stalled)
+    clock.advance(STALLED_S)
+    answerer.answer(head, question, None, other)
+    assert other.kinds == [Kind.BUSY]
+    for asker in (*stalled, later):
+        asker.go_on.set()
+    # What comes next says that the first piece is out.
+    assert all(asker.has_data.acquire(timeout=60) for asker in stalled)
+    answerer.answer(head, question, None, later)
+    assert answerer.drain(60)
+    assert later.kinds[0] is Kind.FETCHING
+    assert later.kinds[-1] is Kind.DATA
+    answerer.close()
 
 
 def test_with_tls_a_peer_that_has_gone_ends_what_is_sent(tmp_path: Path) -> None:
