@@ -15,9 +15,9 @@ from typing import Final
 from forebay.peer.data.connection import Connection, Greeting
 from forebay.peer.data.connections import Connections
 from forebay.peer.data.deadline import Watch
+from forebay.peer.data.dial import connect
 from forebay.peer.data.errors import down
 from forebay.peer.data.link import Link
-from forebay.peer.data.wire import connect
 from forebay.peer.frames import FrameError
 
 _IDLE_MAX: Final = 16

@@ -99,7 +99,7 @@ class _Base:
         raise AssertionError("each kind has its own")
 
     def can_send(self) -> bool:
-        return _poll(self._socket, select.POLLOUT, 0.0)
+        return poll_for(self._socket, select.POLLOUT, 0.0)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -177,7 +177,7 @@ class TlsWire(_Base):
                         watch.heard()
 
     def is_quiet(self) -> bool:
-        return not self._tls.pending() and not _poll(self._tls, select.POLLIN, 0.0)
+        return not self._tls.pending() and not poll_for(self._tls, select.POLLIN, 0.0)
 
     def _turn(self, step: Callable[[], int]) -> int | None:
         """Return what the step returns; None after a tick in which it could do nothing."""
@@ -190,71 +190,29 @@ class TlsWire(_Base):
             event = select.POLLOUT
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return 0
-        _poll(self._tls, event, self._tick_s)
+        poll_for(self._tls, event, self._tick_s)
         return None
 
 
-def connect(
-    address: tuple[str, int], watch: Watcher, context: ssl.SSLContext | None, server_name: str | None
-) -> Wire:
-    """Connect to the address, with TLS where a context is given. Raises: OSError; what watch raises."""
-    cause: OSError = ConnectionError(errno.EADDRNOTAVAIL, "the name has no address")
-    for family, kind, protocol, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            _connect(sock, target, watch)
-            _tune(sock)
-            return _client_wire(sock, watch, context, server_name or address[0])
-        except OSError as error:
-            sock.close()
-            cause = error
-        except BaseException:
-            sock.close()
-            raise
-    raise cause
-
-
 def accept(sock: socket.socket, watch: Watcher, context: ssl.SSLContext | None) -> Wire:
-    """Take a connection that was accepted, with TLS where a context is given. Raises: as ``connect``."""
-    _tune(sock)
+    """Take a connection that was accepted, with TLS where a context is given.
+
+    Raises: OSError; what watch raises.
+    """
+    tune(sock)
     if context is None:
         return PlainWire(sock, SERVER_TICK_S)
     tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
     try:
-        _shake_hands(tls, watch, SERVER_TICK_S)
+        shake_hands(tls, watch, SERVER_TICK_S)
     except BaseException:
         tls.close()
         raise
     return TlsWire(tls, SERVER_TICK_S)
 
 
-def _client_wire(
-    sock: socket.socket, watch: Watcher, context: ssl.SSLContext | None, server_name: str
-) -> Wire:
-    if context is None:
-        return PlainWire(sock, CLIENT_TICK_S)
-    tls = context.wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
-    try:
-        _shake_hands(tls, watch, CLIENT_TICK_S)
-    except BaseException:
-        tls.close()
-        raise
-    return TlsWire(tls, CLIENT_TICK_S)
-
-
-def _connect(sock: socket.socket, target: tuple[object, ...], watch: Watcher) -> None:
-    sock.setblocking(False)
-    code = sock.connect_ex(target)
-    while code == errno.EINPROGRESS:
-        if _poll(sock, select.POLLOUT, CLIENT_TICK_S):
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        else:
-            watch.hold()
-    if code:
-        raise OSError(code, f"cannot connect: {errno.errorcode.get(code, code)}")
-
-
-def _shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
+def shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
+    """Shake hands for TLS. Raises: OSError; what watch raises."""
     sock.settimeout(0.0)
     while True:
         try:
@@ -263,15 +221,17 @@ def _shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
             event = select.POLLIN
         except ssl.SSLWantWriteError:
             event = select.POLLOUT
-        if not _poll(sock, event, tick_s):
+        if not poll_for(sock, event, tick_s):
             watch.hold()
 
 
-def _tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket) -> None:
+    """Have small frames sent at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _poll(sock: socket.socket, event: int, timeout_s: float) -> bool:
+def poll_for(sock: socket.socket, event: int, timeout_s: float) -> bool:
+    """Wait for an event of poll, or an error; return whether it has come."""
     poll = select.poll()
     poll.register(sock, event)
     return bool(poll.poll(timeout_s * 1000))
