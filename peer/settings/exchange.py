@@ -73,6 +73,9 @@ class SettingsExchange:
                 if item.kind == DATASET and item.content is not None:
                     datasets.add(item.dataset)
                 try:
+                    if self._local.replaces(item):
+                        # First: what goes with the dataset was taken away by nobody, should this end here.
+                        self._book.forget_missing(item.dataset, {})
                     self._local.apply(item, listings.get(item.key))
                     self._book.take(item)
                     count += 1

@@ -80,13 +80,19 @@ class SettingsKeeper:
         self._rounds += 1
 
     def _run(self) -> None:
+        step = self._pull_all
+        while True:
+            try:
+                step()
+                step = self.round
+            except Exception:  # noqa: BLE001  (else a member would have the settings of this moment for good)
+                _log.exception("settings could not be looked through; they are in a moment")
+            if self._stopping.wait(self._note_every_s):
+                return
+
+    def _pull_all(self) -> None:
         for name, stub in self._others():
             self._guarded(name, partial(pull, self._exchange, stub))
-        while not self._stopping.wait(self._note_every_s):
-            try:
-                self.round()
-            except (OSError, ValueError, LookupError):
-                _log.exception("settings could not be looked through; they are in a moment")
 
     def _guarded(self, name: str, call: Callable[[], object]) -> None:
         try:

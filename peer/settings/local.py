@@ -77,6 +77,13 @@ class LocalSettings:
         except (KeyError, TypeError) as error:
             raise ConfigError(f"setting {item.key!r}: its content is not understood: {error}") from error
 
+    def replaces(self, item: Item) -> bool:
+        """Say whether a dataset's name shows something else here than an item wants it to."""
+        wanted = None if item.kind != DATASET or item.content is None else item.content.get("uri")
+        return wanted is not None and any(
+            known.name == item.dataset and known.uri != wanted for known in self._cache.datasets()
+        )
+
     def write_listing(self, item: Item, spool: IO[bytes]) -> None:
         """Write the listing of a manifest. Raises: as Cache.export_manifest."""
         self._cache.export_manifest(item.dataset, item.key.split("/", 2)[2], spool)

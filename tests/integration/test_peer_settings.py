@@ -188,6 +188,33 @@ def test_another_uri_that_cannot_hold_yet_takes_the_dataset_from_nobody(
     assert bytes(two.cache.read("set/1")) == b"b/1" * 100
 
 
+def test_a_member_killed_while_it_shows_another_uri_takes_the_dataset_from_nobody(
+    member: Callable[[str], Member], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def attach(*arguments: object, **options: object) -> None:
+        raise Killed
+
+    one, two = member("one"), member("two")
+    one.cache.attach("set", (data / "a").as_uri())
+    one.cache.set_policy("set/x", ttl_s=60.0)
+    agree(one, two)
+    one.cache.detach("set")
+    one.cache.attach("set", (data / "b").as_uri())
+    changed = one.exchange.note()
+    with monkeypatch.context() as patched:
+        patched.setattr(two.cache, "attach", attach)
+        with pytest.raises(Killed):
+            two.exchange.take(changed, {})
+    assert two.cache.datasets() == []
+    again = SettingsExchange(LocalSettings(two.cache), Book(tmp_path / "two" / "book", "two"))
+    assert again.note() == []
+    agree(one, Member("two", two.cache, again))
+    assert bytes(two.cache.read("set/1")) == b"b/1" * 100
+
+
 def test_another_uri_leaves_the_policies_that_stayed(member: Callable[[str], Member], data: Path) -> None:
     one, two = member("one"), member("two")
     one.cache.attach("set", (data / "a").as_uri())
@@ -313,6 +340,26 @@ def test_a_keeper_hands_on_what_is_changed_and_asks_for_the_rest(
     keeper.round()
     for each in (one, two):
         assert [dataset.name for dataset in each.cache.datasets()] == ["after", "before"]
+
+
+def test_a_keeper_whose_first_pulls_fail_goes_on(member: Callable[[str], Member], data: Path) -> None:
+    one, two = member("one"), member("two")
+    two.cache.attach("set", data.as_uri())
+    asked: list[None] = []
+    has_pulled = threading.Event()
+
+    def others() -> list[tuple[str, Member]]:
+        asked.append(None)
+        if len(asked) < 3:
+            raise RuntimeError("nobody is known yet")
+        if one.cache.datasets():
+            has_pulled.set()
+        return [("two", two)]
+
+    keeper = SettingsKeeper(one.exchange, others, note_every_s=0.01)
+    keeper.start()
+    assert has_pulled.wait(60)
+    keeper.stop()
 
 
 def test_settings_are_read_again_after_a_commit_alone(
