@@ -54,6 +54,11 @@ class _Process:
         self.stubs: Final = Stubs(SecurityOptions() if group.security is None else group.security)
         self.ranks: Final = Ranks(self.own_id, socket.gethostname(), self.peers.busy)
 
+    def close(self) -> None:
+        self.refresh.close()
+        self.peers.close()
+        self.stubs.close()
+
 
 class Group:
     """The peers of one group, a ``forebay.remote.Remote``. Pickles as its configuration. Threads: any."""
@@ -209,11 +214,9 @@ class Group:
     def close(self) -> None:
         """Close the connections of this process; may be called twice. Nothing is elsewhere from then on."""
         self._is_closed = True
-        process = self._processes.pop(os.getpid(), None)
+        process = self._processes.get(os.getpid())
         if process is not None:
-            process.refresh.close()
-            process.peers.close()
-            process.stubs.close()
+            process.close()
 
     # ---- all members ----
 
@@ -309,6 +312,8 @@ class Group:
         if process is None:
             # No lock, for one might be held by no thread of ours after a fork: the first to put it in wins.
             process = self._processes.setdefault(os.getpid(), _Process(self))
+            if self._is_closed:
+                process.close()
         return process
 
     def _now(self) -> tuple[_Process, Ring | None]:

@@ -161,6 +161,7 @@ class FakeLinks:
         self.by_id: dict[str, FakeLink] = {}
         self.seeds: dict[str, View] = {}
         self.greeted: list[str] = []
+        self.is_closed = False
 
     def link(self, member: Member) -> FakeLink:
         return self.by_id.setdefault(member.id, FakeLink(self.time))
@@ -183,4 +184,4 @@ class FakeLinks:
             del self.by_id[gone]
 
     def close(self) -> None:
-        pass
+        self.is_closed = True

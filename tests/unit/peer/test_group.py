@@ -316,6 +316,25 @@ def test_channels_to_members_that_left_are_given_up_in_a_while(monkeypatch: pyte
     stubs.close()
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_what_a_closed_group_is_asked_opens_nothing_that_stays(is_used: bool) -> None:
+    made: list[FakeLinks] = []
+
+    def links(group: Group) -> FakeLinks:
+        made.append(links_of_five(group))
+        return made[-1]
+
+    group = Group("g", SEEDS, links=links)
+    if is_used:
+        assert group.ring is not None
+    group.close()
+    assert not group.is_elsewhere("d", "o", 0)
+    group.status()
+    group.take_view(view(2, epoch=2))
+    assert len(made) == 1
+    assert made[0].is_closed
+
+
 def test_links_that_were_closed_make_no_further_ones() -> None:
     links = PeerLinks(Group("g", SEEDS))
     links.link(member(1))
