@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from forebay.errors import ConfigError
 from forebay.peer.data.errors import down, refused
 from forebay.peer.data.wire import Watcher, Wire
 from forebay.peer.frames import Data, FrameError, Head, Kind, pack_hello, parse_text
@@ -17,8 +18,8 @@ _IDS: Final = 1 << 32
 class Greeting:
     """What is said and heard first on a connection.
 
-    hello returns a HelloRequest, token the token or None; check takes the HelloReply and raises ValueError
-    (such as ConfigError) if this is no peer to ask.
+    hello returns a HelloRequest, token the token or None, or raises ConfigError; check takes the HelloReply
+    and raises ValueError (such as ConfigError) if this is no peer to ask.
     """
 
     hello: Callable[[], bytes]
@@ -40,7 +41,11 @@ class Connection:
 
     def greet(self, greeting: Greeting, watch: Watcher) -> None:
         """Say who asks, and hear who answers. Raises: PeerRefused too."""
-        self.ask(pack_hello(greeting.hello(), greeting.token()), watch)
+        try:
+            hello = pack_hello(greeting.hello(), greeting.token())
+        except ConfigError as error:  # a token that is not there any more: others, or the storage, are asked
+            raise refused(self._address, str(error)) from error
+        self.ask(hello, watch)
         head = self.head(watch)
         body = self.body(head, watch)
         if head.kind is Kind.REFUSED:

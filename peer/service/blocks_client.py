@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import grpc
 
+from forebay.errors import ConfigError
 from forebay.peer.data.deadline import Watch
 from forebay.peer.data.errors import down, refused
 from forebay.peer.data.link import Link
@@ -72,10 +73,13 @@ class StreamLink(Link):
         with self._lock:
             if self._is_closed:
                 raise down(self.address, "the link to the peer was closed")
-            if self._channel is None:
-                self._channel = self._make()
-            if self._stream is None or self._stream.has_ended:
-                self._stream = _Stream(self._channel, self.address)
+            try:
+                if self._channel is None:
+                    self._channel = self._make()
+                if self._stream is None or self._stream.has_ended:
+                    self._stream = _Stream(self._channel, self.address)
+            except ConfigError as error:  # a token that is not there any more
+                raise refused(self.address, str(error)) from error
             return self._stream
 
 
@@ -142,6 +146,8 @@ class _Stream:
         except FrameError as error:
             end = down(self._address, error)
             self._call.cancel()
+        except ConfigError as error:  # the token is not there any more
+            end = refused(self._address, str(error))
         except grpc.RpcError as error:
             text = f"{error.code().name}: {error.details()}"
             is_refusal = error.code() in _REFUSALS

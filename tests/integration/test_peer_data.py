@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forebay.errors import NotFound, Stale
+from forebay.errors import ConfigError, NotFound, Stale
 from forebay.peer.answer import AnswerLimits
 from forebay.peer.data.client import PeerLink
 from forebay.peer.data.deadline import Deadline
@@ -191,6 +192,16 @@ def test_who_may_not_is_refused(link: PeerLink) -> None:
 def test_a_greeting_that_does_not_fit_is_refused(said: object, complaint: str, member: Member) -> None:
     with pytest.raises(PeerRefused, match=complaint):
         read(link_to(member.port, greeting=said), 1)
+
+
+def test_a_token_that_vanished_is_a_refusal(member: Member) -> None:
+    def token() -> str:
+        raise ConfigError("environment variable TOKEN: holds no token")
+
+    link = link_to(member.port, greeting=replace(greeting(), token=token))
+    with pytest.raises(PeerRefused, match="holds no token"):
+        read(link, 1)
+    link.close()
 
 
 def test_objects_are_touched_described_and_listed(link: PeerLink) -> None:

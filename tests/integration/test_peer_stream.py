@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from forebay.errors import NotFound
+from forebay.errors import ConfigError, NotFound
 from forebay.peer.data.deadline import Deadline
-from forebay.peer.data.errors import Cancelled, PeerDown
+from forebay.peer.data.errors import Cancelled, PeerDown, PeerRefused
 from forebay.peer.frames import FrameError, Kind, pack_frame
+from forebay.peer.security.client_calls import AddsMetadata
 from forebay.peer.service.blocks_client import StreamLink
 from forebay.peer.service.message import METHOD, as_it_is, pack, unpack
 from tests.integration._peer_answering import PATIENT, block, content, room
@@ -95,6 +96,22 @@ def test_a_link_that_was_closed_or_forked_is_down(link: StreamLink, monkeypatch:
     link.close()
     with pytest.raises(PeerDown, match="was closed"):
         read(link, 1)
+
+
+@pytest.mark.parametrize("has_channel", [True, False])
+def test_a_token_that_vanished_is_a_refusal(has_channel: bool, port: int) -> None:
+    def metadata() -> tuple[tuple[str, str], ...]:
+        raise ConfigError("environment variable TOKEN: holds no token")
+
+    def open_channel() -> grpc.Channel:
+        if not has_channel:
+            metadata()
+        return grpc.intercept_channel(grpc.insecure_channel(f"127.0.0.1:{port}"), AddsMetadata(metadata))
+
+    link = StreamLink(f"127.0.0.1:{port}", open_channel)
+    with pytest.raises(PeerRefused, match="holds no token"):
+        read(link, 1)
+    link.close()
 
 
 @pytest.mark.parametrize(
