@@ -137,7 +137,7 @@ class Prober:
 
     async def _announce(self, address: str, message: pb.Announcement) -> None:
         # Who does not hear it finds out by probing.
-        with suppress(grpc.aio.AioRpcError):
+        with suppress(grpc.aio.AioRpcError, ConfigError):
             admin = pb_grpc.AdminStub(self._channel(address))
             await admin.Announce(message, timeout=_LEAVE_TIMEOUT_S)
 

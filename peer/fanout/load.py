@@ -220,6 +220,10 @@ class GroupLoad(LoadJob):
             if isinstance(cause, OSError) and not isinstance(cause, PermissionError):
                 share.lost = cause
             share.state, share.reason = "failed", str(cause)
+        except Exception as error:  # noqa: BLE001  (what it tells makes no sense: it is not done, whatever it says)
+            share.state, share.reason = "failed", f"{type(error).__name__}: {error}"
+            if share.call is not None:
+                share.call.cancel()
 
     def _take(self, share: _Share, event: pb.LoadEvent) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -170,6 +171,26 @@ def test_without_any_member_left_it_fails_and_says_why(group: Callable[[int], Gr
     result = GroupLoad(one, load_request("set"), None).wait(60)
     assert result.state == "failed"
     assert "no member is left" in result.reason
+
+
+def test_a_member_whose_words_make_no_sense_does_not_pass_for_done() -> None:
+    class Call:
+        is_cancelled = False
+
+        def __iter__(self) -> Iterator[pb.LoadEvent]:
+            yield pb.LoadEvent(job="1", state="running", progress=b"[")
+
+        def cancel(self) -> None:
+            self.is_cancelled = True
+
+    class Babbler:
+        def admins(self) -> list[MemberStub]:
+            return [MemberStub("m", "m", "h", None, SimpleNamespace(Load=lambda messages: call))]
+
+    call = Call()
+    load = GroupLoad(Babbler(), load_request("set"), None)
+    assert load.wait(60).state == "failed"
+    assert call.is_cancelled
 
 
 def test_a_list_with_bad_lines_and_absent_files_tells_of_each(group: Callable[[int], Group]) -> None:
