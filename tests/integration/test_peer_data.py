@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -285,46 +284,6 @@ def test_nobody_there_is_down_at_once() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(PeerDown, match=rf"ECONNREFUSED.*127.0.0.1:{port}"):
         read(link_to(port), 1)
-
-
-def names(monkeypatch: pytest.MonkeyPatch, look_up: Callable[[], list[int]]) -> None:
-    """Have every name stand for the ports of this machine that look_up returns."""
-    real = socket.getaddrinfo
-
-    def getaddrinfo(host: str, port: int, **how: Any) -> list[Any]:
-        if how.get("flags") == socket.AI_NUMERICHOST:
-            return real(host, port, **how)
-        return [found for port in look_up() for found in real("127.0.0.1", port, **how)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-
-def test_an_address_where_nobody_answers_does_not_use_up_the_time_of_the_next(
-    member: Member, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
-        address = silent.getsockname()
-        # With this one its queue is full: the kernel lets further ones wait.
-        with socket.create_connection(address):
-            names(monkeypatch, lambda: [address[1], member.port])
-            link = PeerLink(("member.example", member.port), greeting())
-            begun_s = time.monotonic()
-            assert read(link, 1) == [1]
-            assert time.monotonic() - begun_s < PATIENT.silence_s
-            link.close()
-
-
-def test_a_resolver_that_says_nothing_is_not_waited_for(
-    member: Member, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer = threading.Event()
-    names(monkeypatch, lambda: [member.port] if answer.wait(20) else [])
-    link = PeerLink(("member.example", member.port), greeting())
-    with pytest.raises(PeerDown, match="no sign of life"):
-        read(link, 1, deadline=Deadline(0.2))
-    answer.set()
-    assert read(link, 1) == [1]
-    link.close()
 
 
 @pytest.mark.parametrize("moment", ["idle", "midst"])
