@@ -1,11 +1,14 @@
-"""Keeps forks and calls by gRPC apart, for threads that call on their own while others may fork.
+"""Keeps forks and gRPC apart, which does not survive one.
 
 A child that is forked in the middle of a call crashes now and then, though it calls nobody itself. So a fork
-has the calls that are under way here cancelled and waits for their end, and none begins until it is done.
+has the calls cancelled that threads make on their own, and waits for their end, and none begins until it is
+done. And a child leaves alone what was gRPC's in its parent: an object of grpc.aio that is garbage waits, as
+it is collected, for a thread that the child does not have, for ever and with the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -52,12 +55,16 @@ class _Gate:
 _gate = _Gate()
 
 
-def _renew() -> None:
+def _begin_anew() -> None:
     global _gate
     _gate = _Gate()
+    # What there is already is collected no more, garbage or not.
+    gc.freeze()
 
 
-os.register_at_fork(before=lambda: _gate.close(), after_in_parent=lambda: _gate.open(), after_in_child=_renew)
+os.register_at_fork(
+    before=lambda: _gate.close(), after_in_parent=lambda: _gate.open(), after_in_child=_begin_anew
+)
 
 
 @contextmanager

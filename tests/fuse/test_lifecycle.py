@@ -136,7 +136,8 @@ def test_nothing_is_left_of_mounts_that_were_killed(attached: Cache, bucket: Pat
             assert (mount.path / "hello.txt").read_bytes() == b"hello\n"
             with suppress(OSError):
                 file.close()
-    assert supervisor.num_fds() == descriptors
+    # It waits for the child that it has just begun by a descriptor, for a moment.
+    waited_for(lambda: supervisor.num_fds() == descriptors)
     assert [part.mountpoint for part in psutil.disk_partitions(all=True)].count(str(mount.path)) == 1
     (record,) = live_mounts(attached.path)
     assert record["pid"] not in killed

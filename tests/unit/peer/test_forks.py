@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 from forebay.peer.forks import apart_from_forks
@@ -41,3 +43,33 @@ def test_calls_go_on_after_a_fork() -> None:
     with apart_from_forks(lambda: None):
         pass
     assert fork() == 7
+
+
+# What a process leaves that has served by grpc.aio, in a cycle, and a child that collects garbage.
+_COLLECTING_CHILD = """
+import asyncio, gc, os, signal
+import forebay.peer.forks
+from grpc import aio
+
+gc.disable()
+
+async def serve_for_a_moment():
+    server = aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await server.stop(None)
+    cycle = [server]
+    cycle.append(cycle)
+
+asyncio.run(serve_for_a_moment())
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    gc.collect()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_child_leaves_its_parents_garbage_of_grpc_alone() -> None:
+    subprocess.run([sys.executable, "-c", _COLLECTING_CHILD], check=True, timeout=60)
