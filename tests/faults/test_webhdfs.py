@@ -51,7 +51,7 @@ def cache(tmp_path: Path, memory_path: Path, source: Path) -> Iterator[Cache]:
 @pytest.fixture
 def gateway(cache: Cache) -> Iterator[Served]:
     """A gateway that waits for nobody for long."""
-    with serving(cache, limits=GatewayLimits(head_s=0.5, stall_s=0.5, connections=300)) as served:
+    with serving(cache, limits=GatewayLimits(head_s=0.5, stall_s=0.5, idle_s=1, connections=300)) as served:
         yield served
 
 
