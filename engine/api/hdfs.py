@@ -15,7 +15,6 @@ import io
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,7 +23,8 @@ from forebay.api.hadoop.checksum import CHUNK_BYTES, checksum_of
 from forebay.api.hadoop.paths import cache_path, child_of, is_within, name_of, normalized, parent_of
 from forebay.api.hadoop.status import BlockLocation, ContentSummary, FileChecksum, FileStatus, ServerDefaults
 from forebay.api.hadoop.streams import InputStream, OutputStream
-from forebay.config import KIB, MIB
+from forebay.cache.places import PIECE_BYTES
+from forebay.config import KIB
 from forebay.errors import NotAttached, NotFound, UnderStorageError, not_found
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from forebay.cache.status import FileStatus as CacheStatus
 
 # What one member of a group answers for, and so what a job reads best in one piece.
-BLOCK_BYTES: Final = 64 * MIB
+BLOCK_BYTES: Final = PIECE_BYTES
 
 _NS_PER_MS: Final = 1_000_000
 _FILE_MODE: Final = 0o644
@@ -95,9 +95,12 @@ class FileSystem:
             raise FileExistsError(errno.EEXIST, "is a directory" if status.is_directory else "is there", path)
         self._check_above(fixed)
         if not overwrite:
-            with suppress(UnderStorageError):
+            try:
                 return OutputStream(self.cache.open(cache_path(fixed), "xb"))
-        # Also where the under storage would not tell of two that create one file at a time.
+            except UnderStorageError as error:
+                # Where the storage would not tell of two that create one file at a time, the last one wins.
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
         return OutputStream(self.cache.open(cache_path(fixed), "wb"))
 
     def append(self, path: str) -> OutputStream:
@@ -328,24 +331,21 @@ class FileSystem:
         parts = [part for part in pattern.split("/") if part]
         if not pattern.startswith("/"):
             raise ValueError(f"glob {pattern!r} is relative; paths here begin with /dataset")
-        found = ["/"]
-        for number, part in enumerate(parts):
+        found = [self.get_file_status("/")]
+        for part in parts:
+            above = [status.path for status in found if status.is_directory]
             if globs.is_plain(part):
-                found = [child_of(each, part) for each in found]
+                known = (self._known(child_of(each, part)) for each in above)
+                found = [status for status in known if status is not None]
                 continue
             wanted = globs.compiled(part)
-            is_last = number == len(parts) - 1
             found = [
-                status.path
-                for each in found
-                if self._is_directory(each)
+                status
+                for each in above
                 for status in self.list_status_iterator(each)
-                if wanted.fullmatch(status.name) and (is_last or status.is_directory)
+                if wanted.fullmatch(status.name)
             ]
-        for path in found:
-            status = self._known(path)
-            if status is not None:
-                yield status
+        yield from found
 
     def _known(self, fixed: str) -> FileStatus | None:
         try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from forebay.cache.datasets import Attached
 from forebay.meta import Entry
 from forebay.remote import PLACEMENT_BYTES, Holder, Remote
+
+# What one member answers for, from a multiple of it on.
+PIECE_BYTES: Final = PLACEMENT_BYTES
 
 
 class Place(NamedTuple):
@@ -30,7 +33,7 @@ def places_of(
     replicas = attached.rules.of(entry.path).replicas
     places: list[Place] = []
     while offset < end:
-        stop = min(end, offset - offset % PLACEMENT_BYTES + PLACEMENT_BYTES)
+        stop = min(end, offset - offset % PIECE_BYTES + PIECE_BYTES)
         holders = remote.holders(attached.record.name, entry.path, offset, replicas)
         places.append(Place(offset, stop - offset, tuple(holders)))
         offset = stop

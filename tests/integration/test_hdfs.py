@@ -20,7 +20,7 @@ from forebay.api.hadoop.status import BlockLocation, ContentSummary
 from forebay.api.hdfs import BLOCK_BYTES, FileSystem
 from forebay.cache import Cache
 from forebay.config import KIB, MIB
-from forebay.errors import Stale
+from forebay.errors import Stale, under_storage_error
 from forebay.remote import Holder, NoRemote
 from tests.integration._sites import OpenCache
 
@@ -317,6 +317,17 @@ def test_of_two_that_append_neither_is_lost_silently(fs: FileSystem, source: Pat
     (source / "a.bin").unlink()
     assert isinstance(error_of(gone.close), Stale)
     assert not (source / "a.bin").exists()
+
+
+def test_a_storage_that_fails_is_not_taken_for_one_that_creates_nothing_exclusively(
+    fs: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, mode: str) -> None:
+        assert mode == "xb"
+        raise under_storage_error(path, "does not answer")
+
+    monkeypatch.setattr(fs.cache, "open", fail)
+    assert error_of(lambda: fs.create("/d/new", overwrite=False)).errno == errno.EIO
 
 
 def test_mkdirs(fs: FileSystem, source: Path) -> None:
