@@ -286,15 +286,19 @@ class Lookup:
             return entries_of_directory(self._entries, attached, directory, after)
         listed_ns = self._entries.listed_ns(attached.record.id, directory)
         if not self.is_listing_fresh(attached, directory, listed_ns):
-            started_ns = self.now_ns()
-            found = self.refresh_listing(attached, directory)
-            listed_ns = self._entries.listed_ns(attached.record.id, directory)
-            is_new = listed_ns is not None and listed_ns >= started_ns
-            # One that a peer gave began before it was asked.
-            if not is_new and not self.is_listing_fresh(attached, directory, listed_ns):
-                # It could not be written down.
-                return in_order(found, after)
+            unwritten = self.list_anew(attached, directory)
+            if unwritten is not None:
+                return in_order(unwritten, after)
         return entries_of_directory(self._entries, attached, directory, after)
+
+    def list_anew(self, attached: Attached, directory: str) -> list[Entry] | None:
+        """List as ``refresh_listing``; return what lies there only where that could not be written down."""
+        started_ns = self.now_ns()
+        found = self.refresh_listing(attached, directory)
+        listed_ns = self._entries.listed_ns(attached.record.id, directory)
+        # One that a peer gave began before it was asked.
+        is_new = listed_ns is not None and listed_ns >= started_ns
+        return None if is_new or self.is_listing_fresh(attached, directory, listed_ns) else found
 
     def names(self, attached: Attached, directory: str) -> list[str]:
         """Return the names in a directory, each once and in order. Raises: as UnderStorage.list."""

@@ -227,14 +227,8 @@ class Nodes:
             return pages
         attached = self.attached()
         directory = self._path_of(attached, inode)
-        started_ns = self._lookup.now_ns()
-        found = self._lookup.refresh_listing(attached, directory)
-        listed_ns = self._entries.listed_ns(attached.record.id, directory)
-        # One that a peer gave began before it was asked.
-        is_new = listed_ns is not None and listed_ns >= started_ns
-        if is_new or self._lookup.is_listing_fresh(attached, directory, listed_ns):
-            return self._pages(attached, directory)
-        return iter([self._numbered(found)])
+        unwritten = self._lookup.list_anew(attached, directory)
+        return self._pages(attached, directory) if unwritten is None else iter([self._numbered(unwritten)])
 
     def open(self, node: Node) -> NodeFile:
         """Return an object that keeps to the version of that node."""

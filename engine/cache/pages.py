@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from itertools import chain
 from typing import Final
 
 from forebay.cache.datasets import Attached
@@ -44,7 +45,7 @@ def entries_of_directory(
 
     Of what is both an object and a directory, the object. Raises: as ``pages_of``.
     """
-    kinds = [_each(pages_of(entries, attached, directory, kind, after)) for kind in _KINDS]
+    kinds = [chain.from_iterable(pages_of(entries, attached, directory, kind, after)) for kind in _KINDS]
     return _once(merge(*kinds, key=_order))
 
 
@@ -61,11 +62,6 @@ def _once(found: Iterable[Entry]) -> Iterator[Entry]:
         if entry.path != last:
             last = entry.path
             yield entry
-
-
-def _each(pages: Iterator[list[Entry]]) -> Iterator[Entry]:
-    for page in pages:
-        yield from page
 
 
 def _order(entry: Entry) -> bytes:

@@ -18,7 +18,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, Final
 
-from forebay.peer.data.wire import CLIENT_TICK_S, PlainWire, TlsWire, Watcher, Wire, shake_hands, tune
+from forebay.peer.data.wire import CLIENT_TICK_S, Watcher, Wire, wire_of
 
 _NEXT_AFTER_S: Final = 0.25
 
@@ -36,8 +36,7 @@ def connect(
                 cause = sock
                 continue
             try:
-                tune(sock)
-                return _wire(sock, watch, context, server_name or address[0])
+                return wire_of(sock, watch, context, CLIENT_TICK_S, server_name or address[0])
             except OSError as error:
                 sock.close()
                 cause = error
@@ -131,15 +130,3 @@ def _ready(pending: dict[int, socket.socket]) -> list[socket.socket]:
 
 def _failure(code: int) -> OSError:
     return OSError(code, f"cannot connect: {errno.errorcode.get(code, code)}")
-
-
-def _wire(sock: socket.socket, watch: Watcher, context: ssl.SSLContext | None, server_name: str) -> Wire:
-    if context is None:
-        return PlainWire(sock, CLIENT_TICK_S)
-    tls = context.wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
-    try:
-        shake_hands(tls, watch, CLIENT_TICK_S)
-    except BaseException:
-        tls.close()
-        raise
-    return TlsWire(tls, CLIENT_TICK_S)

@@ -99,7 +99,7 @@ class _Base:
         raise AssertionError("each kind has its own")
 
     def can_send(self) -> bool:
-        return poll_for(self._socket, select.POLLOUT, 0.0)
+        return _poll(self._socket, select.POLLOUT, 0.0)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -177,7 +177,7 @@ class TlsWire(_Base):
                         watch.heard()
 
     def is_quiet(self) -> bool:
-        return not self._tls.pending() and not poll_for(self._tls, select.POLLIN, 0.0)
+        return not self._tls.pending() and not _poll(self._tls, select.POLLIN, 0.0)
 
     def _turn(self, step: Callable[[], int]) -> int | None:
         """Return what the step returns; None after a tick in which it could do nothing."""
@@ -190,7 +190,7 @@ class TlsWire(_Base):
             event = select.POLLOUT
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return 0
-        poll_for(self._tls, event, self._tick_s)
+        _poll(self._tls, event, self._tick_s)
         return None
 
 
@@ -199,19 +199,36 @@ def accept(sock: socket.socket, watch: Watcher, context: ssl.SSLContext | None) 
 
     Raises: OSError; what watch raises.
     """
-    tune(sock)
+    return wire_of(sock, watch, context, SERVER_TICK_S, None)
+
+
+def wire_of(
+    sock: socket.socket,
+    watch: Watcher,
+    context: ssl.SSLContext | None,
+    tick_s: float,
+    server_name: str | None,
+) -> Wire:
+    """Have a connection ready for frames, with TLS where a context is given.
+
+    server_name: what the other is to prove to be, None: it has connected to us. Raises: OSError; what watch
+    raises.
+    """
+    _tune(sock)
     if context is None:
-        return PlainWire(sock, SERVER_TICK_S)
-    tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return PlainWire(sock, tick_s)
+    tls = context.wrap_socket(
+        sock, server_side=server_name is None, server_hostname=server_name, do_handshake_on_connect=False
+    )
     try:
-        shake_hands(tls, watch, SERVER_TICK_S)
+        _shake_hands(tls, watch, tick_s)
     except BaseException:
         tls.close()
         raise
-    return TlsWire(tls, SERVER_TICK_S)
+    return TlsWire(tls, tick_s)
 
 
-def shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
+def _shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
     """Shake hands for TLS. Raises: OSError; what watch raises."""
     sock.settimeout(0.0)
     while True:
@@ -221,16 +238,16 @@ def shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
             event = select.POLLIN
         except ssl.SSLWantWriteError:
             event = select.POLLOUT
-        if not poll_for(sock, event, tick_s):
+        if not _poll(sock, event, tick_s):
             watch.hold()
 
 
-def tune(sock: socket.socket) -> None:
+def _tune(sock: socket.socket) -> None:
     """Have small frames sent at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def poll_for(sock: socket.socket, event: int, timeout_s: float) -> bool:
+def _poll(sock: socket.socket, event: int, timeout_s: float) -> bool:
     """Wait for an event of poll, or an error; return whether it has come."""
     poll = select.poll()
     poll.register(sock, event)

@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from forebay.peer.security.options import SecurityOptions
 from forebay.peer.security.tokens import sign
 from tests._certificates import Authority
 from tests._gateway import TIMEOUT_S, Served, serving
+from tests.faults._child import wait_until
 
 LARGE = os.urandom(24 * MIB)
 SMALL = b"bytes of a"
@@ -53,14 +54,6 @@ def gateway(cache: Cache) -> Iterator[Served]:
     """A gateway that waits for nobody for long."""
     with serving(cache, limits=GatewayLimits(head_s=0.5, stall_s=0.5, idle_s=1, connections=300)) as served:
         yield served
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what comes by itself."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def connected(gateway: Served) -> socket.socket:
@@ -99,8 +92,8 @@ def test_a_write_that_is_broken_off_leaves_nothing(
     with connected(gateway) as connection:
         head = f"{method} /webhdfs/v1/d/{name}?op={op}&data=true HTTP/1.1\r\nHost: x\r\n"
         connection.sendall(head.encode() + b"Content-Length: 9000000\r\n\r\n" + bytes(4 * MIB))
-        until(lambda: staged(cache) > 0)
-    until(lambda: staged(cache) == 0)
+        wait_until(lambda: staged(cache) > 0, "some of the body is staged")
+    wait_until(lambda: staged(cache) == 0, "what was staged is gone")
     assert sorted(os.listdir(source)) == before
     assert (source / "a").read_bytes() == SMALL
 
@@ -212,7 +205,7 @@ def test_more_connections_than_allowed_are_closed(cache: Cache) -> None:
         finally:
             for connection in held:
                 connection.close()
-        until(lambda: answers(gateway))
+        wait_until(lambda: answers(gateway), "there is room for connections again")
 
 
 def answers(gateway: Served) -> bool:

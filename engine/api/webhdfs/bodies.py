@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from itertools import islice
 from typing import Final, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -165,6 +165,3 @@ async def _gone(receive: Receive) -> None:
     """Return when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-__all__ = ["ClientDisconnect", "FileBody", "ListingBody", "Threads", "first_of", "take_body"]

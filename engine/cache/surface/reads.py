@@ -58,8 +58,7 @@ class Reads(CacheBase):
         """
         known = self._known_object(path)
         is_wanted = known is not None and (bytes_max is None or known.size <= bytes_max)
-        key = known.key if known is not None and is_wanted else None
-        view = None if key is None else self._store.peek(key)
+        view = self._peek(known) if is_wanted else None
         if view is not None:
             self._note(path, 0, len(view))
         return view
@@ -195,10 +194,8 @@ class Reads(CacheBase):
 
         Never waits, and raises nothing.
         """
-        known = self._recent.get(path)
-        if known is None or known.is_dir or self._closed:
-            return None
-        return self._snapshot(path, known, known.key)
+        known = self._known_object(path)
+        return None if known is None or self._closed else self._snapshot(path, known, known.key)
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
