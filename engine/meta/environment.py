@@ -187,21 +187,29 @@ class Transaction:
 
     def __del__(self) -> None:
         """End what an interrupt kept from ending: it may come before the first line of ``__exit__``."""
-        if not self._is_over:
+        # Interrupted in the first line of ``__init__`` it has no attributes.
+        if not getattr(self, "_is_over", True):
             if self._transaction is not None:
                 self._transaction.abort()
             self._give_back()
 
     def _give_back(self) -> None:
         try:
-            if self._transaction is not None and self._guard is not None:
-                if self._patience_s is None:
-                    self._guard.end_read(self._pin, self._user)
-                else:
-                    self._guard.end_write(self._user)
-        finally:
-            _gate.leave(self._user)
-            self._is_over = True
+            self._end()
+        except BaseException:
+            # Interrupted, perhaps before it was done.
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        """End the transaction; may be called twice."""
+        if self._transaction is not None and self._guard is not None:
+            if self._patience_s is None:
+                self._guard.end_read(self._pin, self._user)
+            else:
+                self._guard.end_write(self._user)
+        _gate.leave(self._user)
+        self._is_over = True
 
 
 class _Use:
@@ -224,7 +232,7 @@ class _Use:
 
     def __del__(self) -> None:
         """End what an interrupt kept from ending: it may come before the first line of ``__exit__``."""
-        if not self._is_over:
+        if not getattr(self, "_is_over", True):
             _gate.leave(self._user)
 
 

@@ -186,10 +186,10 @@ class Guard:
             if transaction.id() == commit:
                 return transaction
             transaction.abort()
+            self.end_read(pin, holder)
         except BaseException:
             self.end_read(pin, holder)
             raise
-        self.end_read(pin, holder)
         return None
 
     def _pin(self, pin: int, holder: object) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import pytest
 
 from forebay.config import MIB
+from forebay.meta import environment, guard
 from forebay.meta.environment import Environment
 from tests.faults._child import Child
 
@@ -74,3 +78,52 @@ def test_an_interrupt_at_any_moment_leaves_nothing_locked(tmp_path: Path, writes
                 assert transaction.get(b"key") == b"4"
             child.send(None)
             child.result()
+
+
+class StrikeAtCall:
+    """Interrupts this thread at the n-th call within the modules that begin and end transactions."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.struck: str | None = None
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename in (environment.__file__, guard.__file__):
+            self._left -= 1
+            if self._left == 0:
+                sys.settrace(None)
+                self.struck = frame.f_code.co_qualname
+                raise KeyboardInterrupt
+
+
+def transact_struck(env: Environment, number: int, *, writes: bool) -> str | None:
+    """Run one transaction with a strike at a call of it; return at which, None if it has fewer calls."""
+    strike = StrikeAtCall(number)
+    sys.settrace(strike.trace)
+    try:
+        with env.writing(PATIENCE_S) if writes else env.reading() as transaction:
+            transaction.get(b"key")
+    except KeyboardInterrupt:
+        assert strike.struck is not None
+    finally:
+        sys.settrace(None)
+    return strike.struck
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_interrupt_before_any_line_of_a_transaction_leaves_nothing_locked(
+    tmp_path: Path, writes: bool
+) -> None:
+    with Environment(str(tmp_path / "file.lmdb"), map_bytes=MIB, durable=False) as env:
+        struck = set()
+        for number in count(1):
+            where = transact_struck(env, number, writes=writes)
+            if where is None:
+                break
+            struck.add(where)
+            # A reader that was left behind lets one more commit pass.
+            for _ in range(2):
+                with env.writing(PATIENCE_S) as transaction:
+                    transaction.put(b"key", b"value")
+    assert {"Guard.end_write" if writes else "Guard.end_read", "Transaction.__exit__"} <= struck
