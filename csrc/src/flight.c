@@ -1,9 +1,12 @@
 /* Single flight: a small shared table of keys being fetched, so that a host fetches a block once. */
 #include "clock.h"
 #include "failpoint.h"
+#include "index.h"
 #include "rows.h"
 
-#define BUCKET_TIMEOUT_MS 200u
+/* Whoever holds the lock for so long is taken for stopped. On a crowded machine a process may get no
+ * processor for hundreds of milliseconds, and who passes it by asks the storage once more. */
+#define BUCKET_TIMEOUT_MS 1000u
 
 static struct fb_flight_bucket *bucket_of(fb_store *s, uint64_t lo)
 {
@@ -76,15 +79,26 @@ static int begin(fb_store *s, const struct fb_key *key, uint32_t timeout_ms, str
     return r;
 }
 
+/* A leader looks once more before it fetches. A writer who lost its processor in the midst of a page would
+ * hide from it what is there, so it is waited for; what a dead one left behind is mended. */
+static void settle(fb_store *s, const struct fb_key *key)
+{
+    uint32_t page;
+    if (!fb_index_is_settled(s, key->lo) && fb_index_lock(s, key->lo, &page) == 0)
+        fb_index_unlock(s, page);
+}
+
 int fb_flight_begin(fb_store *s, const struct fb_key *key, struct fb_flight_ticket *ticket)
 {
+    if (s->has_row)
+        settle(s, key);
     int r = begin(s, key, BUCKET_TIMEOUT_MS, ticket);
     return r == -EBUSY ? -EAGAIN : r;
 }
 
 int fb_flight_begin_at_once(fb_store *s, const struct fb_key *key, struct fb_flight_ticket *ticket)
 {
-    return begin(s, key, 0, ticket);
+    return fb_index_is_settled(s, key->lo) ? begin(s, key, 0, ticket) : -EBUSY;
 }
 
 static bool is_mine(fb_store *s, const struct fb_flight_ticket *ticket)

@@ -64,6 +64,13 @@ int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out)
     return -EBUSY;
 }
 
+bool fb_index_is_settled(const fb_store *s, uint64_t lo)
+{
+    uint32_t page = atomic_load_explicit(&s->directory[fb_index_entry(s, lo)], memory_order_acquire);
+    return page >= atomic_load_explicit(&s->shared->page_count, memory_order_relaxed) ||
+           (atomic_load_explicit(&s->metas[page].sequence, memory_order_acquire) & 1u) == 0;
+}
+
 /* ---- writers ---- */
 
 static int lock_within(fb_store *s, uint64_t lo, uint32_t timeout_ms, uint32_t *page_out)

@@ -30,6 +30,9 @@ void fb_index_prefetch(fb_store *s, uint64_t lo);
  * place and extent are of one moment. */
 int fb_index_find(fb_store *s, const struct fb_key *key, struct fb_found *out);
 
+/* Whether no writer is in the midst of a change to the page that holds (or would hold) a key. */
+bool fb_index_is_settled(const fb_store *s, uint64_t lo);
+
 /* The page that holds (or would hold) a key, locked; mended first if its last holder died.
  * 0 or -ETIMEDOUT. Unlock with fb_index_unlock. */
 int fb_index_lock(fb_store *s, uint64_t lo, uint32_t *page_out);

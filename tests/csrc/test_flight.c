@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "index.h"
 #include "platform.h"
 #include "rows.h"
 #include "store_fixture.h"
@@ -211,6 +212,64 @@ TEST(a_locked_bucket_is_not_waited_for_long)
     fb_flight_end(a, &ticket);
     CHECK_EQ(fb_flight_begin_at_once(a, &key, &ticket), 0);
     fb_flight_end(a, &ticket);
+    end();
+}
+
+struct writer {
+    uint32_t page;
+    struct fb_flight_ticket ticket;
+    int begun;
+};
+
+/* The writer is in the midst of the page that the key belongs to. */
+static void enter_page(fb_store *s, const struct fb_key *key, struct writer *writer)
+{
+    CHECK_EQ(fb_index_lock(s, key->lo, &writer->page), 0);
+    atomic_fetch_add(&s->metas[writer->page].sequence, 1);
+    CHECK(!fb_index_is_settled(a, key->lo));
+}
+
+static void *begin_beside(void *argument)
+{
+    struct writer *writer = argument;
+    writer->begun = lead_or_follow(a, 1, &writer->ticket);
+    return NULL;
+}
+
+TEST(a_leader_waits_for_a_writer_in_the_page_of_its_key)
+{
+    struct writer writer;
+    struct fb_key key = key_of_number(1);
+    pthread_t thread;
+    begin(60000);
+    enter_page(b, &key, &writer);
+    CHECK_EQ(fb_flight_begin_at_once(a, &key, &writer.ticket), -EBUSY);
+    pthread_create(&thread, NULL, begin_beside, &writer);
+    /* Until the thread has said that it waits. */
+    while (atomic_load(&a->metas[writer.page].lock) == b->me)
+        usleep(100);
+    atomic_fetch_add(&b->metas[writer.page].sequence, 1);
+    fb_index_unlock(b, writer.page);
+    pthread_join(thread, NULL);
+    CHECK_EQ(writer.begun, 0);
+    CHECK(fb_index_is_settled(a, key.lo));
+    fb_flight_end(a, &writer.ticket);
+    end();
+}
+
+TEST(a_leader_mends_the_page_of_a_dead_writer)
+{
+    struct writer writer;
+    struct fb_key key = key_of_number(1);
+    begin(60000);
+    fb_store *victim = fixture_open(&f);
+    enter_page(victim, &key, &writer);
+    fixture_kill(victim);
+    CHECK_EQ(fb_flight_begin_at_once(a, &key, &writer.ticket), -EBUSY);
+    CHECK_EQ(lead_or_follow(a, 1, &writer.ticket), 0);
+    CHECK(fb_index_is_settled(a, key.lo));
+    CHECK_EQ(store_counter(a, FB_C_PAGE_REPAIRS), 1);
+    fb_flight_end(a, &writer.ticket);
     end();
 }
 

@@ -285,8 +285,9 @@ void fb_whole_abandon(fb_store *store, struct fb_whole *whole);
 int fb_whole_get(fb_store *store, const struct fb_key *file_key, struct fb_hit *hit);
 
 /* Single flight: one fetcher of a key a host. fb_flight_begin returns 0 to the leader, -EALREADY to
- * a follower, -EAGAIN when the table is full (fetch alone). It may block for a moment;
- * fb_flight_begin_at_once says -EBUSY instead. */
+ * a follower, -EAGAIN when the table is full (fetch alone). It may block for a moment, and waits for a
+ * writer in the key's page of the index: the leader looks once more. fb_flight_begin_at_once says -EBUSY
+ * instead. */
 struct fb_flight_ticket {
     uint64_t lo, check;
     uint32_t entry; /* FB_NO_SEGMENT: none */
