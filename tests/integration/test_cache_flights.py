@@ -24,6 +24,7 @@ from forebay.testing.s3 import S3Server
 BLOCK = 64 * KIB
 OBJECTS = 200
 PROCESSES = 16
+ASKED_ANEW_MAX = OBJECTS // 50
 WAIT_S = 120
 
 fork = multiprocessing.get_context("fork")
@@ -110,8 +111,11 @@ def test_sixteen_processes_that_miss_the_same_blocks_fetch_each_once(site: Site,
     crowd = [start(lambda: read_all(site, barrier)) for _ in range(PROCESSES)]
     for process in crowd:
         end(process)
-    assert site.gets() == OBJECTS
-    assert site.cache.status()["counters"]["source_requests"] == OBJECTS
+    gets, counters = site.gets(), site.cache.status()["counters"]
+    # A connection that breaks is asked over anew, and of who gets no processor for long it cannot be told
+    # whether it goes on: both are rare. Who does not share at all asks 16 times as often.
+    for count in (gets, counters["source_requests"]):
+        assert OBJECTS <= count <= OBJECTS + ASKED_ANEW_MAX, counters
 
 
 def test_many_processes_that_stream_one_large_file_fetch_it_once(site: Site) -> None:
