@@ -98,6 +98,7 @@ def extensions() -> list[Extension]:
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
+        describe("forebay.cache._snapshot", ["engine/cache/_snapshot.pyx"]),
         describe("forebay.api.hadoop._chunks", ["engine/api/hadoop/_chunks.pyx", *crc32c_sources]),
         describe("forebay.peer._checksum", ["peer/_checksum.pyx", *crc32c_sources]),
         describe("forebay.peer._frames", ["peer/_frames.pyx", "csrc/src/hash.c"]),

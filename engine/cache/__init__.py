@@ -32,6 +32,7 @@ from forebay.meta import Entry
 
 if TYPE_CHECKING:
     # What reads return; the store itself is imported when a cache is opened.
+    from forebay.cache._snapshot import Snapshot as Snapshot
     from forebay.store import View as View
 
 __all__ = [

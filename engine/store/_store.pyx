@@ -197,29 +197,29 @@ cdef class BlockStore:
         view.hit = hit
         return view
 
-    def readinto(
-        self, bytes key not None, buffer, uint64_t offset=0, uint32_t dataset=0, bint changed=False, *,
-        bint quiet=False
-    ):
+    def readinto(self, bytes key not None, buffer, uint64_t offset=0, uint32_t dataset=0, bint changed=False, *,
+                 bint quiet=False):
         """Copy the block from offset on into the buffer; return the bytes copied, or None on a miss."""
-        cdef fb_key k
         cdef Py_buffer target
-        cdef fb_asker asker = fb_asker(dataset, changed, quiet)
+        PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            copied = self.copy_into(key, fb_asker(dataset, changed, quiet), offset, &target)
+        finally:
+            PyBuffer_Release(&target)
+        return None if copied < 0 else copied
+
+    # The bytes copied, or -1 on a miss.
+    cdef Py_ssize_t copy_into(self, bytes key, fb_asker asker, uint64_t offset, Py_buffer *target) except -2:
+        cdef fb_key k
         cdef uint64_t copied = 0
         cdef int code
         self.call_begins_with(key, &k)
-        try:
-            PyObject_GetBuffer(buffer, &target, PyBUF_SIMPLE | PyBUF_WRITABLE)
-            with nogil:
-                code = fb_read(self.c, &k, asker, offset, target.buf, target.len, &copied)
-            PyBuffer_Release(&target)
-        finally:
-            self.call_ended()
-        if code == -ENOENT:
-            return None
-        if code != 0:
+        with nogil:
+            code = fb_read(self.c, &k, asker, offset, target.buf, target.len, &copied)
+        self.call_ended()
+        if code != 0 and code != -ENOENT:
             raise error_for(code, "readinto")
-        return copied
+        return -1 if code != 0 else <Py_ssize_t>copied
 
     def put(self, bytes key not None, data, *, uint32_t dataset=0, ttl_s=None, bint pinned=False, str medium=None):
         """Store a block, in place of an earlier one of that key; return whether it was admitted."""

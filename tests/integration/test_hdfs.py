@@ -8,6 +8,7 @@ import os
 import pickle
 import socket
 import threading
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -218,6 +219,36 @@ def test_a_known_file_is_opened_without_asking(fs: FileSystem, attached: Cache, 
         assert again.read() == b"another version"
     attached.close()
     assert fs.open_known("/fixed/sub/b.bin") is None
+
+
+def test_a_known_file_is_read_into_any_buffer_that_can_be_written(fs: FileSystem) -> None:
+    data = FILES["sub/b.bin"]
+    for _ in range(2):
+        fs.get_file_status("/fixed/sub/b.bin")
+    with fs.open("/fixed/sub/b.bin") as stream:
+        # The first reads of an object that is not cached yet, the others of one that is.
+        for _ in range(2):
+            words = array("H", bytes(len(data) // 2 * 2))
+            stream.read_fully(0, words)
+            assert words.tobytes() == data[: len(data) // 2 * 2]
+            exact, larger, smaller = bytearray(len(data)), bytearray(len(data) + 7), bytearray(10)
+            stream.read_fully(0, exact)
+            stream.read_fully(0, smaller)
+            assert exact == data
+            assert smaller == data[:10]
+            assert stream.snapshot.readinto(larger) == len(data)
+            assert larger[: len(data)] == data
+            for behind in (memoryview(larger), array("H", bytes(len(data) // 2 * 2 + 2))):
+                with pytest.raises(EOFError, match=f"{memoryview(behind).nbytes} bytes from 0 on"):
+                    stream.read_fully(0, behind)
+            for wrong in (bytes(len(data)), memoryview(larger)[::2], "text", None):
+                with pytest.raises(TypeError):
+                    stream.read_fully(0, wrong)
+            with pytest.raises(EOFError, match="-1 is negative"):
+                stream.read_fully(-1, exact)
+            with pytest.raises(ValueError, match="-1 is negative"):
+                stream.snapshot.readinto(exact, -1)
+            assert stream.snapshot.readinto(exact, 1 << 80) == 0
 
 
 def test_positioned_reads_of_several_threads(fs: FileSystem) -> None:

@@ -63,12 +63,12 @@ class CacheBase:
         replaces the table of under storages. max_recent_bytes: memory for look-ups that this process keeps;
         0 keeps none. record: the trace that this process is to take part in, if it is being recorded.
         staging_dir, staging_max: where files that are being written lie, by default in the cache directory,
-        and how many bytes of them there may be. prices: a price file, read when it is needed; None for
-        prices.toml in the directory, if there is one. options are those of FetchLimits (fetch_threads,
-        in_flight_max, fetch_memory, readahead_max) and BlockStore's. Raises: ConfigError (names what and
-        where).
+        and how many bytes of them there may be. prices: a price file, read when needed; None for prices.toml
+        in the directory, if there is one. options are those of FetchLimits (fetch_threads, in_flight_max,
+        fetch_memory, readahead_max) and BlockStore's. Raises: ConfigError (names what and where).
         """
         check_platform()
+        from forebay.cache._snapshot import Snapshots
         from forebay.meta import Recent
         from forebay.store import BlockStore
 
@@ -92,6 +92,7 @@ class CacheBase:
         limits = FetchLimits(**{name: options.pop(name) for name in _LIMITS & options.keys()})
         made_with = self._tiers or (default_tiers(self._path) if is_new(self._path) else None)
         self._store: Final = BlockStore(self._path, made_with, **options)
+        self._snapshots: Final = Snapshots(self._store, self._recent)
         parts = Parts(
             folder=os.path.join(self._path, FORMAT_FOLDER, "meta"),
             store=self._store,

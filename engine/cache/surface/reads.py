@@ -12,7 +12,7 @@ from forebay.cache.file import CachedFile, FileSource
 from forebay.cache.node_file import NodeFile
 from forebay.cache.ranges import Span, joined
 from forebay.cache.read import Wanted
-from forebay.cache.snapshot import Snapshot
+from forebay.cache.snapshot import Ranges
 from forebay.cache.status import FileStatus, status_of_known
 from forebay.cache.surface.base import CacheBase, object_at, object_to_write, objects_at
 from forebay.cache.writes.file import WritableFile
@@ -20,6 +20,7 @@ from forebay.errors import NotFound
 from forebay.meta import Entry
 
 if TYPE_CHECKING:
+    from forebay.cache._snapshot import Snapshot
     from forebay.meta import Known
     from forebay.store import View
 
@@ -187,15 +188,17 @@ class Reads(CacheBase):
         if known is not None:
             return known
         runtime = self._runtime()
-        return self._snapshot(path, runtime.reader.entry(*object_at(runtime, path)), None)
+        entry = runtime.reader.entry(*object_at(runtime, path))
+        return self._snapshots.of(path, entry, self._ranges, None if self._recorder is None else self._note)
 
     def known_snapshot(self, path: str) -> Snapshot | None:
         """Return as ``snapshot`` an object that was looked up lately, and still is as it was; else None.
 
         Never waits, and raises nothing.
         """
-        known = self._known_object(path)
-        return None if known is None or self._closed else self._snapshot(path, known, known.key)
+        if self._closed:
+            return None
+        return self._snapshots.known(path, self._ranges, None if self._recorder is None else self._note)
 
     def stat(self, path: str) -> FileStatus:
         """Describe an object or a directory. Raises: NotFound."""
@@ -257,19 +260,16 @@ class Reads(CacheBase):
         runtime = self._runtime()
         return runtime.source(runtime.locate(fixed_path)[0], entry, partial(self._note, path))
 
-    def _snapshot(self, path: str, known: Known | Entry, key: bytes | None) -> Snapshot:
-        note = None if self._recorder is None else self._note
-        return Snapshot(path, known, key, self._store, self._snapshot_source, self._snapshot_file, note)
-
-    def _snapshot_source(self, path: str, entry: Entry) -> FileSource:
-        runtime = self._runtime()
-        return runtime.source(object_at(runtime, path)[0], entry, partial(self._note, path))
-
-    def _snapshot_file(self, path: str, entry: Entry) -> NodeFile:
+    def _ranges(self, path: str, entry: Entry) -> Ranges:
+        """Return what reads parts of a snapshot, and what is not cached."""
         runtime = self._runtime()
         attached = object_at(runtime, path)[0]
         note = None if self._recorder is None else partial(self._note, path)
-        return NodeFile(attached, entry, runtime.fetcher, runtime.reader, runtime.lookup, note)
+        return Ranges(
+            entry,
+            lambda entry: runtime.source(attached, entry, partial(self._note, path)),
+            lambda entry: NodeFile(attached, entry, runtime.fetcher, runtime.reader, runtime.lookup, note),
+        )
 
     def _note(self, path: str, offset: int, length: int) -> None:
         """Tell the recorder, if there is one, what was read."""
