@@ -87,7 +87,7 @@ check: dev ## what can be said without running: form, types, strict C, the stubs
 	$(PY) -m mypy --package forebay
 	$(PY) -m mypy tests perf
 	MYPYPATH=build/pkgview $(PY) $(STUBTEST) --allowlist <(printf '%s\n' $(CYTHON_NAMES)) \
-	    forebay.api.hadoop._chunks forebay.cache._snapshot forebay.store._store forebay.meta._recent forebay.meta._rows \
+	    forebay.api.hadoop._chunks forebay.cache._snapshot forebay.store._copies forebay.store._store forebay.meta._recent forebay.meta._rows \
 	    forebay.peer._checksum forebay.peer._frames forebay.peer._placement forebay.ufs._s3_scan
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	@# Compiled in full, since -fsyntax-only is silent about what only the optimizer sees.

@@ -30,9 +30,10 @@ SUPPORTED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch6
 # -Werror. Optimized at link time: the path of a hit goes through five files, and a look-up gains a tenth.
 COMPILE_FLAGS = ["-O3", "-flto=auto", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread"]
 
-# What the table of recent look-ups and the placement of keys are made of; all else of csrc/ is the store's.
+# What recent look-ups, the placement of keys and copies are made of; all else of csrc/ is the store's.
 LOOK_UP_SOURCES = ("csrc/src/entry.c", "csrc/src/recent.c")
 PLACEMENT_SOURCES = ("csrc/src/placement.c",)
+COPY_SOURCES = ("csrc/src/copies.c",)
 
 SANITIZERS = ("address", "thread", "undefined")
 
@@ -92,10 +93,11 @@ def extensions() -> list[Extension]:
         extra_compile_args=compile_flags,
         extra_link_args=link_flags,
     )
-    store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES, *PLACEMENT_SOURCES})
+    store_sources = sorted({*glob("csrc/src/*.c")} - {*LOOK_UP_SOURCES, *PLACEMENT_SOURCES, *COPY_SOURCES})
     crc32c_sources = sorted(glob("csrc/src/crc32c*.c"))
     return [
         describe("forebay.store._store", ["engine/store/_store.pyx", *store_sources]),
+        describe("forebay.store._copies", ["engine/store/_copies.pyx", *COPY_SOURCES]),
         describe("forebay.meta._recent", ["engine/meta/_recent.pyx", "csrc/src/hash.c", *LOOK_UP_SOURCES]),
         describe("forebay.meta._rows", ["engine/meta/_rows.pyx"]),
         describe("forebay.cache._snapshot", ["engine/cache/_snapshot.pyx"]),

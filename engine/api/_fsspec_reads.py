@@ -9,14 +9,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from glob import has_magic
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forebay.api._fsspec_base import Base, described, finds_datasets
 from forebay.api._fsspec_files import BufferedReadFile, ReadFile
-from forebay.config import KIB
+from forebay.cache.copies import copies_of
+from forebay.config import KIB, MIB
 
-# Objects whose views are held at a time.
+if TYPE_CHECKING:
+    from forebay.cache import View
+
+# Objects that are looked up and fetched at a time, and how many views are held to be copied together: the
+# more new memory is asked for at once, the more of it comes in huge pages.
 _AT_ONCE: Final = 128
+_HELD_MAX: Final = 512
+_HELD_BYTES: Final = 48 * MIB
 # Copying so much takes less time than a turn of a thread.
 _COPIED_IN_LOOP: Final = 256 * KIB
 _NO_SECOND_CACHE: Final = ("none", None)
@@ -145,6 +152,8 @@ class Reads(Base):
 
     def _whole(self, paths: Sequence[str]) -> Iterator[bytes | Exception]:
         """Yield the bytes of each object, or why there are none; what is missing is fetched together."""
+        held: list[View] = []
+        held_bytes = 0
         for first in range(0, len(paths), _AT_ONCE):
             batch = paths[first : first + _AT_ONCE]
             try:
@@ -154,11 +163,17 @@ class Reads(Base):
                 others = iter(self.cache.read_many(missing) if missing else ())
             except (OSError, LookupError, ValueError):
                 # One of them cannot be read: each for itself, to say which.
+                yield from copies_of(held)
+                held, held_bytes = [], 0
                 yield from (self._cat_or_error(path, None, None) for path in batch)
                 continue
-            for view in views:
-                with next(others) if view is None else view as found:
-                    yield bytes(found)
+            found = [next(others) if view is None else view for view in views]
+            held += found
+            held_bytes += sum(map(len, found))
+            if len(held) >= _HELD_MAX or held_bytes >= _HELD_BYTES:
+                yield from copies_of(held)
+                held, held_bytes = [], 0
+        yield from copies_of(held)
 
     def _cat_or_error(self, path: str, start: int | None, end: int | None) -> bytes | Exception:
         try:
@@ -183,7 +198,7 @@ class Reads(Base):
         asked = list(zip(paths, _each(starts, paths), _each(ends, paths), strict=True))
         try:
             ranges = [self._range(path, start, end) for path, start, end in asked]
-            found: list[Any] = [bytes(view) for view in self.cache.read_ranges(ranges)]
+            found: list[Any] = list(copies_of(self.cache.read_ranges(ranges)))
         except (OSError, LookupError, ValueError):
             # One of them cannot be read: each for itself, to say which.
             found = [self._cat_or_error(*each) for each in asked]

@@ -6,6 +6,7 @@ from forebay.config import Tier, check_platform
 
 check_platform()
 
+from forebay.store._copies import copies  # noqa: E402
 from forebay.store._store import BlockStore, Claim, FileReservation, Reservation, View  # noqa: E402
 from forebay.store.report import CheckReport  # noqa: E402
 
@@ -17,4 +18,5 @@ __all__ = [
     "Reservation",
     "Tier",
     "View",
+    "copies",
 ]

@@ -1,7 +1,9 @@
 """fsspec_cat: `cat` of 1,000 cached files by `forebay://` against fsspec's filecache over s3fs.
 
 Both have read all of a local S3 server's objects before, and keep them on tmpfs; both give the same dict of
-bytes. The rival has an interpreter of its own, see filecache_rival.py.
+bytes. The rival has an interpreter of its own, see filecache_rival.py. Beside them, without a bar, copies of
+the same bytes from this process's memory into new objects, one by one: what is faster than those gets its
+memory in another way.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def run(quick: bool) -> Outcome:
         size = f"{file_bytes / KIB:.0f} KiB"
         found = _measure({**load, "file_bytes": file_bytes}, size)
         samples |= found
-        ours, single, theirs = found
+        ours, single, bare, theirs = found
         bars += [
             compare(
                 f"fsspec `cat` of 1,000 cached files of {size} / filecache over s3fs",
@@ -50,6 +52,14 @@ def run(quick: bool) -> Outcome:
             ),
             compare(
                 f"fsspec `cat_file`, one by one, {size} / filecache over s3fs", found, single, theirs, None
+            ),
+            compare(f"fsspec `cat`, {size} / bare copies into new bytes", found, ours, bare, None),
+            compare(
+                f"fsspec `cat_file`, one by one, {size} / bare copies into new bytes",
+                found,
+                single,
+                bare,
+                None,
             ),
         ]
     return Outcome("files/s", samples, bars, load)
@@ -63,11 +73,15 @@ def _measure(load: dict[str, Any], size: str) -> Samples:
         keys = bucket.write_objects(folder / "buckets", load["file_count"], load["file_bytes"], load["seed"])
         data = b"".join((folder / "buckets" / bucket.BUCKET / key).read_bytes() for key in keys)
         digest = hashlib.sha256(data).hexdigest()
+        parts = [
+            memoryview(data)[at : at + load["file_bytes"]] for at in range(0, len(data), load["file_bytes"])
+        ]
         theirs = stack.enter_context(_rival(server.endpoint_url, folder / "filecache", keys, digest))
         fs, paths = stack.enter_context(_ours(server.endpoint_url, folder, keys, load, digest))
         contenders = [
             Contender(f"forebay, cat of a list, {size}", partial(_cat, fs, paths, load)),
             Contender(f"forebay, cat_file of each, {size}", partial(_cat_each, fs, paths, load)),
+            Contender(f"bare copies into new bytes, {size}", partial(_copy_each, parts, paths, load)),
             Contender(f"filecache over s3fs, cat of a list, {size}", partial(_ask, theirs, load)),
         ]
         return interleave(contenders, load["rounds"])
@@ -131,4 +145,11 @@ def _cat_each(fs: ForebayFileSystem, paths: list[str], load: dict[str, Any]) -> 
     started = time.perf_counter()
     for _ in range(load["passes"]):
         {path: fs.cat_file(path) for path in paths}
+    return float(load["passes"] * len(paths) / (time.perf_counter() - started))
+
+
+def _copy_each(parts: list[memoryview], paths: list[str], load: dict[str, Any]) -> float:
+    started = time.perf_counter()
+    for _ in range(load["passes"]):
+        {path: bytes(part) for path, part in zip(paths, parts, strict=True)}
     return float(load["passes"] * len(paths) / (time.perf_counter() - started))

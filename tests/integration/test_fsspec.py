@@ -68,6 +68,20 @@ def test_bytes_and_ranges(tree: Site) -> None:
     assert fs.cat(["d/a", "d/no"], on_error="omit") == {"d/a": b"bytes of a"}
 
 
+def test_many_objects_come_in_their_order_beside_one_that_is_not_there(tree: Site) -> None:
+    data = {f"d/many/{number:03}": b"%03d" % number * 1_000 for number in range(700)}
+    (tree.folder / "many").mkdir()
+    for name, content in data.items():
+        (tree.folder / name.removeprefix("d/")).write_bytes(content)
+    paths = list(data)
+    asked = [*paths[:300], "d/many/none", *paths[300:]]
+    # The first brings them, the second has all but one of them at once.
+    for _ in range(2):
+        assert list(tree.fs.cat(asked, on_error="omit").items()) == list(data.items())
+    assert isinstance(tree.fs.cat(asked, on_error="return")["d/many/none"], FileNotFoundError)
+    assert tree.fs.cat(paths) == data
+
+
 def test_an_object_beyond_what_one_read_may_gather_is_read(tree: Site) -> None:
     fs = ForebayFileSystem(**tree.options, max_read_bytes=100_000)
     assert fs.cat_file("d/sub/b") == TREE["sub/b"]
