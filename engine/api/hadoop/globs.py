@@ -63,9 +63,7 @@ def _translated(part: str) -> Iterator[str]:
         elif character == "?":
             yield "."
         elif character == "[":
-            end = part.find("]", at + (2 if part[at : at + 1] in ("^", "!") else 1))
-            if end < 0:
-                raise ValueError(f"glob {part!r} has a bracket that nothing closes")
+            end = _set_end(part, at)
             yield _one_of(part[at:end])
             at = end + 1
         elif character == "{":
@@ -82,10 +80,30 @@ def _translated(part: str) -> Iterator[str]:
         raise ValueError(f"glob {part!r} has a brace that nothing closes")
 
 
+def _set_end(part: str, begin: int) -> int:
+    """Return where the bracket is that closes the set that begins there. Raises: ValueError."""
+    # The first of a set stands for itself, even if it is a bracket.
+    at = begin + (part[begin : begin + 1] in ("^", "!"))
+    first = at
+    while at < len(part):
+        if part[at] == "\\":
+            at += 1
+        elif part[at] == "]" and at > first:
+            return at
+        at += 1
+    raise ValueError(f"glob {part!r} has a bracket that nothing closes")
+
+
 def _one_of(characters: str) -> str:
     negation = "^" if characters[:1] in ("^", "!") else ""
-    rest = characters[len(negation) :].replace("\\", "\\\\").replace("[", "\\[")
-    return f"[{negation}{rest}]"
+    pieces = []
+    rest = iter(characters[len(negation) :])
+    for character in rest:
+        if character == "\\":
+            pieces.append(re.escape(next(rest)))
+        else:
+            pieces.append(character if character == "-" else re.escape(character))
+    return f"[{negation}{''.join(pieces)}]"
 
 
 def _braces_with_slash(pattern: str) -> tuple[int, int] | None:

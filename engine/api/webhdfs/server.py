@@ -1,4 +1,4 @@
-"""The gateway's server: uvicorn, with what it lacks: an end to requests whose heads never do."""
+"""The gateway's server: uvicorn, with the bounds that it lacks, and without its hold of signals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from forebay.api.webhdfs.app import Gateway
-from forebay.api.webhdfs.limits import GatewayLimits
+from forebay.api.webhdfs.protocol import protocol_of
 
 _GRACE_S: Final = 10
 
@@ -69,56 +68,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
         """Leave signals to the program."""
         return nullcontext()
-
-
-def protocol_of(limits: GatewayLimits) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol with bounds for the heads of requests, and for connections."""
-
-    class Bounded(HttpToolsProtocol):
-        _head_bytes = 0
-        _head_timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                transport.abort()
-                return
-            self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._forget_timer()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._head_timer is None or self.transport.is_closing():
-                return
-            # All of it was of a head that is not at its end.
-            self._head_bytes += len(data)
-            if self._head_bytes > limits.head_bytes:
-                self.send_400_response("The head of the request is too long.")
-
-        def on_message_begin(self) -> None:
-            if self._head_timer is None:
-                self._await_head()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._forget_timer()
-            super().on_headers_complete()
-
-        def _await_head(self) -> None:
-            self._head_bytes = 0
-            self._head_timer = self.loop.call_later(limits.head_s, self._give_up)
-
-        def _give_up(self) -> None:
-            self._head_timer = None
-            if not self.transport.is_closing():
-                self.transport.abort()
-
-        def _forget_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-    return Bounded
