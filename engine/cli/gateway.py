@@ -33,6 +33,22 @@ def listening(address: str, security: SecurityOptions) -> socket.socket:
         raise OSError(error.errno, f"cannot be listened on: {error.strerror}", address) from error
 
 
+def announced_port(bound: socket.socket | None, member: str, security: SecurityOptions) -> int:
+    """Return the port of the gateway that other members are told, who connect to it at the member's host.
+
+    0 for none: also where only this machine reaches the gateway, and others the member. member: where that
+    listens. Raises: ConfigError.
+    """
+    from forebay.peer.security.listen import is_loopback
+
+    if bound is None:
+        return 0
+    host, port = bound.getsockname()[:2]
+    hosts = [each.host for each in security.resolve_listen(member)]
+    is_reached = not is_loopback(host) or all(map(is_loopback, hosts))
+    return int(port) if is_reached else 0
+
+
 def address_of(bound: socket.socket) -> str:
     """Return HOST:PORT of a socket."""
     host, port = bound.getsockname()[:2]

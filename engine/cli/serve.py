@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forebay.cli.app import DONE
-from forebay.cli.gateway import BesideMember, address_of, listening, serve_alone
+from forebay.cli.gateway import BesideMember, address_of, announced_port, listening, serve_alone
 from forebay.cli.interrupt import asked_to_end_if_interrupted, asked_to_restart_if_told
 from forebay.cli.session import Session, common_options, pass_session
 from forebay.cli.text import printable
@@ -75,7 +75,6 @@ def serve(
     name = group or options.get("group")
     security = security_options(options)
     gateway_socket = None if webhdfs is None else listening(webhdfs, security)
-    gateway_port = 0 if gateway_socket is None else gateway_socket.getsockname()[1]
     if not name:
         if gateway_socket is None:
             raise ConfigError("group: give the name of the group to be a member of (--group), or --webhdfs")
@@ -94,7 +93,7 @@ def serve(
             weight=weight,
             zone=zone,
             security=security,
-            gateway_port=gateway_port,
+            gateway_port=announced_port(gateway_socket, listen, security),
             replicas=_replica_limits(options),
         ),
     )
@@ -103,7 +102,7 @@ def serve(
 
     def ready(serving: PeerServer) -> None:
         gateway.start(serving)
-        _tell(session, serving, name)
+        _tell(session, serving, name, None if gateway_socket is None else address_of(gateway_socket))
         tell_ready(ready_fd)
 
     restart = partial(server.stop, leave=False)
@@ -149,22 +148,23 @@ def _tell_gateway(session: Session, cache: Cache, address: str) -> None:
     sys.stdout.flush()
 
 
-def _tell(session: Session, server: PeerServer, group: str) -> None:
-    """Say what is served where."""
+def _tell(session: Session, server: PeerServer, group: str, bound: str | None) -> None:
+    """Say what is served where. bound: where the gateway listens, if there is one."""
+    webhdfs = server.gateway or bound
     told: dict[str, Any] = {
         "group": group,
         "member": server.member_id,
         "address": server.address,
         "data_port": server.data_port,
         "cache_dir": server.cache.path,
-        "webhdfs": server.gateway or None,
+        "webhdfs": webhdfs,
     }
     if session.as_json:
         # In one line, for whoever waits for it: the program goes on.
         click.echo(json.dumps(told))
     else:
         port = f", blocks on port {server.data_port}" if server.data_port else ""
-        gateway = f", WebHDFS on {server.gateway}" if server.gateway else ""
+        gateway = f", WebHDFS on {webhdfs}" if webhdfs else ""
         served = f"serving {printable(server.cache.path)} to group {printable(group)} on {server.address}"
         click.echo(f"{served}{port}{gateway}")
     sys.stdout.flush()
