@@ -71,8 +71,10 @@ class Served:
             else http.client.HTTPSConnection("localhost", self.port, timeout=TIMEOUT_S, context=self.context)
         )
         try:
-            connection.putrequest(method, PREFIX.decode() + path, skip_accept_encoding=True)
             sent = dict(headers or {})
+            connection.putrequest(
+                method, PREFIX.decode() + path, skip_host="Host" in sent, skip_accept_encoding=True
+            )
             if body is not None or method in ("PUT", "POST"):
                 sent.setdefault("Content-Length", str(len(body or b"")))
             for name, value in sent.items():

@@ -284,6 +284,26 @@ class FileSystem:
         self.cache.rename(cache_path(fixed), cache_path(wanted))
         return True
 
+    def rename_exactly(self, source: str, target: str) -> None:
+        """Move a file or a directory to that very path, as Hadoop's rename with the option NONE.
+
+        Raises: FileNotFoundError (the source, or the directory that the target is to lie in); FileExistsError
+        (the target); NotADirectoryError (what the target is to lie in is a file); OSError with EINVAL (the
+        target lies below the source); as ``rename``.
+        """
+        fixed, wanted = normalized(source), normalized(target)
+        self._check_inside(fixed, "rename")
+        self._check_inside(wanted, "rename")
+        self.get_file_status(fixed)
+        if is_within(wanted, fixed):
+            raise OSError(errno.EINVAL, f"lies below {fixed}", target)
+        if self._known(wanted) is not None:
+            raise FileExistsError(errno.EEXIST, "is there", target)
+        above = parent_of(wanted)
+        if not self.get_file_status(above).is_directory:
+            raise NotADirectoryError(errno.ENOTDIR, "is a file", above)
+        self.cache.rename(cache_path(fixed), cache_path(wanted))
+
     def set_replication(self, path: str, replication: int) -> bool:
         """Have a file on so many members of the group; False of a directory.
 

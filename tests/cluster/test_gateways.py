@@ -67,6 +67,15 @@ def test_who_was_sent_to_another_than_the_owner_is_answered_there(site: Site) ->
             assert (answer.status, answer.body) == (200, OBJECTS[name])
 
 
+def test_who_has_seen_the_owners_gateway_fail_is_not_sent_there_again(site: Site) -> None:
+    for name, data in list(OBJECTS.items())[:5]:
+        owner = site.owner_of(name)
+        for member in site.members.all:
+            path = f"/{DATASET}/{name}?op=OPEN&excludedatanodes={owner.gateway}"
+            answer = ask(member.gateway, path)
+            assert (answer.status, answer.body) == (200, data)
+
+
 def test_block_locations_name_the_owner_at_every_gateway(site: Site) -> None:
     for name, data in OBJECTS.items():
         for member in site.members.all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,65 @@ def test_large_directories_are_sent_whole_and_in_pages(gateway: Served, source: 
     assert (found, pages) == (names, 3)
 
 
+def test_a_page_of_a_file_is_the_file_itself(gateway: Served) -> None:
+    for path in ("/d/a", "/d/a/"):
+        listing = gateway.get(f"{path}?op=LISTSTATUS_BATCH").json["DirectoryListing"]
+        (status,) = listing["partialListing"]["FileStatuses"]["FileStatus"]
+        assert (status["pathSuffix"], status["length"], listing["remainingEntries"]) == ("", 10, 0)
+
+
+def test_pages_go_on_behind_names_that_are_gone_by_then(gateway: Served, source: Path) -> None:
+    (source / "many").mkdir()
+    names = sorted((f"{number:04d}" for number in range(1_005)), key=os.fsencode)
+    odd = ["&=+ %41", "a b", "~", "ä", "\udcff"]
+    for name in names + odd:
+        (source / "many" / name).touch()
+    wanted = sorted(names + odd, key=os.fsencode)
+    page = gateway.get("/d/many?op=LISTSTATUS_BATCH").json["DirectoryListing"]
+    first = [each["pathSuffix"] for each in page["partialListing"]["FileStatuses"]["FileStatus"]]
+    (source / "many" / first[-1]).unlink()
+    after = quote(first[-1], errors="surrogateescape")
+    page = gateway.get(f"/d/many?op=LISTSTATUS_BATCH&startAfter={after}").json["DirectoryListing"]
+    assert (
+        first + [each["pathSuffix"] for each in page["partialListing"]["FileStatuses"]["FileStatus"]]
+        == wanted
+    )
+    assert page["remainingEntries"] == 0
+    for name in odd:
+        after = quote(name, errors="surrogateescape")
+        page = gateway.get(f"/d/many?op=LISTSTATUS_BATCH&startAfter={after}").json["DirectoryListing"]
+        rest = [each["pathSuffix"] for each in page["partialListing"]["FileStatuses"]["FileStatus"]]
+        assert (
+            rest
+            == [each for each in wanted if os.fsencode(each) > os.fsencode(name) and each != first[-1]][
+                :1_000
+            ]
+        )
+
+
+def test_a_listing_is_not_sent_in_chunks_to_who_does_not_know_them(gateway: Served, source: Path) -> None:
+    (source / "none").mkdir()
+    for path, status, exception in (("/d", 400, "UnsupportedOperationException"), ("/d/none", 200, "")):
+        with socket.create_connection(gateway.address, 60) as connection:
+            connection.sendall(f"GET /webhdfs/v1{path}?op=LISTSTATUS HTTP/1.0\r\n\r\n".encode())
+            said = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert said.startswith(b"HTTP/1.1 %d " % status)
+        assert exception.encode() in said
+        assert b"transfer-encoding" not in said
+
+
+def test_errors_of_names_that_are_not_utf8_are_told(gateway: Served, source: Path) -> None:
+    (source / "\udcff").write_bytes(b"bytes")
+    assert gateway.get("/d/%ff?op=OPEN").body == b"bytes"
+    for method, query, exception in (
+        ("GET", "OPEN&offset=6", "IOException"),
+        ("PUT", "SETTIMES&modificationtime=1", "UnsupportedOperationException"),
+        ("PUT", "CREATE", "FileAlreadyExistsException"),
+    ):
+        answer = gateway.ask(method, f"/d/%ff?op={query}")
+        assert (answer.exception, answer.status < 500) == (exception, True)
+
+
 @pytest.mark.parametrize(
     ("query", "begin", "end"),
     [
@@ -144,6 +204,8 @@ def test_create_and_append_in_two_steps(gateway: Served, source: Path) -> None:
     assert gateway.put("/d/a/below", b"x").exception == "ParentNotDirectoryException"
     assert gateway.put("/fixed/other", b"x").exception == "AccessControlException"
     assert gateway.put("/d/absent/x?createparent=false", b"x").exception == "FileNotFoundException"
+    first = gateway.ask("POST", "/fixed/a?op=APPEND")
+    assert (first.status, first.exception) == (403, "AccessControlException")
     assert gateway.append("/d/none", b"x").exception == "FileNotFoundException"
     assert gateway.append("/d/sub", b"x").exception == "FileNotFoundException"
 
@@ -178,9 +240,39 @@ def test_changes(gateway: Served, source: Path) -> None:
     refused = gateway.ask("PUT", "/d/sub/b.bin?op=SETTIMES&modificationtime=1")
     assert (refused.status, refused.exception) == (400, "UnsupportedOperationException")
     assert gateway.ask("DELETE", "/d?op=DELETE&recursive=true").exception == "AccessControlException"
-    for options in ("OVERWRITE", "TO_TRASH"):
+    for options in ("OVERWRITE", "TO_TRASH", "NONE,OVERWRITE"):
         path = f"/d/sub/b.bin?op=RENAME&destination=/d/c&renameoptions={options}"
         assert gateway.ask("PUT", path).exception == "UnsupportedOperationException"
+
+
+def test_a_rename_with_options_tells_what_it_could_not_do(gateway: Served, source: Path) -> None:
+    # Hadoop's client does not look at the answer then: what is no exception counts as done.
+    for path, target, exception in (
+        ("/d/a", "/d/sub", "FileAlreadyExistsException"),
+        ("/d/a", "/d/sub/b.bin", "FileAlreadyExistsException"),
+        ("/d/a", "/d/a", "FileAlreadyExistsException"),
+        ("/d/none", "/d/x", "FileNotFoundException"),
+        ("/d/a", "/d/none/x", "FileNotFoundException"),
+        ("/d/sub", "/d/sub/x", "IOException"),
+        ("/d/sub/b.bin", "/d/a/x", "ParentNotDirectoryException"),
+        ("/d", "/d/x", "AccessControlException"),
+        ("/d/a", "/x", "AccessControlException"),
+        ("/d/a", "/fixed/x", "UnsupportedOperationException"),
+    ):
+        answer = gateway.ask("PUT", f"{path}?op=RENAME&destination={target}&renameoptions=NONE")
+        assert (path, target, answer.exception) == (path, target, exception)
+    assert sorted(os.listdir(source)) == ["a", "sub"]
+    answer = gateway.ask("PUT", "/d/a?op=RENAME&destination=/d/sub/x&renameoptions=none")
+    assert (answer.status, answer.body) == (200, b"")
+    assert (source / "sub/x").read_bytes() == b"bytes of a"
+
+
+def test_users_are_names_and_no_more(gateway: Served) -> None:
+    asked = "/?op=GETHOMEDIRECTORY&user.name"
+    assert gateway.get(f"{asked}=ann&doas=bob").json == {"Path": "/user/bob"}
+    assert gateway.get(f"{asked}=ann%40REALM.EXAMPLE").json == {"Path": "/user/ann@REALM.EXAMPLE"}
+    for user in ("a%2Fb", "..", "%00", "%0a", "%ff", "u" * 256):
+        assert gateway.get(f"{asked}={user}").exception == "IllegalArgumentException"
 
 
 def test_what_else_clients_ask(gateway: Served) -> None:
@@ -275,6 +367,36 @@ def test_a_group_sends_clients_to_who_answers(open_cache: OpenCache, source: Pat
         for gateways in (("my.host:9870",), ("other.host:9870", "my.host:9870"), ("",), ()):
             group.gateways = gateways
             assert gateway.get("/d/a?op=OPEN").body == b"bytes of a"
+        group.gateways = ("other.host:9870", "third.host:9870")
+        for excluded, authority in (
+            ("", "other.host:9870"),
+            ("other.host:9871", "other.host:9870"),
+            ("Other.Host:9870", "third.host:9870"),
+            ("other.host", "third.host:9870"),
+            ("third.host:9870,%20my.host:9870", "other.host:9870"),
+            ("third.host,other.host:9870", None),
+        ):
+            answer = gateway.get(f"/d/a?op=OPEN&excludedatanodes={excluded}")
+            if authority is None:
+                assert answer.body == b"bytes of a"
+            else:
+                assert answer.headers["location"].startswith(f"http://{authority}/webhdfs/v1/d/a?op=OPEN&")
+
+
+def test_who_has_a_token_is_sent_nowhere_without_asking_to_be(open_cache: OpenCache, source: Path) -> None:
+    class Group(NoRemote):
+        def holders(self, dataset: str, path: str, offset: int, replicas: int = 1) -> list[Holder]:
+            return [Holder("h:7070", "other.host:9870")]
+
+    cache = open_cache(remote=Group())
+    cache.attach("d", source.as_uri(), max_age=None)
+    token = {"Authorization": "Bearer t0"}
+    with serving(cache, own="my.host:9870") as gateway:
+        # Clients that follow a redirect to another host drop it, and would be refused there.
+        assert gateway.ask("GET", "/d/a?op=OPEN", headers=token).body == b"bytes of a"
+        told = gateway.ask("GET", "/d/a?op=OPEN&noredirect=true", headers=token).json
+        assert told["Location"].startswith("http://other.host:9870/")
+        assert "t0" not in told["Location"]
 
 
 def test_the_client_called_hdfs(gateway: Served, source: Path, tmp_path: Path) -> None:

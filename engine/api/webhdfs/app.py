@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from forebay.api.hdfs import FileSystem
+from forebay.api.webhdfs import forms
 from forebay.api.webhdfs.bodies import Threads
 from forebay.api.webhdfs.exceptions import told
 from forebay.api.webhdfs.guard import Act, Guard
 from forebay.api.webhdfs.limits import GatewayLimits
 from forebay.api.webhdfs.operations import OPERATIONS, Asked, paths_of
+from forebay.api.webhdfs.pages import hold_pages_off
 from forebay.api.webhdfs.query import PREFIX, Query, path_of
 from forebay.errors import not_found
 
@@ -47,7 +49,7 @@ class Gateway:
         self._executor.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises: what a body fails with once it has begun, which then breaks off."""
+        """Answer one request. A body that fails once it has begun breaks off, and so does its connection."""
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
@@ -58,10 +60,17 @@ class Gateway:
             said = told(error)
             if said.status == _UNEXPECTED:
                 _log.exception("%s %s", request.method, scope["raw_path"])
-            response = JSONResponse(said.body(), said.status)
-        await response(scope, receive, send)
+            response = Response(forms.text_of(said.body()), said.status, media_type=forms.JSON)
+        try:
+            await response(scope, receive, send)
+        except TimeoutError:
+            _log.warning("%s %s broke off: the client took nothing", request.method, scope["raw_path"])
+        except OSError as error:
+            _log.warning("%s %s broke off: %s", request.method, scope["raw_path"], error)
 
     async def _answer(self, request: Request) -> Response:
+        if self._guard is None:
+            hold_pages_off(request.scope, self._own)
         raw_path = request.scope["raw_path"]
         if raw_path != PREFIX and not raw_path.startswith(PREFIX + b"/"):
             raise not_found(raw_path.decode("ascii", "replace"), f"paths here begin with {PREFIX.decode()}/")

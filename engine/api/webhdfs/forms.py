@@ -10,11 +10,18 @@ from typing import Any, Final
 
 from forebay.api.hadoop.status import BlockLocation, ContentSummary, FileChecksum, FileStatus, ServerDefaults
 
+JSON: Final = "application/json"
+
 _CRC32C_ID = 2
 # As json.dumps, which looks at its options each time.
 _quoted: Final[Callable[[str], str]] = json.JSONEncoder().encode
 # Of owners and groups, who are few.
 _quoted_name: Final = lru_cache(_quoted)
+
+
+def text_of(answer: Any) -> bytes:
+    """Return an answer as JSON in ASCII: names need not be UTF-8."""
+    return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def status_text(status: FileStatus, suffix: str) -> str:
@@ -39,9 +46,14 @@ def file_status(status: FileStatus) -> bytes:
     return f'{{"FileStatus":{status_text(status, "")}}}'.encode()
 
 
-def partial_listing(statuses: Sequence[FileStatus], *, has_more: bool) -> bytes:
+def full_listing(statuses_json: str) -> bytes:
+    """Return the answer to LISTSTATUS, whole."""
+    return f'{{"FileStatuses":{{"FileStatus":[{statuses_json}]}}}}'.encode()
+
+
+def partial_listing(statuses_json: str, *, has_more: bool) -> bytes:
     """Return the answer to LISTSTATUS_BATCH; 1 remaining entry stands for some."""
-    listed = f'{{"FileStatuses":{{"FileStatus":[{statuses_text(statuses)}]}}}}'
+    listed = f'{{"FileStatuses":{{"FileStatus":[{statuses_json}]}}}}'
     text = f'{{"DirectoryListing":{{"partialListing":{listed},"remainingEntries":{int(has_more)}}}}}'
     return text.encode()
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from forebay.api.hadoop.paths import normalized, parent_of
 from forebay.api.hadoop.status import FileStatus
@@ -24,7 +24,6 @@ from forebay.api.webhdfs.limits import GatewayLimits
 from forebay.api.webhdfs.query import Query
 from forebay.errors import not_found
 
-_JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
 _PAGE: Final = 1_000
 # Says that the client was sent here, and is to be sent nowhere else.
@@ -55,7 +54,8 @@ class Asked:
     def location(self, authority: str = "") -> str:
         """Return where the client is to send the same again, its query included."""
         url = self.request.url
-        pairs = [*QueryParams(self.request.scope["query_string"]).multi_items(), (_HERE, "true")]
+        given = QueryParams(self.request.scope["query_string"]).multi_items()
+        pairs = [*(pair for pair in given if pair[0].lower() != _HERE), (_HERE, "true")]
         raw_path = self.request.scope["raw_path"].decode("ascii")
         query = urlencode(pairs, errors="surrogateescape")
         return f"{url.scheme}://{authority or url.netloc}{raw_path}?{query}"
@@ -63,7 +63,7 @@ class Asked:
     def sent_to(self, location: str) -> Response:
         """Answer that the client is to go there: by a redirect, unless it wants to be told."""
         if self.query.flag("noredirect"):
-            return JSONResponse({"Location": location})
+            return _json({"Location": location})
         return Response(status_code=307, headers={"location": location}, media_type=_BYTES)
 
 
@@ -80,7 +80,7 @@ async def open_file(asked: Asked) -> Response:
         stream.close()
         raise OSError(f"offset {offset} is behind the end of {asked.path}: it has {stream.length} bytes")
     if not asked.is_here:
-        where = await asked.run(partial(_gateway_of, asked, offset)) if asked.own else ""
+        where = await asked.run(partial(_gateway_of, asked, offset)) if _may_be_sent_away(asked) else ""
         if where or query.flag("noredirect"):
             stream.close()
             return asked.sent_to(asked.location(where))
@@ -99,9 +99,13 @@ async def list_status(asked: Asked) -> Response:
     """LISTSTATUS: all of a directory, sent as it is read."""
     status = await asked.run(partial(asked.fs.get_file_status, asked.path))
     if not status.is_directory:
-        return _text(f'{{"FileStatuses":{{"FileStatus":[{forms.status_text(status, "")}]}}}}'.encode())
+        return _text(forms.full_listing(forms.status_text(status, "")))
     listing = await asked.run(partial(asked.fs.list_status_iterator, asked.path))
     first = await first_of(listing, asked.threads)
+    if not first:
+        return _text(forms.full_listing(""))
+    if asked.request.scope["http_version"] == "1.0":
+        raise io.UnsupportedOperation("LISTSTATUS is sent in chunks: ask by HTTP/1.1, or by LISTSTATUS_BATCH")
     return ListingBody(first, listing, asked.threads, asked.limits.stall_s)
 
 
@@ -109,17 +113,20 @@ async def list_status_batch(asked: Asked) -> Response:
     """LISTSTATUS_BATCH: a thousand behind a name."""
     after = asked.query.text("startafter", "")
 
-    def page() -> list[FileStatus]:
-        return list(islice(asked.fs.list_status_iterator(asked.path, after), _PAGE + 1))
+    def page() -> bytes:
+        status = asked.fs.get_file_status(asked.path)
+        if not status.is_directory:
+            return forms.partial_listing(forms.status_text(status, ""), has_more=False)
+        found = list(islice(asked.fs.list_status_iterator(asked.path, after), _PAGE + 1))
+        return forms.partial_listing(forms.statuses_text(found[:_PAGE]), has_more=len(found) > _PAGE)
 
-    found = await asked.run(page)
-    return _text(forms.partial_listing(found[:_PAGE], has_more=len(found) > _PAGE))
+    return _text(await asked.run(page))
 
 
 async def get_content_summary(asked: Asked) -> Response:
     """GETCONTENTSUMMARY."""
     summary = await asked.run(partial(asked.fs.get_content_summary, asked.path))
-    return JSONResponse(forms.content_summary(summary))
+    return _json(forms.content_summary(summary))
 
 
 async def get_file_checksum(asked: Asked) -> Response:
@@ -127,34 +134,34 @@ async def get_file_checksum(asked: Asked) -> Response:
     if asked.query.flag("noredirect") and not asked.is_here:
         return asked.sent_to(asked.location())
     checksum = await asked.run(partial(asked.fs.get_file_checksum, asked.path))
-    return JSONResponse(forms.file_checksum(checksum))
+    return _json(forms.file_checksum(checksum))
 
 
 async def get_home_directory(asked: Asked) -> Response:
     """GETHOMEDIRECTORY."""
-    return JSONResponse({"Path": asked.fs.get_home_directory()})
+    return _json({"Path": asked.fs.get_home_directory()})
 
 
 async def get_trash_root(asked: Asked) -> Response:
     """GETTRASHROOT."""
-    return JSONResponse({"Path": asked.fs.get_trash_root(asked.path)})
+    return _json({"Path": asked.fs.get_trash_root(asked.path)})
 
 
 async def get_server_defaults(asked: Asked) -> Response:
     """GETSERVERDEFAULTS."""
-    return JSONResponse(forms.server_defaults(asked.fs.get_server_defaults()))
+    return _json(forms.server_defaults(asked.fs.get_server_defaults()))
 
 
 async def get_file_block_locations(asked: Asked) -> Response:
     """GETFILEBLOCKLOCATIONS."""
     _, locations = await asked.run(partial(_locations, asked))
-    return JSONResponse(forms.block_locations(locations))
+    return _json(forms.block_locations(locations))
 
 
 async def get_block_locations(asked: Asked) -> Response:
     """GET_BLOCK_LOCATIONS."""
     status, locations = await asked.run(partial(_locations, asked))
-    return JSONResponse(forms.located_blocks(status, locations))
+    return _json(forms.located_blocks(status, locations))
 
 
 async def check_access(asked: Asked) -> Response:
@@ -167,6 +174,7 @@ async def create(asked: Asked) -> Response:
     """CREATE, in two steps: the first is told where to send the bytes, so that they are sent once."""
     overwrite = asked.query.flag("overwrite")
     has_to_be_made = asked.query.flag("createparent", default=True)
+    _check_body(asked)
 
     def begin() -> Any:
         if not has_to_be_made and not asked.fs.exists(parent_of(asked.path)):
@@ -178,15 +186,17 @@ async def create(asked: Asked) -> Response:
         stream.abort()
         return asked.sent_to(asked.location())
     await take_body(asked.request, stream, asked.threads, asked.limits.stall_s)
-    return Response(status_code=201, headers={"location": asked.location()}, media_type=_JSON)
+    return Response(status_code=201, headers={"location": asked.location()}, media_type=forms.JSON)
 
 
 async def append(asked: Asked) -> Response:
     """APPEND, in two steps as CREATE."""
+    _check_body(asked)
     if not asked.is_here:
         status = await asked.run(partial(asked.fs.get_file_status, asked.path))
         if status.is_directory:
             raise not_found(asked.path, "is a directory")
+        await asked.run(partial(asked.fs.access, asked.path, "w"))
         return asked.sent_to(asked.location())
     stream = await asked.run(partial(asked.fs.append, asked.path))
     await take_body(asked.request, stream, asked.threads, asked.limits.stall_s)
@@ -199,10 +209,13 @@ async def mkdirs(asked: Asked) -> Response:
 
 
 async def rename(asked: Asked) -> Response:
-    """RENAME."""
-    if asked.query.text("renameoptions", "").upper() not in ("", "NONE"):
+    """RENAME; with options, as Hadoop has it, nothing is said but by an exception."""
+    options, target = asked.query.text("renameoptions", "").upper(), asked.query.text("destination")
+    if options not in ("", "NONE"):
         raise io.UnsupportedOperation("renameoptions: a target that is there is never replaced")
-    target = asked.query.text("destination")
+    if options:
+        await asked.run(partial(asked.fs.rename_exactly, asked.path, target))
+        return Response()
     return _boolean(await asked.run(partial(asked.fs.rename, asked.path, target)))
 
 
@@ -230,19 +243,43 @@ def _locations(asked: Asked) -> tuple[FileStatus, Any]:
     return status, asked.fs.get_file_block_locations(status, offset, length)
 
 
+def _may_be_sent_away(asked: Asked) -> bool:
+    """Say whether a client may be sent to another host: on the way there it would lose its token."""
+    if not asked.own:
+        return False
+    return "authorization" not in asked.request.headers or asked.query.flag("noredirect")
+
+
 def _gateway_of(asked: Asked, offset: int) -> str:
     """Return the gateway of the group that answers for what lies there, "" if it is this one, or none."""
     found = asked.fs.get_file_block_locations(asked.path, offset, 1)
-    gateways = found[0].gateways if found else ()
+    excluded = asked.query.excluded()
+    gateways = [each for each in (found[0].gateways if found else ()) if not _is_excluded(each, excluded)]
     return "" if asked.own in gateways or not gateways else gateways[0]
 
 
+def _is_excluded(gateway: str, excluded: frozenset[str]) -> bool:
+    """Say whether a client has named a gateway, or all of its host, as one that has failed it."""
+    return gateway.lower() in excluded or gateway.lower().rpartition(":")[0] in excluded
+
+
+def _check_body(asked: Asked) -> None:
+    """See that the bytes come as HTTP/1.1 has them. Raises: io.UnsupportedOperation."""
+    # Behind such a head the parser takes the bytes for those of the other protocol, and the body for empty.
+    if "upgrade" in asked.request.headers:
+        raise io.UnsupportedOperation("Upgrade: bytes are taken by HTTP/1.1 only; ask without it")
+
+
 def _boolean(value: bool) -> Response:
-    return JSONResponse({"boolean": value})
+    return _json({"boolean": value})
+
+
+def _json(answer: Any) -> Response:
+    return _text(forms.text_of(answer))
 
 
 def _text(text: bytes) -> Response:
-    return Response(text, media_type=_JSON)
+    return Response(text, media_type=forms.JSON)
 
 
 # By method and name: what it does, and the handler. All else is refused.

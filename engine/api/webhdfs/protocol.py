@@ -37,8 +37,11 @@ class BoundedProtocol(HttpToolsProtocol):
     _fields_bytes = 0
     _unended_bytes = 0
     _has_moved_on = False
-    # When the head, or what is left of an answered request and the head behind it, has to have come.
+    # When the head, or what is left of an answered request and the head behind it, has to have come. The
+    # timer is left as it is while it ends before that: most requests make none.
+    _due_s: float | None = None
     _head_timer: asyncio.TimerHandle | None = None
+    _head_timer_s = 0.0
     # Looks now and then whether anything is still taken of what a closed connection has left to send.
     _closing_timer: asyncio.TimerHandle | None = None
     _left_bytes = -1
@@ -57,9 +60,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell all requests under way."""
-        self._forget_head()
-        if self._closing_timer is not None:
-            self._closing_timer.cancel()
+        for timer in (self._head_timer, self._closing_timer):
+            if timer is not None:
+                timer.cancel()
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -101,7 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
-        self._forget_head()
+        self._due_s = None
         self._has_moved_on = True
         super().on_headers_complete()
         self._cycles.append(self.cycle)
@@ -120,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         super().on_response_complete()
-        if not self._cycles and self._head_timer is None and not self.transport.is_closing():
+        if not self._cycles and self._due_s is None and not self.transport.is_closing():
             self._await_head(self.bounds.idle_s)
 
     def _count(self, length: int) -> None:
@@ -130,18 +133,26 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the head of the request is too long")
 
     def _await_head(self, within_s: float) -> None:
-        self._forget_head()
-        self._head_timer = self.loop.call_later(within_s, self._give_up)
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        # What was answered may still be on its way.
-        self.transport.close()
-
-    def _forget_head(self) -> None:
+        self._due_s = due_s = self.loop.time() + within_s
         if self._head_timer is not None:
+            if self._head_timer_s <= due_s:
+                return
             self._head_timer.cancel()
-            self._head_timer = None
+        self._set_head_timer(due_s)
+
+    def _set_head_timer(self, due_s: float) -> None:
+        self._head_timer_s = due_s
+        self._head_timer = self.loop.call_at(due_s, self._look_at_head)
+
+    def _look_at_head(self) -> None:
+        self._head_timer = None
+        if self._due_s is None:
+            return
+        if self._due_s > self.loop.time():
+            self._set_head_timer(self._due_s)
+        else:
+            # What was answered may still be on its way.
+            self.transport.close()
 
     def _watch_closing(self) -> None:
         left = self.transport.get_write_buffer_size() if self.transport.is_closing() else -1

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 PREFIX: Final = b"/webhdfs/v1"
 
 _PARAMETERS_MAX: Final = 64
+_USER_CHARACTERS_MAX: Final = 255
 _NUMBER_MAX: Final = (1 << 63) - 1
 
 
@@ -43,7 +44,17 @@ class Query:
     @property
     def user(self) -> str | None:
         """Who the client says he is: that identifies him, and proves nothing."""
-        return self._values.get("user.name") or self._values.get("doas") or None
+        user = self._values.get("doas") or self._values.get("user.name") or None
+        if user is not None and (
+            len(user) > _USER_CHARACTERS_MAX or "/" in user or not user.isprintable() or user in (".", "..")
+        ):
+            raise ValueError(f"user {user[:80]!r} is no name of a user")
+        return user
+
+    def excluded(self) -> frozenset[str]:
+        """Return excludedatanodes: HOST:PORT or HOST of whom the client found to fail, in small letters."""
+        named = self.text("excludedatanodes", "").lower().split(",")
+        return frozenset(each.strip() for each in named if each.strip())
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a parameter; one without a default has to be there."""
