@@ -68,7 +68,10 @@ class Snapshot:
         """Fill as ``readinto``; return whether there was as much as the buffer holds. Raises: as that."""
 
     def known(self, offset: int, length: int) -> memoryview | None:
-        """Return a range, less at the object's end, if all of it is cached; asks nobody. Raises: Stale."""
+        """Return a range, less at the object's end, if it lies in one block, in memory; else None.
+
+        Never waits: for nobody, nor for a disk. Raises: Stale.
+        """
 
     def read(self, offset: int, length: int) -> memoryview:
         """Return a range, less at the object's end; of one block of a memory tier without a copy.

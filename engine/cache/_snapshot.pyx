@@ -92,9 +92,9 @@ cdef class Snapshot:
         return copied == length_bytes
 
     def known(self, offset, length):
-        """Return a range, less at the object's end, if all of it is cached; asks nobody."""
+        """Return a range, less at the object's end, if it lies in one block, in memory; never waits."""
         if self.key is not None and offset == 0 and length >= self.size:
-            view = self.store.peek(self.key)
+            view = self.store.glance(self.key)
             if view is not None:
                 if self.note is not None:
                     self.note(self.path, 0, self.size)

@@ -95,13 +95,22 @@ class NodeFile:
 
     def known(self, offset: int, length: int) -> memoryview | None:
         """Return the range, less at the object's end, if all of it is cached. Raises: Stale; Closed."""
+        return self._range(offset, length, self._cached)
+
+    def glanced(self, offset: int, length: int) -> memoryview | None:
+        """Return what ``known`` returns, if it is a part of one block in memory; never waits for a disk."""
+        return self._range(offset, length, self._in_sight)
+
+    def _range(
+        self, offset: int, length: int, find: Callable[[int, int], memoryview | None]
+    ) -> memoryview | None:
         # First: behind the end of this version another may go on.
         if self._lookup.changes(self.attached) != self._seen:
             self._check()
         end = min(offset + length, self.entry.size)
         if offset >= end:
             return _NOTHING
-        data = self._cached(offset, end)
+        data = find(offset, end)
         if data is not None:
             misses = self._misses
             if misses is not None and misses.source is not None:
@@ -157,6 +166,14 @@ class NodeFile:
             return self._in_memory(number, start, start + end - offset)
         self._is_copied = not view.zero_copy
         return view[start : start + end - offset]
+
+    def _in_sight(self, offset: int, end: int) -> memoryview | None:
+        number = offset // self._block_bytes
+        if self._is_copied or (end - 1) // self._block_bytes != number:
+            return None
+        view = self._store.glance(self._key(number))
+        start = offset - number * self._block_bytes
+        return None if view is None else view[start : start + end - offset]
 
     def _key(self, number: int) -> bytes:
         head = self._key_head

@@ -50,8 +50,11 @@ class Ranges:
         return length
 
     def known(self, offset: int, length: int) -> memoryview | None:
-        """Return a range, less at the object's end, if all of it is cached; asks nobody. Raises: Stale."""
-        return self._own_file().known(offset, length)
+        """Return a range, less at the object's end, if it lies in one block, in memory; else None.
+
+        Never waits: for nobody, nor for a disk. Raises: Stale.
+        """
+        return self._own_file().glanced(offset, length)
 
     def read(self, offset: int, length: int) -> memoryview:
         """Return a range, less at the object's end; of one block of a memory tier without a copy.

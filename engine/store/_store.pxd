@@ -25,7 +25,7 @@ cdef class BlockStore:
     cdef readonly bint read_only
     cdef dict arguments
     cdef int check_open(self) except -1
-    cdef object look(self, bytes key, fb_asker asker)
+    cdef object look(self, bytes key, fb_asker asker, bint waits)
     cdef Py_ssize_t copy_into(self, bytes key, fb_asker asker, uint64_t offset, Py_buffer *target) except -2
     cdef void view_ended(self) noexcept
     cdef int call_begins_with(self, bytes key, fb_key *k) except -1

@@ -104,6 +104,12 @@ class BlockStore(_Scope):
     def peek(self, key: bytes, /) -> View | None:
         """Return what `get` returns, but count no miss: for whoever then asks again."""
 
+    def glance(self, key: bytes, /) -> View | None:
+        """Return what `peek` returns where that needs no wait.
+
+        None of what lies on disk, is to be verified, or is in a segment that is not mapped yet.
+        """
+
     def get_many(self, keys: Sequence[bytes], dataset: int = 0) -> list[View | None]:
         """Return what `get` returns for each key, in order."""
 

@@ -133,7 +133,7 @@ cdef class BlockStore:
             self.close_if_unused()
 
     @cython.final
-    cdef inline object look(self, bytes key, fb_asker asker):
+    cdef inline object look(self, bytes key, fb_asker asker, bint waits):
         cdef fb_key k
         cdef fb_hit hit
         cdef int code
@@ -144,14 +144,14 @@ cdef class BlockStore:
         view = View.__new__(View)  # meanwhile the slot comes from memory
         self.views += 1
         code = fb_get(self.c, &k, asker, True, &hit)
-        if code == -EAGAIN:
+        if code == -EAGAIN and waits:
             self.call_of_view_begins()
             with nogil:
                 code = fb_get(self.c, &k, asker, False, &hit)
             self.calls -= 1
         if code != 0:
             self.view_ended()
-            if code == -ENOENT:
+            if code == -ENOENT or code == -EAGAIN:
                 return None
             raise error_for(code, "get")
         if hit.owned == NULL:
@@ -165,13 +165,19 @@ cdef class BlockStore:
     @cython.always_allow_keywords(False)
     def get(self, bytes key not None, uint32_t dataset=0, bint changed=False, /):
         """Return a view of the block, or None on a miss, which is counted for the dataset."""
-        return self.look(key, fb_asker(dataset, changed, False))
+        return self.look(key, fb_asker(dataset, changed, False), True)
 
     @cython.binding(False)
     @cython.always_allow_keywords(False)
     def peek(self, bytes key not None):
         """Return what `get` returns, but count no miss: for whoever then asks again."""
-        return self.look(key, fb_asker(0, False, True))
+        return self.look(key, fb_asker(0, False, True), True)
+
+    @cython.binding(False)
+    @cython.always_allow_keywords(False)
+    def glance(self, bytes key not None):
+        """Return what `peek` returns where that needs no wait; None of what lies on disk, for example."""
+        return self.look(key, fb_asker(0, False, True), False)
 
     def get_many(self, keys, uint32_t dataset=0):
         """Return what `get` returns for each key, in order."""

@@ -17,7 +17,7 @@ from fsspec.implementations.webhdfs import WebHDFS
 
 from forebay.api.webhdfs.operations import OPERATIONS
 from forebay.cache import Cache
-from forebay.config import KIB, MIB
+from forebay.config import KIB, MIB, Tier
 from forebay.remote import Holder, NoRemote
 from tests._gateway import Served, serving
 from tests.integration._sites import OpenCache
@@ -469,6 +469,21 @@ def test_fsspecs_webhdfs(gateway: Served, source: Path, tmp_path: Path) -> None:
     assert sorted(fs.find("/d/fs")) == ["/d/fs/large", "/d/fs/moved"]
     fs.rm("/d/fs", recursive=True)
     assert not (source / "fs").exists()
+
+
+def test_what_lies_on_a_disk_is_read_by_a_thread(tmp_path: Path, source: Path) -> None:
+    with Cache(tmp_path / "disk", [Tier(str(tmp_path / "tier"), 64 * MIB, "SSD")]) as cache:
+        cache.attach("d", source.as_uri(), max_age=None)
+        with serving(cache) as gateway:
+            for _ in range(2):
+                assert gateway.get("/d/sub/b.bin?op=OPEN").body == DATA
+                assert gateway.get("/d/sub/b.bin?op=OPEN&offset=7&length=70000").body == DATA[7:70_007]
+                assert gateway.get("/d/a?op=OPEN").body == b"bytes of a"
+        # The event loop looks by this: a slow disk would stop it, and everyone's bodies with it.
+        snapshot = cache.snapshot("d/a")
+        assert cache.usage("d/a").cached_bytes == 10
+        assert snapshot.known(0, 10) is None
+        assert bytes(snapshot.read(0, 10)) == b"bytes of a"
 
 
 def test_what_one_frontend_warmed_all_hit(gateway: Served, attached: Cache, source: Path) -> None:

