@@ -42,6 +42,18 @@ def place_of(cache: Cache, path: str, target_protocol: str | None) -> Place:
     return Place(path)
 
 
+def dataset_of(path: str) -> str:
+    """Return the name of the dataset that a path of the cache lies in, whatever version of it is meant."""
+    return path.partition("/")[0].partition("@")[0]
+
+
+def is_same(cache: Cache, path: str, other: str) -> bool:
+    """Say whether two paths of the cache are one of an under storage, by whatever datasets."""
+    uris = {dataset.name: dataset.uri.rstrip("/") for dataset in cache.datasets()}
+    first, second = (f"{uris.get(dataset_of(each), each)}/{each.partition('/')[2]}" for each in (path, other))
+    return first == second
+
+
 def _attached_at(cache: Cache, protocol: str, rest: str, asked: str) -> Place:
     """Find the dataset with the longest URI at or above the path; of equal ones the first by name."""
     bare = rest.strip("/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from glob import has_magic
@@ -54,6 +54,44 @@ class Reads(Base):
             except NotADirectoryError:
                 found = [described(place, self.cache.stat(place.path))]
         return found if detail else [each["name"] for each in found]
+
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: str | Callable[[OSError], object] | None = None,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Yield directory, directories in it and objects, and go on into those that are left, as os.walk.
+
+        on_error: by default what is absent is left out, and all else raised: a storage that does not answer
+        is not an empty directory. "omit" and "raise" do so whatever it is, and a function is told of it.
+        """
+        if maxdepth is not None and maxdepth < 1:
+            raise ValueError("maxdepth must be at least 1")
+        root = self._strip_protocol(path)
+        try:
+            listing = self.ls(root, detail=True, **kwargs)
+        except OSError as error:
+            if on_error == "raise" or (on_error is None and not isinstance(error, FileNotFoundError)):
+                raise
+            if callable(on_error):
+                on_error(error)
+            return
+        # An object is listed as itself, and has no name there.
+        named = [("" if each["name"] == root else each["name"].rpartition("/")[2], each) for each in listing]
+        below = {name: each for name, each in named if each["type"] == "directory"}
+        objects = {name: each for name, each in named if each["type"] != "directory"}
+        found = (root, dict(below), objects) if detail else (root, list(below), list(objects))
+        if topdown:
+            yield found
+        for name in list(found[1]) if maxdepth != 1 else ():
+            depth = None if maxdepth is None else maxdepth - 1
+            yield from self.walk(below[name]["name"], depth, topdown, on_error, detail, **kwargs)
+        if not topdown:
+            yield found
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Say whether there is such an object or directory. Raises: all that ``info`` does but absence."""
@@ -244,6 +282,11 @@ class Reads(Base):
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         return await self._in_thread(self.ls, path, detail)
+
+    async def _walk(self, path: str, maxdepth: int | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        walk = self.walk(path, maxdepth, **kwargs)
+        while (found := await self._in_thread(next, walk, None)) is not None:
+            yield found
 
     async def _find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, **kwargs: Any

@@ -14,6 +14,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
 from forebay.api._fsspec_base import finds_datasets
 from forebay.api._fsspec_files import DeferredFile
+from forebay.api._fsspec_names import dataset_of, is_same
 from forebay.api._fsspec_reads import Reads
 from forebay.config import MIB
 
@@ -105,13 +106,50 @@ class Writes(Reads):
 
     @finds_datasets
     def mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        """Rename an object; to another dataset it is copied and then deleted."""
+        """Rename an object; to another dataset it is copied and then deleted. Onto itself it stays."""
         source, target = self._object(path1).path, self._object(path2).path
-        if source.partition("/")[0] == target.partition("/")[0]:
+        if dataset_of(source) == dataset_of(target):
             self.cache.rename(source, target)
+        elif not is_same(self.cache, source, target):
+            self.cp_file(path1, path2)
+            self.rm_file(path1)
+
+    def mv(
+        self,
+        path1: str | list[str],
+        path2: str | list[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Move objects as ``mv_file``, to where ``copy`` would put them; directories go once they are empty.
+
+        Nothing is deleted but what was moved. Raises: IsADirectoryError (not recursive).
+        """
+        if self._strip_protocol(path1) == self._strip_protocol(path2):
             return
-        self.cp_file(path1, path2)
-        self.rm_file(path1)
+        if isinstance(path1, str) and not recursive and self.isdir(path1):
+            raise IsADirectoryError(errno.EISDIR, "is a directory; give recursive=True", path1)
+        left: list[str] = []
+        self.copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise", left=left)
+        for directory in sorted(left, reverse=True):
+            self._rmdir_if_empty(directory)
+
+    def _move(self, path: str, target: str, left: list[str]) -> None:
+        """Move an object; of a directory make another, and note it as one that is left."""
+        if not self.isdir(path):
+            self.mv_file(path, target)
+            return
+        self.makedirs(target, exist_ok=True)
+        if not is_same(self.cache, self._object(path).path, self._object(target).path):
+            left.append(path)
+
+    def _rmdir_if_empty(self, path: str) -> None:
+        try:
+            self.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
     @finds_datasets
     def rm_file(self, path: str) -> None:
@@ -222,8 +260,11 @@ class Writes(Reads):
     async def _get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
         await self._in_thread(self.get_file, rpath, lpath, **kwargs)
 
-    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        await self._in_thread(self.cp_file, path1, path2)
+    async def _cp_file(self, path1: str, path2: str, left: list[str] | None = None, **kwargs: Any) -> None:
+        if left is None:
+            await self._in_thread(self.cp_file, path1, path2)
+        else:
+            await self._in_thread(self._move, path1, path2, left)
 
     async def _mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         await self._in_thread(self.mv_file, path1, path2)

@@ -1,0 +1,76 @@
+"""``forebay://`` over a storage that refuses or does not answer: it is told, and never taken for absence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from forebay.api.fsspec import ForebayFileSystem
+from tests._s3 import Handler, give_keys
+from tests._s3_writes import WritableS3
+from tests.integration._fsspec import Site, site
+
+__all__ = ["site"]
+
+OBJECTS = {"a": b"bytes of a", "sub/b": b"bytes of b", "sub/refused/c": b"bytes of c"}
+
+
+def refuse_a_listing(handler: Handler) -> bool:
+    """Refuse to list one of the directories."""
+    refused = "list-type" in handler.path and "refused" in handler.path
+    if refused:
+        handler.refuse(HTTPStatus.FORBIDDEN, "AccessDenied")
+    return refused
+
+
+@pytest.fixture
+def server(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableS3]:
+    """Serve the objects as the dataset ``s``, one directory of which cannot be listed."""
+    give_keys(monkeypatch)
+    with WritableS3() as server:
+        server.objects.update(OBJECTS)
+        site.cache.attach("s", "s3://bucket", endpoint_url=server.url, writable=True)
+        server.interfere = refuse_a_listing
+        yield server
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fs: fs.find("s"),
+        lambda fs: fs.find("s", withdirs=True, detail=True),
+        lambda fs: fs.glob("s/**"),
+        lambda fs: fs.du("s"),
+        lambda fs: list(fs.walk("s")),
+        lambda fs: fs.expand_path("s/*", recursive=True),
+        lambda fs: fs.cat("s", recursive=True),
+        lambda fs: fs.mv("s/sub", "s/moved", recursive=True),
+        lambda fs: fs.rm("s/sub", recursive=True, maxdepth=3),
+        lambda fs: asyncio.run(fs._glob("s/**")),
+        lambda fs: asyncio.run(walked(fs)),
+    ],
+)
+def test_what_cannot_be_listed_is_never_left_out(site: Site, server: WritableS3, call: Any) -> None:
+    with pytest.raises(PermissionError, match="refused"):
+        call(site.fs)
+    assert server.objects == OBJECTS
+
+
+async def walked(fs: ForebayFileSystem) -> list[Any]:
+    return [each async for each in fs._walk("s")]
+
+
+def test_what_is_absent_is_left_out_and_what_is_said_of_errors_holds(site: Site, server: WritableS3) -> None:
+    fs, listed = site.fs, [("s", ["sub"], ["a"]), ("s/sub", ["refused"], ["b"])]
+    for absent in ("s/none", "none", "d/none"):
+        assert (fs.find(absent), list(fs.walk(absent)), fs.glob(f"{absent}/*")) == ([], [], [])
+        assert asyncio.run(fs._find(absent)) == []
+    told: list[OSError] = []
+    assert list(fs.walk("s", on_error="omit")) == list(fs.walk("s", on_error=told.append)) == listed
+    assert [type(each) for each in told] == [PermissionError]
+    with pytest.raises(FileNotFoundError):
+        list(fs.walk("s/none", on_error="raise"))
