@@ -65,14 +65,19 @@ class Sharded(FromCache, torch.utils.data.IterableDataset[Any]):
         """Return rank and world size: those given, else those of the process group, if there is one."""
         if self._rank is not None and self._world_size is not None:
             return self._rank, self._world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
+        return _own_rank() if _is_in_group() else (0, 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Take the rank along: a spawned worker is in no process group."""
-        rank, world_size = self._shard()
+        """Take the rank along, if there are ranks yet: a spawned worker is in no process group."""
+        if self._rank is not None or not _is_in_group():
+            return dict(self.__dict__)
+        rank, world_size = _own_rank()
         return {**self.__dict__, "_rank": rank, "_world_size": world_size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Have the epoch in shared memory again: not every way of pickling keeps it there."""
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
 
 class IterableDataset(Sharded):
@@ -114,3 +119,11 @@ class IterableDataset(Sharded):
         with self.cache.prefetch(self._own()) as ahead:
             for path, view in ahead:
                 yield self._sample(path, view)
+
+
+def _is_in_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _own_rank() -> tuple[int, int]:
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()

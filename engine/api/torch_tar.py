@@ -92,7 +92,21 @@ def _members(file: CachedFile, path: str) -> Iterator[tuple[str, bytes]]:
             offset = archive.offset
     except tarfile.TarError as error:
         raise ValueError(f"{path}: no sound tar archive, at byte {offset}: {error}") from error
-    # It takes a header that makes no sense for the end; that is a block of zeros, or the file's own end.
+    _check_end(file, offset, path)
+
+
+def _check_end(file: CachedFile, offset: int, path: str) -> None:
+    """See that the last member is followed by a block of zeros, and by nothing else.
+
+    tarfile takes a header that makes no sense, and the file's own end, for the archive's. Raises: ValueError.
+    """
     file.seek(offset)
-    if any(file.read(tarfile.BLOCKSIZE)):
+    block = file.read(tarfile.BLOCKSIZE)
+    if any(block):
         raise ValueError(f"{path}: no sound tar archive: what is at byte {offset} is no member")
+    if len(block) < tarfile.BLOCKSIZE:
+        raise ValueError(f"{path}: no sound tar archive: no end is marked at byte {offset}; it is cut off")
+    while step := file.read(_STEP_BYTES):
+        if rest := step.lstrip(b"\0"):
+            more = file.tell() - len(rest)
+            raise ValueError(f"{path}: no sound tar archive: there is more behind its end, at byte {more}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import multiprocessing
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from forebay.api.torch import IterableDataset, MapDataset, TarDataset, loader
 from forebay.cache import Cache
+from forebay.config import MIB, Tier
 from forebay.errors import ConfigError, ManifestNotFound, NotAttached, NotFound, Stale
 from forebay.testing.faulty import FaultyStorage
 from tests.integration._sites import OpenCache, counters
@@ -190,6 +194,52 @@ def test_a_process_group_says_which_rank_it_is(cache: Cache, tmp_path: Path) -> 
         torch.distributed.destroy_process_group()
 
 
+def shard_of(rank: int, pickled: bytes, group: str, found: Any) -> None:
+    """Join a process group, and say which samples are this rank's."""
+    torch.distributed.init_process_group("gloo", f"file://{group}", rank=rank, world_size=2)
+    dataset = pickle.loads(pickled)
+    found.put([int(bytes(sample.numpy())[:8]) for sample in dataset])
+    dataset.cache.close()
+    torch.distributed.destroy_process_group()
+
+
+def test_a_dataset_pickled_before_there_are_ranks_is_divided_among_them(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(5):
+        (tmp_path / f"data/{number}").write_bytes(content(number))
+    with Cache(tmp_path / "cache", [Tier(str(tmp_path / "tier"), 16 * MIB, "SSD")]) as cache:
+        cache.attach("f", (tmp_path / "data").as_uri(), max_age=None)
+        pickled = pickle.dumps(IterableDataset.from_prefix(cache, "f"))
+        context = multiprocessing.get_context("fork")
+        found = context.Queue()
+        arguments = (pickled, str(tmp_path / "group"), found)
+        ranks = [context.Process(target=shard_of, args=(rank, *arguments)) for rank in range(2)]
+        for each in ranks:
+            each.start()
+        assert sorted(found.get(timeout=120) for _ in ranks) == [[0, 2, 4], [1, 3]]
+        for each in ranks:
+            each.join()
+
+
+def test_an_epoch_reaches_workers_that_persist_also_of_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(40):
+        (tmp_path / f"data/{number}").write_bytes(b"%d" % number)
+    with Cache(tmp_path / "cache", [Tier(str(tmp_path / "tier"), 16 * MIB, "SSD")]) as cache:
+        cache.attach("f", (tmp_path / "data").as_uri(), max_age=None)
+        made = IterableDataset.from_prefix(cache, "f", shuffle=True)
+        made.set_epoch(3)
+        for dataset in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            options: Any = {"multiprocessing_context": "fork", "persistent_workers": True}
+            reading = DataLoader(dataset, batch_size=None, num_workers=1, **options)
+            epochs = [bytes_of(reading)]
+            dataset.set_epoch(4)
+            epochs.append(bytes_of(reading))
+            assert epochs[0] == bytes_of(made)
+            assert epochs[0] != epochs[1]
+            dataset.cache.close()
+
+
 def test_tar_shards_come_as_samples(cache: Cache) -> None:
     dataset = TarDataset.from_prefix(cache, "d", glob="*.tar")
     assert list(dataset) == ALL_SAMPLES
@@ -217,6 +267,11 @@ def test_members_that_are_no_part_of_a_sample_are_left_out(cache: Cache, storage
         # In a header, after which a lenient reader would see the end of the archive.
         (shard(0)[:2_048] + b"\xff" * 512 + shard(0)[2_560:], "what is at byte 2048 is no member"),
         (tar_of([("a.x", b"1"), ("a.x", b"2")]), "sample 'a' has 'x' twice"),
+        # Between two members, and behind the last: nothing is damaged in what is left.
+        (shard(0)[:2_048], "no end is marked at byte 2048"),
+        (tar_of([("a.x", b"1")])[:1_024], "no end is marked at byte 1024"),
+        (tar_of([("a.x", b"1")]) + tar_of([("b.x", b"2")]), "behind its end, at byte 10240"),
+        (tar_of([("a.x", b"1")]) + b"more", "behind its end, at byte 10240"),
     ],
 )
 def test_a_damaged_shard_is_told_and_never_cut_short(
@@ -225,6 +280,32 @@ def test_a_damaged_shard_is_told_and_never_cut_short(
     storage.put("bad.tar", data)
     with pytest.raises(ValueError, match=told):
         list(TarDataset(cache, ["d/bad.tar"]))
+
+
+def test_a_shard_may_be_empty_and_its_end_as_short_as_can_be(cache: Cache, storage: FaultyStorage) -> None:
+    for end in (512, 1_024, 20_480, 3 << 20):
+        storage.put("short.tar", tar_of([("a.x", b"1")])[:1_024] + bytes(end))
+        storage.put("empty.tar", bytes(end))
+        cache.free("d", metadata=True)
+        assert [sample["x"] for sample in TarDataset(cache, ["d/empty.tar", "d/short.tar"])] == [b"1"]
+
+
+def test_members_of_every_kind_of_header(cache: Cache, storage: FaultyStorage) -> None:
+    name = f"{'directory.x/' * 20}{'n' * 150}.seg.png"
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
+            for type_ in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+                other = tarfile.TarInfo("other.x")
+                other.type, other.linkname = type_, "a.x"
+                archive.addfile(other)
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 3, {"comment": "\N{SNOWMAN}"}
+            archive.addfile(member, io.BytesIO(b"png"))
+        storage.put("kinds.tar", buffer.getvalue())
+        cache.free("d", metadata=True)
+        (sample,) = TarDataset(cache, ["d/kinds.tar"])
+        assert (sample["__key__"], sample["seg.png"]) == (name.removesuffix(".seg.png"), b"png")
 
 
 def test_a_dataset_detached_under_open_files_ends_with_an_error(cache: Cache) -> None:
