@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from fsspec.spec import AbstractBufferedFile
 
@@ -16,7 +18,30 @@ if TYPE_CHECKING:
     from forebay.api.fsspec import ForebayFileSystem
 
 
-class ReadFile(io.BufferedIOBase):
+_File = TypeVar("_File", CachedFile, WritableFile)
+
+
+class _OverFile(io.BufferedIOBase, Generic[_File]):
+    """A file over one of the cache, whose position it goes by."""
+
+    def __init__(self, file: _File) -> None:
+        super().__init__()
+        self._file: Final[_File] = file
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the position, which may lie behind the end, and return it. Raises: ValueError; OSError."""
+        return self._file.seek(offset, whence)
+
+
+class ReadFile(_OverFile[CachedFile]):
     """An object that is read: a CachedFile that pickles as its path and position, and knows its file system.
 
     Nothing of it is kept in heap but the block that was read last, which is a view. Another process reads
@@ -29,12 +54,11 @@ class ReadFile(io.BufferedIOBase):
         self, fs: ForebayFileSystem, path: str, file: CachedFile, details: Mapping[str, Any]
     ) -> None:
         """Read a file that was just opened; details are what ``info`` says of that version."""
-        super().__init__()
+        super().__init__(file)
         self.fs: Final = fs
         self.path: Final = path
         self.name: Final = path
         self.details: Final = dict(details)
-        self._file: Final = file
 
     @property
     def size(self) -> int:
@@ -54,18 +78,6 @@ class ReadFile(io.BufferedIOBase):
     def readable(self) -> bool:
         """Return True."""
         return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position, which may lie behind the end, and return it. Raises: ValueError."""
-        return self._file.seek(offset, whence)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return size bytes, or all up to the end; fewer only at the end. Raises: as ``cat_file``."""
@@ -125,6 +137,8 @@ class BufferedReadFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec ha
     def __init__(self, file: ReadFile, block_size: int | None, cache_type: str, cache_options: Any) -> None:
         """Read that file; the cache is of this handle alone."""
         self._file: Final = file
+        # "background" fetches in a thread of its own as well.
+        self._lock: Final = threading.Lock()
         super().__init__(
             file.fs,
             file.path,
@@ -136,8 +150,9 @@ class BufferedReadFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec ha
         self.details = file.details
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        self._file.seek(start)
-        return self._file.read(end - start)
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(end - start)
 
     def close(self) -> None:
         """Close; may be called twice."""
@@ -145,31 +160,21 @@ class BufferedReadFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec ha
         self._file.close()
 
 
-class DeferredFile(io.BufferedIOBase):
-    """An object that is written within a transaction: ``commit`` writes it, and ``close`` does not."""
+class DeferredFile(_OverFile[WritableFile]):
+    """An object that is written within a transaction: ``commit`` writes it, and ``close`` does not.
+
+    After an exception in its ``with`` block there is nothing to write.
+    """
 
     def __init__(self, file: WritableFile) -> None:
         """Write to a file that was just opened."""
-        super().__init__()
+        super().__init__(file)
         self.name: Final = file.name
         self.mode: Final = file.mode
-        self._file: Final = file
 
     def writable(self) -> bool:
         """Return True."""
         return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position and return it. Raises: as WritableFile."""
-        return self._file.seek(offset, whence)
 
     def write(self, data: Any, /) -> int:
         """Take all of the bytes; return how many. Raises: as WritableFile; ValueError (closed)."""
@@ -184,6 +189,14 @@ class DeferredFile(io.BufferedIOBase):
     def discard(self) -> None:
         """Leave the object as it is."""
         self._file.discard()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close, and after an exception leave the object as it is."""
+        if kind is not None:
+            self.discard()
+        self.close()
 
 
 def _reopen(fs: ForebayFileSystem, path: str, position: int) -> ReadFile:

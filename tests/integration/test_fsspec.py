@@ -6,9 +6,12 @@ import asyncio
 import multiprocessing
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
@@ -156,6 +159,23 @@ def test_a_dataset_is_found_by_its_uri(tree: Site) -> None:
         fs.cat("s3://bucket/x")
 
 
+@pytest.mark.parametrize("over", ["simplecache", "filecache"])
+def test_fsspecs_own_caching_file_systems_read_through_it(tree: Site, tmp_path: Path, over: str) -> None:
+    for _ in range(2):
+        options = {"forebay": tree.options, over: {"cache_storage": str(tmp_path / over)}}
+        with fsspec.open(f"{over}::forebay://d/sub/b", **options) as file:
+            file.seek(-10, os.SEEK_END)
+            assert file.read() == TREE["sub/b"][-10:]
+
+
+def test_an_archive_is_read_through_it(tree: Site) -> None:
+    with zipfile.ZipFile(tree.folder / "z.zip", "w") as archive:
+        archive.writestr("in/a.txt", "in the archive")
+    for url in ("zip://in/a.txt::forebay://d/z.zip", f"zip://in/a.txt::forebay::file://{tree.folder}/z.zip"):
+        with fsspec.open(url, forebay=tree.options) as file:
+            assert file.read() == b"in the archive"
+
+
 def test_instances_are_shared_and_so_is_the_cache(tree: Site) -> None:
     assert fsspec.filesystem("forebay", **tree.options) is tree.fs
     other = fsspec.filesystem("forebay", asynchronous=True, **tree.options)
@@ -193,6 +213,39 @@ def test_writing_is_by_an_orderly_close_alone(tree: Site) -> None:
             file.write(b"2")
         raise KeyError
     assert not fs.exists("d/two")
+
+
+def test_what_failed_within_a_transaction_is_not_put_at_its_end(tree: Site) -> None:
+    with tree.fs.transaction:
+        with suppress(KeyError), tree.fs.open("d/half", "wb") as file:
+            file.write(b"half")
+            raise KeyError
+        with tree.fs.open("d/whole", "wb") as file:
+            file.write(b"whole")
+    assert not tree.fs.exists("d/half")
+    assert tree.fs.cat("d/whole") == b"whole"
+
+
+def test_fsspecs_caches_may_fetch_from_threads_of_their_own(tree: Site) -> None:
+    data = os.urandom(1 << 20)
+    path, wrong = tree.write("large", data), []
+
+    def fetch(seed: int) -> None:
+        places = random.Random(seed)
+        for _ in range(2_000):
+            start = places.randrange(len(data) - 100)
+            if file._fetch_range(start, start + 100) != data[start : start + 100]:
+                wrong.append(start)
+
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with tree.fs.open(path, cache_type="background", block_size=4096) as file:
+            with ThreadPoolExecutor(2) as threads:
+                list(threads.map(fetch, range(2)))
+    finally:
+        sys.setswitchinterval(switch_s)
+    assert not wrong
 
 
 def test_a_dataset_detached_under_an_open_file(tree: Site) -> None:
