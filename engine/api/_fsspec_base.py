@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
@@ -15,6 +14,7 @@ from fsspec.spec import AbstractFileSystem
 
 from forebay.api._fsspec_caches import cache_of, checked_options
 from forebay.api._fsspec_names import Place, place_of
+from forebay.api._fsspec_threads import Threads
 from forebay.cache import Cache
 from forebay.cache.process import PerProcess
 from forebay.cache.status import FileStatus
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 # They wait for storages, mostly; the cache bounds its requests itself.
 _THREADS: Final = 32
 
-_threads: Final = PerProcess(lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="forebay-api"))
+_threads: Final = PerProcess(lambda: Threads(_THREADS))
 
 
 def finds_datasets(method: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -130,8 +130,7 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
 
     async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a blocking call without blocking the loop."""
-        running = asyncio.get_running_loop()
-        return await running.run_in_executor(_threads.get(), partial(call, *args, **kwargs))
+        return await asyncio.wrap_future(_threads.get().submit(partial(call, *args, **kwargs)))
 
 
 def described(place: Place, status: FileStatus) -> dict[str, Any]:

@@ -228,7 +228,8 @@ def test_what_failed_within_a_transaction_is_not_put_at_its_end(tree: Site) -> N
 
 def test_fsspecs_caches_may_fetch_from_threads_of_their_own(tree: Site) -> None:
     data = os.urandom(1 << 20)
-    path, wrong = tree.write("large", data), []
+    path = tree.write("large", data)
+    wrong: list[int] = []
 
     def fetch(seed: int) -> None:
         places = random.Random(seed)
@@ -240,9 +241,9 @@ def test_fsspecs_caches_may_fetch_from_threads_of_their_own(tree: Site) -> None:
     switch_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        with tree.fs.open(path, cache_type="background", block_size=4096) as file:
-            with ThreadPoolExecutor(2) as threads:
-                list(threads.map(fetch, range(2)))
+        file = tree.fs.open(path, cache_type="background", block_size=4096)
+        with file, ThreadPoolExecutor(2) as threads:
+            list(threads.map(fetch, range(2)))
     finally:
         sys.setswitchinterval(switch_s)
     assert not wrong

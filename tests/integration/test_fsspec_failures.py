@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -74,3 +78,37 @@ def test_what_is_absent_is_left_out_and_what_is_said_of_errors_holds(site: Site,
     assert [type(each) for each in told] == [PermissionError]
     with pytest.raises(FileNotFoundError):
         list(fs.walk("s/none", on_error="raise"))
+
+
+GIVE_UP = """
+import asyncio, json, sys
+import fsspec
+
+async def give_up():
+    fs = fsspec.filesystem("forebay", asynchronous=True, **json.loads(sys.argv[1]))
+    reading = asyncio.ensure_future(fs._cat_file("s/silent"))
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    reading.cancel()
+
+asyncio.run(give_up())
+"""
+
+
+def test_the_interpreters_end_does_not_wait_for_a_silent_storage(site: Site, server: WritableS3) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def be_silent(handler: Handler) -> bool:
+        if "silent" in handler.path:
+            asked.set()
+            answers.wait()
+        return False
+
+    server.interfere = be_silent
+    command = [sys.executable, "-c", GIVE_UP, json.dumps(site.options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as program:
+        try:
+            assert asked.wait(60)
+            program.communicate("give up\n", timeout=60)
+            assert program.returncode == 0
+        finally:
+            answers.set()
