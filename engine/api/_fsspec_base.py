@@ -67,7 +67,6 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
         asynchronous: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
         batch_size: int | None = None,
-        use_listings_cache: bool = False,
         **options: Any,
     ) -> None:
         """Take the options of ``forebay.open``, as cache_dir, config_file and group, and open nothing yet.
@@ -88,9 +87,21 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
         super().__init__(asynchronous=asynchronous, loop=loop, batch_size=batch_size)
 
     @property
+    def storage_options(self) -> dict[str, Any]:
+        """What an instance is made of, and pickles as; given as they were, and kept as ``checked_options``."""
+        return self._storage_options
+
+    @storage_options.setter
+    def storage_options(self, given: dict[str, Any]) -> None:
+        self._storage_options: dict[str, Any] = {
+            name: self._options.get(name, value) for name, value in given.items() if value is not None
+        }
+
+    @property
     def cache(self) -> Cache:
         """The cache, opened once for all instances of this process with the same options.
 
+        Closed, it stays so for this instance, and is opened anew for one that is made then.
         Raises: as ``forebay.open``.
         """
         if self._opened is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -31,23 +32,28 @@ _OF_FSSPEC: Final = (
     "use_listings_cache",
 )
 
+_PATHS: Final = ("cache_dir", "config_file", "prices", "staging_dir")
+
 
 def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of ``forebay.open``, with paths made absolute.
+    """Return options of ``forebay.open`` without fsspec's, in a form that means the same in any process.
 
-    Raises: TypeError (no such option; names the nearest, and never a value).
+    Paths are made absolute, and tiers become tables. Raises: TypeError (no such option; names the nearest,
+    and never a value).
     """
     names = option_names()
     for name in given:
-        if name not in names:
+        if name not in names and name not in _OF_FSSPEC:
             raise TypeError(
-                f"forebay://: unknown option {name!r}{nearest(name, names)}; options are "
+                f"forebay://: unknown option {name!r}{nearest(name, [*names, *_OF_FSSPEC])}; options are "
                 f"{', '.join(names)}, and fsspec's own ({', '.join(_OF_FSSPEC)})"
             )
-    checked = {name: value for name, value in given.items() if value is not None}
-    for name in ("cache_dir", "config_file"):
+    checked = {name: value for name, value in given.items() if name in names and value is not None}
+    for name in _PATHS:
         if name in checked:
             checked[name] = os.path.abspath(os.path.expanduser(checked[name]))
+    if "tiers" in checked and not isinstance(checked["tiers"], str):
+        checked["tiers"] = [asdict(each) if isinstance(each, Tier) else each for each in checked["tiers"]]
     return checked
 
 
@@ -66,7 +72,7 @@ class _Caches:
         key = tokenize(sorted(options.items()))
         with self._lock:
             cache = self._open.get(key)
-            if cache is None:
+            if cache is None or cache.closed:
                 cache = self._open[key] = _open_cache(dict(options))
             return cache
 
@@ -88,7 +94,7 @@ def _open_cache(options: dict[str, Any]) -> Cache:
     return open_directory(options.pop("cache_dir", None), None if tiers is None else _tiers(tiers), **options)
 
 
-def _tiers(given: str | Iterable[Tier | str]) -> list[Tier]:
-    """Return tiers, which may be given as text: PATH:QUOTA[:MEDIUM], with commas between them."""
+def _tiers(given: str | Iterable[Mapping[str, Any] | str]) -> list[Tier]:
+    """Return tiers, given as tables or as text: PATH:QUOTA[:MEDIUM], with commas between them."""
     each = given.split(",") if isinstance(given, str) else given
-    return [Tier.parse(one.strip()) if isinstance(one, str) else one for one in each]
+    return [Tier.parse(one.strip()) if isinstance(one, str) else Tier(**one) for one in each]

@@ -22,7 +22,8 @@ import pytest
 from fsspec.core import url_to_fs
 
 from forebay.api.fsspec import ForebayFileSystem
-from forebay.errors import ConfigError
+from forebay.config import Tier
+from forebay.errors import Closed, ConfigError
 from tests._s3 import FakeS3, Handler, give_keys
 from tests.integration._fsspec import Site, site
 
@@ -138,6 +139,8 @@ def test_errors_are_those_of_files(tree: Site, call: Any, kind: type[Exception],
 def test_a_wrong_option_is_refused_with_the_nearest(tree: Site) -> None:
     with pytest.raises(TypeError, match=r"unknown option 'cachedir' .did you mean 'cache_dir'"):
         fsspec.filesystem("forebay", cachedir="secret-value")
+    with pytest.raises(TypeError, match=r"'asynchronus' .did you mean 'asynchronous'"):
+        fsspec.filesystem("forebay", asynchronus=True)
     with pytest.raises(TypeError, match="credential") as raised:
         url_to_fs("forebay::file:///x", file={"auto_mkdir": "secret-value"})
     assert "secret-value" not in str(raised.value)
@@ -181,6 +184,43 @@ def test_instances_are_shared_and_so_is_the_cache(tree: Site) -> None:
     other = fsspec.filesystem("forebay", asynchronous=True, **tree.options)
     assert other is not tree.fs
     assert other.cache is tree.fs.cache
+
+
+def test_options_of_fsspec_itself_are_let_pass(tree: Site) -> None:
+    own = {"use_listings_cache": True, "listings_expiry_time": 10, "max_paths": 3, "batch_size": 5}
+    fs = ForebayFileSystem(**own, skip_instance_cache=True, **tree.options)
+    assert fs.cat("d/a") == b"bytes of a"
+    assert fs.cache is tree.fs.cache
+
+
+def test_an_instance_is_of_one_directory_wherever_it_is_taken(
+    tree: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = Tier(tree.options["tiers"].split(":")[0], 64 << 20, "MEM")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    fs = ForebayFileSystem(cache_dir="cache", tiers=[tier], config_file=None, block_bytes=1 << 16)
+    pickled, json = pickle.dumps(fs), fs.to_json()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for again in (pickle.loads(pickled), ForebayFileSystem.from_json(json), fs):
+        assert again.cat("d/a") == b"bytes of a"
+    assert os.listdir() == []
+    assert pickle.loads(pickle.dumps(tree.fs)) is tree.fs
+    assert ForebayFileSystem.from_json(tree.fs.to_json()) is tree.fs
+
+
+def test_a_cache_that_was_closed_is_opened_anew_by_a_new_instance(tree: Site, tmp_path: Path) -> None:
+    options = {"cache_dir": str(tmp_path / "other"), "tiers": f"{tmp_path}/tier:16MiB:SSD"}
+    fs = ForebayFileSystem(**options)
+    fs.cache.attach("d", f"file://{tree.folder}")
+    fs.cache.close()
+    assert fs.cache.closed
+    with pytest.raises(Closed):
+        fs.cat("d/a")
+    again = ForebayFileSystem(skip_instance_cache=True, **options)
+    assert again.cat("d/a") == b"bytes of a"
+    assert not again.cache.closed
+    again.cache.close()
 
 
 def test_a_file_is_one_of_python(tree: Site) -> None:

@@ -122,6 +122,11 @@ class CacheBase:
         """The folder in it for what whoever serves it keeps beside the metadata."""
         return os.path.join(self._path, FORMAT_FOLDER)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, in this process."""
+        return self._closed
+
     def close(self) -> None:
         """Give up everything that this process holds of the cache; may be called twice.
 
