@@ -88,7 +88,7 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
 
     @property
     def storage_options(self) -> dict[str, Any]:
-        """What an instance is made of, and pickles as; given as they were, and kept as ``checked_options``."""
+        """What an instance is made of, and pickles as: those given, as ``checked_options`` has them."""
         return self._storage_options
 
     @storage_options.setter
@@ -134,7 +134,11 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
 
     def _where(self, path: str) -> str:
         """Return where an object lies in the cache. Raises: as ``_object``."""
-        where = path if "://" in path else self._strip_protocol(path)
+        try:
+            where = path if "://" in path else self._strip_protocol(path)
+        except TypeError:
+            # One of pathlib's.
+            where = self._strip_protocol(path)
         if where and "://" not in where and self._target_protocol is None:
             return str(where)
         return self._object(path).path

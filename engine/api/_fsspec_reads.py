@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -33,17 +34,24 @@ class Reads(Base):
     """The verbs that change nothing."""
 
     @finds_datasets
-    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Describe an object or a directory: name, size and type, of an object mtime and version as well."""
+    def info(self, path: str, refresh: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """Describe an object or a directory: name, size and type, of an object mtime and version as well.
+
+        refresh: ask the under storage anew, as after ``invalidate_cache``.
+        """
         place = self._place(path)
+        if refresh and place.path:
+            self.invalidate_cache(path)
         if not place.path:
             return {"name": "", "size": 0, "type": "directory"}
         return described(place, self.cache.stat(place.path))
 
     @finds_datasets
-    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """Describe, or name, what lies in a directory; of an object itself."""
+    def ls(self, path: str, detail: bool = True, refresh: bool = False, **kwargs: Any) -> list[Any]:
+        """Describe, or name, what lies in a directory; of an object itself. refresh: as for ``info``."""
         place = self._place(path)
+        if refresh and place.path:
+            self.invalidate_cache(path)
         if not place.path:
             found = [
                 {"name": dataset.name, "size": 0, "type": "directory"} for dataset in self.cache.datasets()
@@ -158,7 +166,11 @@ class Reads(Base):
         return where, offset, None if end is None else max(end - offset, 0)
 
     def cat(
-        self, path: str | list[str], recursive: bool = False, on_error: str = "raise", **kwargs: Any
+        self,
+        path: str | os.PathLike[str] | list[str],
+        recursive: bool = False,
+        on_error: str = "raise",
+        **kwargs: Any,
     ) -> Any:
         """Return the bytes of an object, or by path those of several: a list, a pattern, all of a directory.
 
@@ -180,7 +192,7 @@ class Reads(Base):
         failed = [each for each in found if isinstance(each, Exception)]
         if failed and on_error == "raise":
             raise failed[0]
-        if not recursive and isinstance(path, str) and paths == [self._strip_protocol(path)]:
+        if isinstance(path, str | os.PathLike) and paths == [self._strip_protocol(path)]:
             return found[0]
         return {
             name: data
@@ -278,10 +290,10 @@ class Reads(Base):
         return BufferedReadFile(file, block_size, cache_type, cache_options)
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        return await self._in_thread(self.info, path)
+        return await self._in_thread(self.info, path, **kwargs)
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        return await self._in_thread(self.ls, path, detail)
+        return await self._in_thread(self.ls, path, detail, **kwargs)
 
     async def _walk(self, path: str, maxdepth: int | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         walk = self.walk(path, maxdepth, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fsspec.asyn import sync
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.utils import isfilelike
 
 from forebay.api._fsspec_base import finds_datasets
 from forebay.api._fsspec_files import DeferredFile
@@ -73,8 +74,10 @@ class Writes(Reads):
     ) -> None:
         """Write an object to a local file, or to the open file outfile; of a directory make one.
 
-        A local file that was begun and not completed is removed.
+        lpath may be an open file too. A local file that was begun and not completed is removed.
         """
+        if outfile is None and isfilelike(lpath):
+            outfile = lpath
         if outfile is None and self.isdir(rpath):
             os.makedirs(lpath, exist_ok=True)
             return
@@ -228,11 +231,18 @@ class Writes(Reads):
 
     @finds_datasets
     def _open_to_write(self, path: str, mode: str, autocommit: bool) -> io.IOBase:
-        if mode not in ("wb", "xb"):
+        if mode not in ("wb", "xb", "ab"):
             raise ValueError(
-                f"mode {mode!r}: objects are opened as 'rb', 'wb' or 'xb', and never changed in part"
+                f"mode {mode!r}: objects are opened as 'rb', 'wb', 'xb' or 'ab', and never changed in part"
             )
-        file = self.cache.open(self._object(path).path, mode)  # type: ignore[call-overload]
+        where = self._object(path).path
+        try:
+            file = self.cache.open(where, mode)  # type: ignore[call-overload]
+        except FileNotFoundError:
+            if mode != "ab":
+                raise
+            # By the first who writes it, so that nobody's bytes are replaced.
+            file = self.cache.open(where, "xb")
         return file if autocommit else DeferredFile(file)
 
     def get(self, *args: Any, **kwargs: Any) -> Any:

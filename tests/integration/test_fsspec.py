@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import multiprocessing
 import os
 import pickle
@@ -14,7 +15,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -86,6 +87,34 @@ def test_many_objects_come_in_their_order_beside_one_that_is_not_there(tree: Sit
     assert tree.fs.cat(paths) == data
 
 
+def test_what_cat_returns_follows_what_was_asked_for(tree: Site) -> None:
+    fs, a = tree.fs, b"bytes of a"
+    assert fs.cat("d/a", recursive=True) == fs.cat(PurePosixPath("d/a")) == fs.cat("forebay://d/a") == a
+    assert fs.cat(["d/a"]) == fs.cat(["d/a"], recursive=True) == fs.cat("d/a*") == {"d/a": a}
+    assert fs.cat("d/sub/deep", recursive=True) == {"d/sub/deep/c": b""}
+    assert fs.cat("d/a", start=2, end=-2) == a[2:-2]
+    assert fs.cat(["d/a", "d/a"], start=-1) == {"d/a": a[-1:]}
+    with pytest.raises(FileNotFoundError):
+        fs.cat("d/none*")
+
+
+def test_a_path_may_be_one_of_pathlib(tree: Site) -> None:
+    fs: Any = tree.fs
+    path = PurePosixPath("d/a")
+    assert fs.cat_file(path) == fs.cat_ranges([path], 0, None)[0] == b"bytes of a"
+    assert asyncio.run(fs._cat_file(path)) == b"bytes of a"
+    assert fs.info(path)["name"] == "d/a"
+    with fs.open(path) as file:
+        assert file.path == "d/a"
+
+
+def test_a_file_is_got_into_an_open_one(tree: Site) -> None:
+    target = io.BytesIO(b"12")
+    target.seek(2)
+    tree.fs.get_file("d/a", target)
+    assert target.getvalue() == b"12bytes of a"
+
+
 def test_an_object_beyond_what_one_read_may_gather_is_read(tree: Site) -> None:
     fs = ForebayFileSystem(**tree.options, max_read_bytes=100_000)
     assert fs.cat_file("d/sub/b") == TREE["sub/b"]
@@ -110,6 +139,21 @@ def test_what_others_change_is_seen_once_the_cache_forgets(tree: Site) -> None:
     assert fs.cat("d/a") == b"new"
 
 
+def test_a_refresh_asks_anew(tree: Site) -> None:
+    fs = tree.fs
+    assert (len(fs.ls("fixed")), fs.info("fixed/a")["size"]) == (2, 10)
+    tree.write("a", b"newer")
+    tree.write("later", b"")
+    assert (len(fs.ls("fixed")), fs.info("fixed/a")["size"]) == (2, 10)
+    assert fs.info("fixed/a", refresh=True)["size"] == 5
+    assert fs.ls("fixed", detail=False, refresh=True) == ["fixed/a", "fixed/later", "fixed/sub"]
+    assert "fixed/sub/b" in fs.find("fixed")
+    tree.write("sub/later", b"")
+    assert "fixed/sub/later" not in fs.find("fixed")
+    assert "fixed/sub/later" in fs.find("fixed", refresh=True)
+    assert asyncio.run(fs._ls("fixed/later", detail=False, refresh=True)) == ["fixed/later"]
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
@@ -127,7 +171,9 @@ def test_what_others_change_is_seen_once_the_cache_forgets(tree: Site) -> None:
         (lambda fs: fs.pipe("fixed/a", b"x"), PermissionError, "fixed"),
         (lambda fs: fs.rm("fixed/a"), PermissionError, "fixed"),
         (lambda fs: fs.open("fixed/n", "wb"), PermissionError, "fixed"),
-        (lambda fs: fs.open("d/a", "ab"), ValueError, "'ab'"),
+        (lambda fs: fs.open("d/a", "r+b"), ValueError, "'r.b'"),
+        (lambda fs: fs.open("fixed/a", "ab"), PermissionError, "fixed"),
+        (lambda fs: fs.open("d/sub", "ab"), IsADirectoryError, "/sub"),
     ],
 )
 def test_errors_are_those_of_files(tree: Site, call: Any, kind: type[Exception], words: str) -> None:
@@ -187,7 +233,12 @@ def test_instances_are_shared_and_so_is_the_cache(tree: Site) -> None:
 
 
 def test_options_of_fsspec_itself_are_let_pass(tree: Site) -> None:
-    own = {"use_listings_cache": True, "listings_expiry_time": 10, "max_paths": 3, "batch_size": 5}
+    own: dict[str, Any] = {
+        "use_listings_cache": True,
+        "listings_expiry_time": 10,
+        "max_paths": 3,
+        "batch_size": 5,
+    }
     fs = ForebayFileSystem(**own, skip_instance_cache=True, **tree.options)
     assert fs.cat("d/a") == b"bytes of a"
     assert fs.cache is tree.fs.cache
@@ -210,7 +261,7 @@ def test_an_instance_is_of_one_directory_wherever_it_is_taken(
 
 
 def test_a_cache_that_was_closed_is_opened_anew_by_a_new_instance(tree: Site, tmp_path: Path) -> None:
-    options = {"cache_dir": str(tmp_path / "other"), "tiers": f"{tmp_path}/tier:16MiB:SSD"}
+    options: dict[str, Any] = {"cache_dir": str(tmp_path / "other"), "tiers": f"{tmp_path}/tier:16MiB:SSD"}
     fs = ForebayFileSystem(**options)
     fs.cache.attach("d", f"file://{tree.folder}")
     fs.cache.close()
@@ -253,6 +304,22 @@ def test_writing_is_by_an_orderly_close_alone(tree: Site) -> None:
             file.write(b"2")
         raise KeyError
     assert not fs.exists("d/two")
+
+
+def test_an_object_is_written_on_at_its_end(tree: Site) -> None:
+    fs = tree.fs
+    with fs.open("d/sub/x.txt", "a") as file:
+        file.write("3\n")
+    assert fs.cat("d/sub/x.txt") == b"1\n2\n3\n"
+    with fs.open("d/log", "ab") as file:
+        file.write(b"first")
+    with fsspec.open("forebay://d/log", "ab", **tree.options) as file:
+        file.write(b", second")
+    assert fs.cat("d/log") == b"first, second"
+    with suppress(KeyError), fs.open("d/log", "ab") as file:
+        file.write(b"half")
+        raise KeyError
+    assert (tree.folder / "log").read_bytes() == b"first, second"
 
 
 def test_what_failed_within_a_transaction_is_not_put_at_its_end(tree: Site) -> None:
