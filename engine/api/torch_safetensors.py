@@ -28,6 +28,8 @@ _DTYPES: Final = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -39,6 +41,9 @@ _DTYPES: Final = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+if hasattr(torch, "float8_e8m0fnu"):
+    # Since torch 2.7.
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 
 
 class _Place(NamedTuple):
@@ -66,29 +71,29 @@ def map_safetensors(cache: Cache, path: str) -> dict[str, torch.Tensor]:
     except ValueError:
         # Too long to be gathered; if it is anything else, this says so as well.
         return load_safetensors(cache, path)
-    return _tensors(memoryview(view), path)
+    data = memoryview(view)
+    begin = _begin(data[:_LENGTH_BYTES], len(data), path)
+    return _tensors(data, _places(data[_LENGTH_BYTES:begin], len(data), path))
 
 
 def load_safetensors(cache: Cache, path: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a file, by name, in memory of their own, which they share.
 
-    Any size. Raises: as ``map_safetensors``; Stale (the object changed meanwhile).
+    Any size; of what is no safetensors file only the header is read. Raises: as ``map_safetensors``; Stale
+    (the object changed meanwhile).
     """
     with cache.open(path) as file:
-        data = torch.empty(file.size, dtype=torch.uint8)
-        buffer = data.numpy().data
-        filled = 0
-        while filled < len(buffer):
-            filled += file.readinto(buffer[filled:])
-    return _tensors(buffer, path)
+        begin = _begin(file.read(_LENGTH_BYTES), file.size, path)
+        places = _places(file.read(begin - _LENGTH_BYTES), file.size, path)
+        buffer = torch.empty(file.size, dtype=torch.uint8).numpy().data
+        file.seek(0)
+        file.readinto(buffer)
+    return _tensors(buffer, places)
 
 
-def _tensors(data: memoryview, path: str) -> dict[str, torch.Tensor]:
+def _tensors(data: memoryview, places: list[_Place]) -> dict[str, torch.Tensor]:
     """Make a tensor over each part of the file that the header names."""
-    try:
-        return {place.name: _tensor(data, place) for place in _places(data)}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: no sound safetensors file: {error}") from error
+    return {place.name: _tensor(data, place) for place in places}
 
 
 def _tensor(data: memoryview, place: _Place) -> torch.Tensor:
@@ -102,13 +107,29 @@ def _tensor(data: memoryview, place: _Place) -> torch.Tensor:
     return over(part, place.dtype).view(place.shape)
 
 
-def _places(data: memoryview) -> list[_Place]:
-    """Read the header. Raises: ValueError, TypeError, KeyError (says what is wrong)."""
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    begin = _LENGTH_BYTES + length
-    if len(data) < _LENGTH_BYTES or length > _HEADER_BYTES_MAX or begin > len(data):
-        raise ValueError(f"{len(data)} bytes are too few for the header that they begin with")
-    header = json.loads(bytes(data[_LENGTH_BYTES:begin]))
+def _begin(length: bytes | memoryview, size: int, path: str) -> int:
+    """Return where the tensors begin in a file of that size, which begins with that length.
+
+    Raises: ValueError (the header does not fit, or is longer than the format has it).
+    """
+    begin = _LENGTH_BYTES + int.from_bytes(length, "little")
+    if size < _LENGTH_BYTES or begin > size:
+        raise _unsound(path, f"{size} bytes are too few for the header that they begin with")
+    if begin > _LENGTH_BYTES + _HEADER_BYTES_MAX:
+        raise _unsound(path, f"its header has more than {_HEADER_BYTES_MAX} bytes")
+    return begin
+
+
+def _places(header: bytes | memoryview, size: int, path: str) -> list[_Place]:
+    """Read the header of a file of that size. Raises: ValueError (says what is wrong)."""
+    try:
+        return _described(json.loads(bytes(header)), _LENGTH_BYTES + len(header), size)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _unsound(path, error) from error
+
+
+def _described(header: Any, begin: int, size: int) -> list[_Place]:
+    """Check what the header says. Raises: ValueError, TypeError, KeyError (says what is wrong)."""
     if not isinstance(header, dict):
         raise TypeError(f"its header is a {type(header).__name__}")
     header.pop("__metadata__", None)
@@ -118,13 +139,13 @@ def _places(data: memoryview) -> list[_Place]:
         if place.start != covered:
             raise ValueError(f"tensor {place.name!r} does not begin where the one before ends")
         covered = place.end
-    if covered != len(data):
-        raise ValueError(f"its tensors end at byte {covered} of {len(data)}")
+    if covered != size:
+        raise ValueError(f"its tensors end at byte {covered} of {size}")
     return places
 
 
 def _place(name: str, described: dict[str, Any], begin: int) -> _Place:
-    """Check what the header says of a tensor. Raises: as ``_places``."""
+    """Check what the header says of a tensor. Raises: as ``_described``."""
     dtype = _DTYPES.get(described["dtype"])
     if dtype is None:
         raise ValueError(f"tensor {name!r} is of the unknown type {described['dtype']!r}")
@@ -133,4 +154,11 @@ def _place(name: str, described: dict[str, Any], begin: int) -> _Place:
         raise ValueError(f"tensor {name!r} has a shape or place that is none")
     if math.prod(shape) * dtype.itemsize != end - start:
         raise ValueError(f"tensor {name!r} of shape {shape} does not take {end - start} bytes")
+    # torch counts so, also where one of the figures is zero.
+    if math.prod(max(figure, 1) for figure in shape) * dtype.itemsize >= 1 << 63:
+        raise ValueError(f"tensor {name!r} has a shape that is too large")
     return _Place(name, dtype, shape, begin + start, begin + end)
+
+
+def _unsound(path: str, cause: object) -> ValueError:
+    return ValueError(f"{path}: no sound safetensors file: {cause}")

@@ -16,7 +16,7 @@ import torch
 
 from forebay.api.torch import load_safetensors, map_safetensors
 from forebay.cache import Cache
-from forebay.config import KIB
+from forebay.config import KIB, MIB
 from forebay.testing.faulty import FaultyStorage
 from tests.integration._sites import OpenCache
 
@@ -24,6 +24,7 @@ KINDS = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
     *(torch.uint16, torch.uint32, torch.uint64, torch.complex64),
+    *(torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
 ]
 TENSORS = {f"kind{number}": torch.arange(12).reshape(3, 4).to(kind) for number, kind in enumerate(KINDS)} | {
     "scalar": torch.tensor(3.5),
@@ -140,6 +141,9 @@ def described(dtype: str = "U8", shape: Any = (4,), offsets: Any = (0, 4)) -> di
         (file_of(described(offsets=(0, 1 << 70)), b"1234"), "does not take"),
         (file_of(described(), b"123"), "end at byte"),
         (file_of(described(), b"12345"), "end at byte"),
+        (file_of(b"[" * 100_000), "d/bad: no sound safetensors file"),
+        (file_of(described(shape=(1 << 62, 4, 0), offsets=(0, 0))), "'a' has a shape that is too large"),
+        (file_of(described(shape=(1 << 70, 0), offsets=(0, 0))), "'a' has a shape that is too large"),
         (file_of({**described(), "b": described()["a"]}, b"1234"), "'b' does not begin where"),
     ],
 )
@@ -149,6 +153,13 @@ def test_a_file_that_is_none_is_told(
     storage.put("bad", data)
     with pytest.raises(ValueError, match=told):
         load(cache, "d/bad")
+
+
+def test_of_a_file_that_is_none_only_the_header_is_read(cache: Cache, storage: FaultyStorage) -> None:
+    storage.put("bad", file_of(described(), bytes(4 * MIB)))
+    with pytest.raises(ValueError, match="end at byte"):
+        load_safetensors(cache, "d/bad")
+    assert cache.status()["counters"]["source_bytes"] <= 2 * MIB
 
 
 @pytest.mark.parametrize("load", LOADERS)
