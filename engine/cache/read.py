@@ -88,14 +88,24 @@ class Reader:
     def read_many(self, wanted: Sequence[Wanted]) -> list[View]:
         """Return views in the order asked; what is not cached is fetched together.
 
-        Raises: what the first one in that order raises that cannot be read; the others' views are released.
+        Those of one object are of one version. Raises: what the first one in that order raises that cannot be
+        read; the others' views are released.
         """
         prepared = self._prepare(wanted)
         self._fetcher.bring([run for each in prepared if isinstance(each, _Pending) for run in each.runs])
         views: list[View] = []
+        changed: dict[tuple[str, str], FirstTouch] = {}
         try:
             for asked, each in zip(wanted, prepared, strict=True):
-                views.append(self._finish(asked, each))
+                if asked.name not in changed:
+                    try:
+                        views.append(self._finish(asked, each))
+                        continue
+                    except Stale:
+                        if asked.attached.manifest is not None or isinstance(each, Exception):
+                            raise
+                        self._read_anew(asked, wanted, views, changed)
+                views.append(self._read_changed(asked, changed[asked.name]))
         except BaseException:
             for view in views:
                 view.release()
@@ -234,14 +244,38 @@ class Reader:
             return error
 
     def _finish(self, asked: Wanted, prepared: _Pending | View | Exception) -> View:
+        """Make the view. Raises: what went wrong with it."""
         if isinstance(prepared, Exception):
             raise prepared
         try:
             return _settle(prepared)
-        except Stale:
-            if asked.attached.manifest is not None:
-                raise
-            return self.read(asked.attached, asked.path, asked.offset, asked.length)
+        except NotFound:
+            self._lookup.forget(asked.attached, asked.path)
+            raise
+
+    def _read_anew(
+        self,
+        asked: Wanted,
+        wanted: Sequence[Wanted],
+        views: list[View],
+        changed: dict[tuple[str, str], FirstTouch],
+    ) -> None:
+        """Look up the version that an object has by now, and read in it what was read of another."""
+        try:
+            touch = FirstTouch(self._ask(asked.attached, asked.path), is_changed=True)
+        except NotFound:
+            self._lookup.forget(asked.attached, asked.path)
+            raise
+        changed[asked.name] = touch
+        for position, before in enumerate(views):
+            if wanted[position].name == asked.name:
+                views[position] = self._read_changed(wanted[position], touch)
+                before.release()
+
+    def _read_changed(self, asked: Wanted, touch: FirstTouch) -> View:
+        """Read in the version that was looked up anew. Raises: as ``read``; Stale (it changed again)."""
+        try:
+            return self._read_version(asked.attached, touch, offset=asked.offset, length=asked.length)
         except NotFound:
             self._lookup.forget(asked.attached, asked.path)
             raise

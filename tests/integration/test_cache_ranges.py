@@ -8,7 +8,7 @@ import pytest
 
 from forebay.cache import Cache
 from forebay.config import KIB
-from forebay.errors import NotFound
+from forebay.errors import NotFound, Stale
 from forebay.testing.faulty import FaultyStorage
 from tests.integration._sites import OpenCache
 
@@ -83,3 +83,35 @@ def test_a_peek_asks_nobody(ranged: Cache, source: FaultyStorage) -> None:
 
 def test_folders_have_directories_of_their_own(ranged: Cache) -> None:
     assert ranged.has_directories("d/any") is FaultyStorage.has_directories
+
+
+@pytest.mark.parametrize("cached", range(3))
+def test_ranges_of_one_object_are_of_one_version(
+    open_cache: OpenCache, source: FaultyStorage, cached: int
+) -> None:
+    ranged = open_cache(schemes=source.schemes())
+    ranged.attach("d", "faulty://x", max_age=3600)
+    places = [0, 2 * BLOCK, 4 * BLOCK]
+    kept = ranged.read(f"d/{LARGE}", places[cached], 10)
+    newer = bytes(byte ^ 255 for byte in DATA[LARGE])
+    source.put(LARGE, newer)
+    asked = [(f"d/{LARGE}", place, 10) for place in places] + [("d/f1", 0, 1)]
+    views = ranged.read_ranges(asked)
+    assert [bytes(view) for view in views] == [newer[place : place + 10] for place in places] + [DATA["f1"]]
+    assert kept == DATA[LARGE][places[cached] : places[cached] + 10]
+
+
+def test_ranges_of_an_object_that_changes_again_are_of_no_version(
+    open_cache: OpenCache, source: FaultyStorage
+) -> None:
+    ranged = open_cache(schemes=source.schemes())
+    ranged.attach("d", "faulty://x", max_age=3600)
+    ranged.read(f"d/{LARGE}", 0, 10).release()
+    source.put(LARGE, DATA[LARGE][::-1])
+    # What is not cached is asked for in the old version, then all in the new one, which is gone by then.
+    source.script("read_range", None, lambda: source.put(LARGE, DATA[LARGE][1:]))
+    asked = [(f"d/{LARGE}", place, 10) for place in (0, 3 * BLOCK)]
+    with pytest.raises(Stale):
+        ranged.read_ranges(asked)
+    newest = DATA[LARGE][1:]
+    assert [bytes(view) for view in ranged.read_ranges(asked)] == [newest[:10], newest[3 * BLOCK :][:10]]
