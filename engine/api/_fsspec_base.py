@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 _THREADS: Final = 32
 
 _threads: Final = PerProcess(lambda: Threads(_THREADS))
+# Apart, so that a call there may wait for calls here.
+_threads_beneath: Final = PerProcess(lambda: Threads(_THREADS))
 
 
 def finds_datasets(method: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -146,6 +148,15 @@ class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec 
     async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Make a blocking call without blocking the loop."""
         return await asyncio.wrap_future(_threads.get().submit(partial(call, *args, **kwargs)))
+
+
+def side_by_side(calls: Iterable[Callable[[], _T]]) -> list[_T]:
+    """Make calls in other threads, none of which does this itself, and return their results in order.
+
+    Raises: what the first of them raised.
+    """
+    threads = _threads_beneath.get()
+    return [future.result() for future in [threads.submit(call) for call in calls]]
 
 
 def described(place: Place, status: FileStatus) -> dict[str, Any]:

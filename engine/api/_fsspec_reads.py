@@ -8,11 +8,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from glob import has_magic
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from forebay.api._fsspec_base import Base, described, finds_datasets
+from forebay.api._fsspec_base import Base, described, finds_datasets, side_by_side
 from forebay.api._fsspec_files import BufferedReadFile, ReadFile
 from forebay.cache.copies import copies_of
 from forebay.config import KIB, MIB
@@ -120,6 +121,10 @@ class Reads(Base):
             return None
         return kind
 
+    def sizes(self, paths: list[str]) -> list[int]:
+        """Return the sizes of objects, asked for together. Raises: as ``info``."""
+        return side_by_side([partial(self.size, path) for path in paths])
+
     def ukey(self, path: str) -> str:
         """Return the version of an object, which is another when its bytes are. Raises: IsADirectoryError."""
         return str(self._object_info(path)["version"])
@@ -215,7 +220,7 @@ class Reads(Base):
                 # One of them cannot be read: each for itself, to say which.
                 yield from copies_of(held)
                 held, held_bytes = [], 0
-                yield from (self._cat_or_error(path, None, None) for path in batch)
+                yield from self._cat_each([(path, None, None) for path in batch])
                 continue
             found = [next(others) if view is None else view for view in views]
             held += found
@@ -224,6 +229,10 @@ class Reads(Base):
                 yield from copies_of(held)
                 held, held_bytes = [], 0
         yield from copies_of(held)
+
+    def _cat_each(self, asked: Sequence[tuple[str, int | None, int | None]]) -> list[bytes | Exception]:
+        """Return the bytes of each range, or why there are none."""
+        return side_by_side([partial(self._cat_or_error, *each) for each in asked])
 
     def _cat_or_error(self, path: str, start: int | None, end: int | None) -> bytes | Exception:
         try:
@@ -247,11 +256,15 @@ class Reads(Base):
         """
         asked = list(zip(paths, _each(starts, paths), _each(ends, paths), strict=True))
         try:
-            ranges = [self._range(path, start, end) for path, start, end in asked]
+            if any((start or 0) < 0 or (end or 0) < 0 for _, start, end in asked):
+                # Asks for sizes.
+                ranges = side_by_side([partial(self._range, *each) for each in asked])
+            else:
+                ranges = [self._range(*each) for each in asked]
             found: list[Any] = list(copies_of(self.cache.read_ranges(ranges)))
         except (OSError, LookupError, ValueError):
             # One of them cannot be read: each for itself, to say which.
-            found = [self._cat_or_error(*each) for each in asked]
+            found = self._cat_each(asked)
         failed = [each for each in found if isinstance(each, Exception)]
         if failed and on_error != "return":
             raise failed[0]

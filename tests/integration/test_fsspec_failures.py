@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from forebay.api.fsspec import ForebayFileSystem
+from forebay.errors import NotFound
 from tests._s3 import Handler, give_keys
 from tests._s3_writes import WritableS3
 from tests.integration._fsspec import Site, site
@@ -112,3 +113,49 @@ def test_the_interpreters_end_does_not_wait_for_a_silent_storage(site: Site, ser
             assert program.returncode == 0
         finally:
             answers.set()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda fs, paths: fs.cat(paths, on_error="return").values(),
+        lambda fs, paths: fs.cat_ranges(paths, 0, 5),
+    ],
+)
+def test_what_cannot_be_read_of_many_is_asked_for_side_by_side(
+    site: Site, server: WritableS3, read: Any
+) -> None:
+    absent = [f"s/absent{number}" for number in range(4)]
+    together = threading.Barrier(len(absent))
+
+    def wait_for_the_others(handler: Handler) -> bool:
+        if "absent" in handler.path:
+            together.wait(60)
+        return False
+
+    server.interfere = wait_for_the_others
+    found = list(read(site.fs, ["s/a", *absent, "s/sub/b"]))
+    assert [type(each) for each in found[1:-1]] == [NotFound] * len(absent)
+    assert (found[0][:5], found[-1][:5]) == (b"bytes", b"bytes")
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda fs, paths: fs.sizes(paths), [1, 2, 3, 4]),
+        (lambda fs, paths: fs.cat_ranges(paths, -1, None), [b"x"] * 4),
+    ],
+)
+def test_sizes_of_many_are_asked_for_side_by_side(
+    site: Site, server: WritableS3, ask: Any, told: list[Any]
+) -> None:
+    server.objects.update({f"new{count}": b"x" * count for count in range(1, 5)})
+    together = threading.Barrier(4)
+
+    def wait_for_the_others(handler: Handler) -> bool:
+        if handler.command == "HEAD":
+            together.wait(60)
+        return False
+
+    server.interfere = wait_for_the_others
+    assert ask(site.fs, [f"s/new{count}" for count in range(1, 5)]) == told
