@@ -45,10 +45,16 @@ def finds_datasets(method: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return method(*args, **kwargs)
         except NotAttached as error:
-            path = next(iter([*args[1:], *kwargs.values()]), "")
-            raise not_found(str(path), str(error)) from error
+            paths = [str(each) for each in (*args[1:], *kwargs.values())]
+            raise not_found(_blamed(error, paths), str(error)) from error
 
     return call
+
+
+def _blamed(error: NotAttached, paths: list[str]) -> str:
+    """Return which of some paths has no dataset, as far as the error names it."""
+    named = (each for each in paths if f"'{each.removeprefix('forebay://').partition('/')[0]}'" in str(error))
+    return next(named, paths[0] if paths else "")
 
 
 class Base(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec has no types

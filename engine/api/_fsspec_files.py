@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -197,6 +198,67 @@ class DeferredFile(_OverFile[WritableFile]):
         if kind is not None:
             self.discard()
         self.close()
+
+
+class CompressedFile(io.BufferedIOBase):
+    """An object that is compressed on its way: ``close`` ends the compressed stream, and writes the object.
+
+    fsspec's compressors leave the file beneath them open. Nothing is written after an exception in the
+    ``with`` block, nor of a file that is just dropped.
+    """
+
+    def __init__(self, file: WritableFile | DeferredFile, compressor: Any) -> None:
+        """Write to a compressor over a file that was just opened."""
+        super().__init__()
+        self.name: Final = file.name
+        self.mode: Final = file.mode
+        self._file: Final = file
+        self._compressor: Final = compressor
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Take all of the bytes; return how many. Raises: as WritableFile; ValueError (closed)."""
+        count: int = self._compressor.write(data)
+        return count
+
+    def close(self) -> None:
+        """Write the object; may be called twice. Raises: as WritableFile."""
+        if self.closed:
+            return
+        try:
+            self._compressor.close()
+            self._file.close()
+        except BaseException:
+            self.discard()
+            raise
+        super().close()
+
+    def discard(self) -> None:
+        """Close, and leave the object as it is, unless it was closed before."""
+        if self.closed:
+            return
+        with suppress(OSError, ValueError):
+            # It would end its stream later on, and complain.
+            self._compressor.close()
+        self._file.discard()
+        super().close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the object, or discard it after an exception."""
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Discard what was never closed."""
+        with suppress(OSError, AttributeError):
+            self.discard()
 
 
 def _reopen(fs: ForebayFileSystem, path: str, position: int) -> ReadFile:

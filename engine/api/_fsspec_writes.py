@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from fsspec.asyn import sync
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.compression import compr
+from fsspec.core import get_compression
 from fsspec.utils import isfilelike
 
 from forebay.api._fsspec_base import finds_datasets
-from forebay.api._fsspec_files import DeferredFile
+from forebay.api._fsspec_files import CompressedFile, DeferredFile
 from forebay.api._fsspec_names import dataset_of, is_same
 from forebay.api._fsspec_reads import Reads
 from forebay.config import MIB
@@ -214,6 +216,23 @@ class Writes(Reads):
         place = self._object(path)
         if self.cache.has_directories(place.path) and not self.isdir(path):
             self.cache.mkdir(place.path)
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Open an object as fsspec has it; one that is compressed on its way is put by ``close`` as well."""
+        kwargs |= {"block_size": block_size, "cache_options": cache_options}
+        if "b" not in mode or "r" in mode:
+            return super().open(path, mode, compression=compression, **kwargs)
+        name = get_compression(path, compression)
+        file = super().open(path, mode, **kwargs)
+        return file if name is None else CompressedFile(file, compr[name](file, mode=mode[0]))
 
     def _open(
         self,

@@ -13,7 +13,7 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -160,6 +160,8 @@ def test_a_refresh_asks_anew(tree: Site) -> None:
         (lambda fs: fs.cat("d/no"), FileNotFoundError, "/no"),
         (lambda fs: fs.open("d/no"), FileNotFoundError, "/no"),
         (lambda fs: fs.info("dd/a"), FileNotFoundError, "did you mean 'd'"),
+        (lambda fs: fs.mv_file("d/a", "none/a"), FileNotFoundError, r"'none' .*: 'none/a'$"),
+        (lambda fs: fs.put_file(__file__, "none/a"), FileNotFoundError, r"'none' .*: 'none/a'$"),
         (lambda fs: fs.cat_file("d/sub"), IsADirectoryError, "/sub"),
         (lambda fs: fs.cat_file(""), IsADirectoryError, "list of datasets"),
         (lambda fs: fs.rm("d/sub"), IsADirectoryError, "recursive"),
@@ -320,6 +322,39 @@ def test_an_object_is_written_on_at_its_end(tree: Site) -> None:
         file.write(b"half")
         raise KeyError
     assert (tree.folder / "log").read_bytes() == b"first, second"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zip"])
+def test_what_is_compressed_on_its_way_is_written(tree: Site, kind: str) -> None:
+    fs, path = tree.fs, f"d/packed.{kind}"
+    with fs.open(path, "wb", compression=kind) as file:
+        file.write(b"packed")
+    with fs.open(path, compression=kind) as file:
+        assert file.read() == b"packed"
+    with fs.transaction:
+        with fs.open(path, "w", compression=kind) as text:
+            text.write("packed text")
+        with fs.open(path, compression=kind) as file:
+            assert file.read() == b"packed"
+    with fsspec.open(f"forebay://{path}", "rt", compression=kind, **tree.options) as text:
+        assert text.read() == "packed text"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zip"])
+def test_what_failed_while_it_was_compressed_is_not_written(tree: Site, kind: str) -> None:
+    fs = tree.fs
+    for context in (nullcontext(), fs.transaction):
+        with context:
+            with suppress(KeyError), fs.open("d/packed", "wb", compression=kind) as file:
+                file.write(b"half")
+                raise KeyError
+            with pytest.raises(ValueError, match="zpi"):
+                fs.open("d/packed", "wb", compression="zpi")
+        assert not fs.exists("d/packed"), context
+    dropped = fs.open("d/packed", "wb", compression=kind)
+    dropped.write(b"half")
+    del dropped
+    assert not fs.exists("d/packed")
 
 
 def test_what_failed_within_a_transaction_is_not_put_at_its_end(tree: Site) -> None:
