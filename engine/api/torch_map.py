@@ -12,7 +12,7 @@ from forebay.api.torch_order import Follower, OrderedBatch, OrderedBatches
 from forebay.api.torch_samples import Decode, FromCache, refuse_unknown
 
 if TYPE_CHECKING:
-    from forebay.cache import Cache
+    from forebay.cache import Cache, View
 
 
 class MapDataset(FromCache, torch.utils.data.Dataset[Any]):
@@ -56,17 +56,34 @@ class MapDataset(FromCache, torch.utils.data.Dataset[Any]):
         Raises: as ``__getitem__``, for the first that fails.
         """
         paths = [self.paths[index] for index in indices]
-        if isinstance(indices, OrderedBatch):
-            if self._follower is None:
-                self._follower = Follower(self.cache, self.paths)
-            views = self._follower.read(indices)
-        else:
-            views = self.cache.read_many(paths)
+        views = self._views(paths, indices)
         return [self._sample(path, view) for path, view in zip(paths, views, strict=True)]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have a subclass that makes samples in its own way make those of batches so, too."""
+        super().__init_subclass__(**options)
+        if "__getitem__" in cls.__dict__ and "__getitems__" not in cls.__dict__:
+            cls.__getitems__ = _each_sample  # type: ignore[method-assign,assignment]  # else passed by
+
+    def _views(self, paths: Sequence[str], indices: Sequence[int]) -> list[View]:
+        """Return views of the objects of a batch, in order."""
+        if not isinstance(indices, OrderedBatch):
+            return self.cache.read_many(paths)
+        if self._follower is None:
+            self._follower = Follower(self.cache, self.paths)
+        return self._follower.read(indices)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
         return {**self.__dict__, "_follower": None}
+
+
+def _each_sample(dataset: MapDataset, indices: Sequence[int]) -> list[Any]:
+    """Return samples one by one, of objects that are fetched together and held meanwhile."""
+    held = dataset._views([dataset.paths[index] for index in indices], indices)
+    samples = [dataset[index] for index in indices]
+    del held
+    return samples
 
 
 def loader(

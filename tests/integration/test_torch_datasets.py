@@ -119,6 +119,35 @@ def test_samples_are_the_readers_own(cache: Cache) -> None:
     assert (path, bytes(decoded[1][1])) == (f"d/{name_of(1)}", content(1))
 
 
+class Labelled(MapDataset):
+    """Samples with their paths, as users of torch write it."""
+
+    def __getitem__(self, index: int) -> Any:
+        return bytes(super().__getitem__(index).numpy()), self.paths[index]
+
+
+class Reversed(Labelled):
+    """One that makes batches as well."""
+
+    def __getitems__(self, indices: Any) -> list[Any]:
+        return super().__getitems__(indices)[::-1]
+
+
+def test_a_subclass_that_makes_samples_makes_those_of_batches_too(
+    cache: Cache, storage: FaultyStorage
+) -> None:
+    dataset = Labelled.from_prefix(cache, "d/part0")
+    made = [dataset[number] for number in range(len(dataset))]
+    assert made[1] == (content(1), f"d/{name_of(1)}")
+    cache.free("d", data=True)
+    storage.calls.clear()
+    for reading in (DataLoader(dataset, batch_size=7), loader(dataset, batch_size=7)):
+        assert [sample for batch in reading for sample in zip(*batch, strict=True)] == made
+        # Fetched once, and together.
+        assert storage.calls["read_range"] == len(dataset)
+    assert Reversed.from_prefix(cache, "d/part0").__getitems__([0, 1]) == [made[1], made[0]]
+
+
 def test_zero_copy_samples_keep_the_cached_bytes_in_place(cache: Cache) -> None:
     dataset = MapDataset.from_prefix(cache, "d/part0", zero_copy=True)
     cache.load("d/part0", wait=True)
