@@ -173,7 +173,8 @@ class Writes(Reads):
             for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
                 self._remove(each, recursive=False)
             return
-        for each in self.expand_path(path):
+        paths = self.expand_path(path)
+        for each in _topmost(paths) if recursive else paths:
             self._remove(each, recursive=recursive)
 
     @finds_datasets
@@ -316,6 +317,17 @@ class Writes(Reads):
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
         await self._in_thread(self.makedirs, path, exist_ok)
+
+
+def _topmost(paths: list[str]) -> list[str]:
+    """Return the paths that lie below none of the others."""
+    found: dict[str, None] = {}
+    # A directory comes before what is in it.
+    for path in sorted(paths):
+        parts = path.split("/")
+        if not any("/".join(parts[:count]) in found for count in range(1, len(parts))):
+            found[path] = None
+    return list(found)
 
 
 def _copy(source: Any, target: Any, callback: Callback) -> None:

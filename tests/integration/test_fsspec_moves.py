@@ -1,4 +1,4 @@
-"""``forebay://`` moving objects: nothing is deleted that does not lie somewhere else by then."""
+"""``forebay://`` moving objects: nothing is deleted that does not lie somewhere else by then. And removing."""
 
 from __future__ import annotations
 
@@ -111,3 +111,12 @@ def test_an_object_of_a_version_is_not_moved(tree: Site) -> None:
     with pytest.raises(PermissionError, match="never changes"):
         tree.fs.mv_file("d@v1/a", "d/other")
     assert found(tree) == TREE
+
+
+@pytest.mark.parametrize("paths", ["d/sub/**", ["d/sub/b", "d/sub", "d/sub/deep/c"], ["d/sub", "d/sub/*"]])
+def test_what_lies_below_what_is_removed_goes_with_it(tree: Site, paths: Any) -> None:
+    tree.write("sub.x/b", b"another")
+    tree.fs.rm(paths, recursive=True)
+    assert found(tree) == {"a": TREE["a"], "sub.x/b": b"another"}
+    with pytest.raises(FileNotFoundError):
+        tree.fs.rm("d/sub", recursive=True)
