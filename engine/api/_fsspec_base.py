@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
+from fsspec import asyn
 from fsspec.asyn import AsyncFileSystem, get_loop
 from fsspec.spec import AbstractFileSystem
 
@@ -25,6 +26,10 @@ try:
 except ImportError:
     # Before 2025.10 fsspec kept the path of a chained URL for its own classes: it does not come to us.
     ChainedFileSystem = AbstractFileSystem
+
+if not hasattr(asyn, "reset_after_fork"):
+    # Older ones take the parent's loop, whose thread is not there, for one that runs in a forked child.
+    os.register_at_fork(after_in_child=asyn.reset_lock)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -1,4 +1,4 @@
-"""``forebay://`` moving objects: nothing is deleted that does not lie somewhere else by then. And removing."""
+"""``forebay://`` moving and removing: nothing is deleted that lies nowhere else and was to stay."""
 
 from __future__ import annotations
 
