@@ -107,6 +107,11 @@ class Membership:
         """Why an address is no peer, by address: another group, another protocol, ..."""
         return MappingProxyType(self._refusals)
 
+    @property
+    def addresses(self) -> set[str]:
+        """All addresses that are probed now and then: of peers, seeds, and what was heard of lately."""
+        return self._peer_addresses() | self._addresses.known
+
     def seed(self, addresses: Iterable[str]) -> None:
         """Probe these whatever happens, instead of the former ones: a static list, or what a name stands for.
 
@@ -121,8 +126,7 @@ class Membership:
         """Return the addresses to probe now; the answer or its absence is told before they are due again."""
         now_ns = self._clock.boot_ns()
         self._departed = {name: entry for name, entry in self._departed.items() if entry[1] > now_ns}
-        at = {peer.member.address for peer in self._peers.values()}
-        wanted = at | self._addresses.known
+        at, wanted = self._peer_addresses(), self.addresses
         self._refusals = {address: why for address, why in self._refusals.items() if address in wanted}
         return self._addresses.due(at, self._is_reached, now_ns)
 
@@ -300,6 +304,9 @@ class Membership:
 
     def _at(self, address: str) -> list[_Peer]:
         return [peer for peer in self._peers.values() if peer.member.address == address]
+
+    def _peer_addresses(self) -> set[str]:
+        return {peer.member.address for peer in self._peers.values()}
 
     def _is_reached(self, member_id: str) -> bool:
         peer = self._peers.get(member_id)

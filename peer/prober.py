@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple
 
 import grpc
 
 from forebay.errors import ConfigError
+from forebay.peer.failures import Failures
 from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
 from forebay.peer.membership import Answer, Membership
@@ -30,6 +30,13 @@ TICK_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 1.0
 _LEAVE_TIMEOUT_S: Final = 2.0
 LOOK_UP_EVERY_S: Final = 10.0
+
+
+class _Call(NamedTuple):
+    """A call under way: what for, and where."""
+
+    what: str
+    address: str
 
 
 class Prober:
@@ -52,27 +59,22 @@ class Prober:
         self._credentials: Final = credentials
         self._on_view: Final = on_view
         self._channels: Final[dict[str, grpc.aio.Channel]] = {}
-        self._probes: Final[dict[str, asyncio.Task[None]]] = {}
+        self._calls: Final[dict[_Call, asyncio.Task[None]]] = {}
         self._told: View | None = None
         self._looking_up: asyncio.Task[None] | None = None
         self._look_up_due_s = 0.0
-        self._said: Final[set[str]] = set()
+        # Why an address is none of the group, as it was logged last.
+        self._said: Final[dict[str, str]] = {}
+        self._failures: Final = Failures(_log, "the group could not be probed; it is in a moment")
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                is_looking_up = self._looking_up is not None and not self._looking_up.done()
-                if loop.time() >= self._look_up_due_s and not is_looking_up:
-                    # Beside the probes: a DNS that does not answer holds up none of them.
-                    self._look_up_due_s = loop.time() + LOOK_UP_EVERY_S
-                    self._looking_up = loop.create_task(self._look_seeds_up())
-                self._begin_due()
-                self.show()
+                await self._guarded(self._turn())
                 await asyncio.sleep(TICK_S)
         finally:
-            for task in (*self._probes.values(), self._looking_up):
+            for task in (*self._calls.values(), self._looking_up):
                 if task is not None:
                     task.cancel()
 
@@ -81,36 +83,72 @@ class Prober:
         request = pb.Announcement(member=self._membership.leave().to_message())
         self.show()
         others = [member for member in self._membership.view.members if member.id != self._hello.member_id]
-        await asyncio.gather(*(self._announce(member.address, request) for member in others))
+        await asyncio.gather(*(self._guarded(self._announce(member.address, request)) for member in others))
 
     async def close(self) -> None:
         """Close the connections."""
-        for channel in self._channels.values():
+        while self._channels:
+            _, channel = self._channels.popitem()
             await channel.close()
 
     def show(self) -> None:
         """Tell of the view if it is another one."""
         view = self._membership.view
         if view is not self._told:
-            self._told = view
             self._on_view(view)
+            self._told = view
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        is_looking_up = self._looking_up is not None and not self._looking_up.done()
+        if loop.time() >= self._look_up_due_s and not is_looking_up:
+            # Beside the probes: a DNS that does not answer holds up none of them.
+            self._look_up_due_s = loop.time() + LOOK_UP_EVERY_S
+            self._looking_up = loop.create_task(self._guarded(self._look_seeds_up()))
+        self._begin_due()
+        self.show()
+        await self._forget_gone()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work; whatever is wrong with it ends neither the probing nor this member."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  (a member that probes no more is blind, and does not know it)
+            self._failures.tell(error)
 
     def _begin_due(self) -> None:
         for address in self._membership.due():
-            if address not in self._probes:
-                task = asyncio.get_running_loop().create_task(self._probe(address))
-                self._probes[address] = task
-                task.add_done_callback(lambda _, address=address: self._probes.pop(address, None))  # type: ignore[misc]
+            self._begin(_Call("probe", address), self._probe(address))
         message = pb.Announcement(member=self._me().to_message())
         for address in self._membership.unaware():
-            self._probes[f"announce {address}"] = task = asyncio.get_running_loop().create_task(
-                self._announce(address, message)
-            )
-            task.add_done_callback(
-                lambda _, address=address: self._probes.pop(f"announce {address}", None)  # type: ignore[misc]
-            )
+            self._begin(_Call("announce", address), self._announce(address, message))
+
+    def _begin(self, call: _Call, work: Coroutine[Any, Any, None]) -> None:
+        if call in self._calls:
+            work.close()
+            return
+        self._calls[call] = task = asyncio.get_running_loop().create_task(self._guarded(work))
+        task.add_done_callback(lambda _: self._calls.pop(call, None))
+
+    async def _forget_gone(self) -> None:
+        """Close the channels to addresses that are probed no more, and forget what was said of them."""
+        kept = self._membership.addresses
+        for address in self._said.keys() - kept:
+            del self._said[address]
+        busy = {call.address for call in self._calls}
+        for address in self._channels.keys() - kept - busy:
+            await self._channels.pop(address).close()
 
     async def _probe(self, address: str) -> None:
+        try:
+            await self._greet(address)
+        except Exception:
+            self._membership.no_answer(address)
+            raise
+        finally:
+            self.show()
+
+    async def _greet(self, address: str) -> None:
         try:
             reply = await self._peer(address).Hello(self._hello, timeout=PROBE_TIMEOUT_S)
             self._terms.check(reply)
@@ -126,20 +164,19 @@ class Prober:
                 self._membership.no_answer(address)
         except ConfigError as error:
             self._refused(address, str(error))
-        self.show()
 
     def _refused(self, address: str, reason: str) -> None:
-        said = f"peer {address} is none of this group: {reason}"
-        if said not in self._said:
-            self._said.add(said)
-            _log.warning("%s", said)
+        if self._said.get(address) != reason:
+            self._said[address] = reason
+            _log.warning("peer %s is none of this group: %s", address, reason)
         self._membership.refused(address, reason)
 
     async def _announce(self, address: str, message: pb.Announcement) -> None:
-        # Who does not hear it finds out by probing.
-        with suppress(grpc.aio.AioRpcError, ConfigError):
+        try:
             admin = pb_grpc.AdminStub(self._channel(address))
             await admin.Announce(message, timeout=_LEAVE_TIMEOUT_S)
+        except (grpc.aio.AioRpcError, ConfigError):
+            pass  # who does not hear it finds out by probing
 
     def _me(self) -> Member:
         return next(m for m in self._membership.view.members if m.id == self._hello.member_id)

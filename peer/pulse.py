@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Final, Protocol
+
+from forebay.peer.failures import Failures
+
+_log = logging.getLogger(__name__)
 
 PULSE_S: Final = 0.4
 
@@ -22,6 +27,9 @@ class Pulse:
         self._lock: Final = threading.Lock()
         self._beats: Final[dict[object, tuple[Hears, bytes]]] = {}
         self._is_over: Final = threading.Event()
+        self._failures: Final = Failures(
+            _log, "whoever waits for an answer could not be told that it goes on"
+        )
         self._thread: threading.Thread | None = None
 
     def begin(self, to: Hears, frame: bytes) -> object:
@@ -50,4 +58,7 @@ class Pulse:
             with self._lock:
                 beats = list(self._beats.values())
             for to, frame in beats:
-                to.send_at_once(frame)
+                try:
+                    to.send_at_once(frame)
+                except Exception as error:  # noqa: BLE001  (the others wait as well, and take silence for death)
+                    self._failures.tell(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.config import FORMAT_FOLDER
+from forebay.peer.failures import Failures
+
+_log = logging.getLogger(__name__)
 
 _STEP_S: Final = 1.0
 _FILE_MODE: Final = 0o600
@@ -30,6 +34,7 @@ class ServingRecord:
         """Write what status returns, fit for JSON, now and from now on. Raises: OSError."""
         self._path, lock_path = _files(cache_dir)
         self._status: Final = status
+        self._failures: Final = Failures(_log, "the group could not be told to this host; it is in a moment")
         self._written: Mapping[str, Any] = {}
         self._lock: Final = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         # Only who looks whether it is locked has it for a moment: a directory has one member.
@@ -48,9 +53,12 @@ class ServingRecord:
 
     def _run(self) -> None:
         while not self._ending.wait(_STEP_S):
-            # A full disk: it is told of as soon as there is room again.
-            with suppress(OSError):
-                self._write()
+            try:
+                # A full disk: it is told of as soon as there is room again.
+                with suppress(OSError):
+                    self._write()
+            except Exception as error:  # noqa: BLE001  (else what is told would be that of this moment for good)
+                self._failures.tell(error)
 
     def _write(self) -> None:
         found = self._status()

@@ -19,6 +19,7 @@ from typing import Final
 from forebay.errors import Closed, ConfigError
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, PeerRefused
+from forebay.peer.failures import Failures
 from forebay.peer.member import Member, View
 from forebay.peer.peers import Peers
 from forebay.peer.ring import Ring
@@ -77,6 +78,9 @@ class Refresh:
         self._is_told = False
         self._stopping = False
         self._told_level = logging.WARNING
+        self._failures: Final = Failures(
+            _log, "the view of the group could not be refreshed; it is in a moment"
+        )
         self._wake: Final = threading.Event()
         self._thread: threading.Thread | None = None
         peers.on_suspect = self._wake.set
@@ -127,8 +131,8 @@ class Refresh:
         while not self._stopping:
             try:
                 due_in_s = self.turn()
-            except Exception:  # noqa: BLE001  (reads go by the view that there is)
-                _log.exception("the view of the group could not be refreshed; it is tried again")
+            except Exception as error:  # noqa: BLE001  (reads go by the view that there is)
+                self._failures.tell(error)
                 due_in_s = VIEW_INTERVAL_S
             self._wake.wait(due_in_s)
             self._wake.clear()

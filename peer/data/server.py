@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from forebay.peer.answer import Answerer
 from forebay.peer.data.wire import Watcher, Wire, accept
+from forebay.peer.failures import Failures
 from forebay.peer.frames import Data, FrameError, Kind, pack_frame, pack_head, pack_text, parse_hello
 
 _log: Final = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class DataServer:
         self._serving: Final[dict[threading.Thread, _Asker]] = {}
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
+        self._failures: Final = Failures(_log, "a connection could not be let in; others may be")
         self._is_over = False
 
     @property
@@ -109,7 +111,11 @@ class DataServer:
                 _log.warning("cannot accept a connection: %s", error)
                 time.sleep(0.1)
                 continue
-            self._let_in(sock, str(address[0]))
+            try:
+                self._let_in(sock, str(address[0]))
+            except Exception as error:  # noqa: BLE001  (out of memory: others may still come)
+                self._failures.tell(error)
+                sock.close()
 
     def _let_in(self, sock: socket.socket, address: str) -> None:
         asker = _Asker(sock, address, self._limits)

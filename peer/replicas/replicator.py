@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import grpc
 
 from forebay.peer.answer import Hit
+from forebay.peer.failures import Failures
 from forebay.peer.replicas.pushing import ASKED_MAX, Copy, Pace, PeerStub, ReplicaLimits, held_by, push
 from forebay.peer.ring import Ring
 from forebay.remote import BlockRef
@@ -95,6 +96,7 @@ class Replicator:
         self._pace: Final = Pace(limits.rate_bytes_s, self._stopping)
         self._thread: Final = threading.Thread(target=self._run, name="forebay-replicas", daemon=True)
         self._figures: Final = Figures()
+        self._failures: Final = Failures(_log, "copies could not be looked through; they are in a moment")
         self._full: set[str] = set()
         self._marks: tuple[object, ...] | None = None
         self._admitted = -1
@@ -122,7 +124,7 @@ class Replicator:
         if reach is None or not wanted:
             self._marks = None
             return False
-        marks = (wanted, reach.ring.epoch, reach.ring.down, frozenset(reach.stubs))
+        marks = (wanted, reach.ring.view, frozenset(reach.stubs))
         admitted = self._cached.admitted()
         rested_s = self._now_s() - self._ended_s
         if marks != self._marks or rested_s >= PASS_EVERY_S:
@@ -141,9 +143,9 @@ class Replicator:
         while not self._stopping.wait(self._look_every_s):
             try:
                 self.look()
-            except (OSError, ValueError, LookupError):
+            except Exception as error:  # noqa: BLE001  (else nothing here would get copies any more)
                 self._figures.errors += 1
-                _log.exception("copies could not be looked through; they are in a moment")
+                self._failures.tell(error)
 
     def _pass(self, reach: Reach) -> None:
         figures, begun_s = self._figures, self._now_s()

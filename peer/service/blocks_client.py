@@ -152,6 +152,9 @@ class _Stream:
             text = f"{error.code().name}: {error.details()}"
             is_refusal = error.code() in _REFUSALS
             end = refused(self._address, text) if is_refusal else down(self._address, text)
+        except Exception as error:  # noqa: BLE001  (else who waits would, and nobody make another stream)
+            end = down(self._address, f"{type(error).__name__}: {error}")
+            self._call.cancel()
         self._asked.put(None)
         with self._lock:
             self._end = end

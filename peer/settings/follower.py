@@ -21,6 +21,7 @@ import grpc
 # Here, and not where they are first used: a fork in the middle of an import would leave the child without it.
 import forebay.peer.links  # noqa: F401
 from forebay.errors import Closed
+from forebay.peer.failures import Failures
 from forebay.peer.forks import apart_from_forks
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.settings.keeper import AdminStub
@@ -59,6 +60,7 @@ class Follower:
         self._local: Final = local
         self._lock_file: Final = Path(folder, "client-settings.lock")
         self._aside: Final = Aside()
+        self._failures: Final = Failures(_log, "settings of the group could not be taken over; asked again")
         # Processes begin with different members.
         self._turns = os.getpid()
         self._stopping: Final = threading.Event()
@@ -105,6 +107,8 @@ class Follower:
                 return
             except (OSError, ValueError, LookupError) as error:
                 self._aside.tell("*", str(error))
+            except Exception as error:  # noqa: BLE001  (else this client would have the settings of now for good)
+                self._failures.tell(error)
             if self._local() is None:
                 return
             if is_done:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from forebay.peer.failures import Failures
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.settings.exchange import SettingsExchange
 from forebay.peer.settings.items import Item
@@ -55,6 +56,7 @@ class SettingsKeeper:
         self._note_every_s: Final = note_every_s
         self._stopping: Final = threading.Event()
         self._thread: Final = threading.Thread(target=self._run, name="forebay-settings", daemon=True)
+        self._failures: Final = Failures(_log, "settings could not be looked through; they are in a moment")
         self._rounds = 0
 
     def start(self) -> None:
@@ -85,8 +87,8 @@ class SettingsKeeper:
             try:
                 step()
                 step = self.round
-            except Exception:  # noqa: BLE001  (else a member would have the settings of this moment for good)
-                _log.exception("settings could not be looked through; they are in a moment")
+            except Exception as error:  # noqa: BLE001  (else a member would have the settings of now for good)
+                self._failures.tell(error)
             if self._stopping.wait(self._note_every_s):
                 return
 
