@@ -22,6 +22,9 @@ from forebay.peer.proto import forebay_pb2 as messages
 NAME_BYTES_MAX: Final = 255
 PORT_MAX: Final = (1 << 16) - 1
 INCARNATION_MAX: Final = (1 << 64) - 1
+# No group gets there by changes: a million a second would take it a hundred thousand years. So whoever tells
+# of more is at fault, and one more than any that is believed still fits into a message.
+EPOCH_MAX: Final = 1 << 62
 
 _VIEWS_KEPT: Final = 4
 
@@ -124,6 +127,8 @@ class View(NamedTuple):
 
         Raises: ConfigError (too many members, one of them twice, a field that cannot be so).
         """
+        if message.epoch > EPOCH_MAX:
+            raise ConfigError(f"epoch {message.epoch} of a view: expected {EPOCH_MAX} at most")
         if len(message.members) > MEMBERS_MAX:
             raise ConfigError(f"a view of {len(message.members)} members, at most {MEMBERS_MAX}")
         return _read_view(message.SerializeToString(deterministic=True))

@@ -29,7 +29,7 @@ from forebay.clock import NS_PER_S, Clock
 from forebay.errors import ConfigError
 from forebay.peer._placement import MEMBERS_MAX
 from forebay.peer.addresses import Addresses
-from forebay.peer.member import Member, MemberState, View, check_address, two_addresses
+from forebay.peer.member import EPOCH_MAX, Member, MemberState, View, check_address, two_addresses
 from forebay.peer.ring import Ring
 
 # For how many times the grace a departed start of a member is remembered, lest a late view revives it.
@@ -333,7 +333,8 @@ class Membership:
         """Make the view anew if it has changed."""
         if not self._is_changed:
             return
-        self._epoch_seen = max(self._epoch_seen, self._view.epoch) + 1
+        # Where somebody has told of the greatest, views have one epoch, and readers go by what they list.
+        self._epoch_seen = min(max(self._epoch_seen, self._view.epoch) + 1, EPOCH_MAX)
         members = [self._me, *(peer.member for peer in self._peers.values())]
         self._view, self._ring, self._is_changed = View.of(self._epoch_seen, members), None, False
 

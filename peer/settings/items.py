@@ -24,6 +24,10 @@ _PARTS: Final = {DATASET: 2, MANIFEST: 3, SHOWN: 2, POLICY: 3}
 CONTENT_BYTES_MAX: Final = 1 << 20
 _KEY_CHARACTERS_MAX: Final = 512
 _VERSION_MAX: Final = (1 << 63) - 1
+# A setting that is changed a million times a second since 1970 has fewer versions; the first summand is for
+# hosts whose clocks are wrong.
+_VERSIONS_AT_FIRST: Final = 1 << 40
+_VERSIONS_A_SECOND: Final = 1 << 20
 
 Content = Mapping[str, Any]
 
@@ -88,6 +92,17 @@ def checked(key: object, version: object, writer: object, content: object) -> It
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"setting {key!r}: its content is no JSON object")
     return Item(key, version, writer, content)
+
+
+def check_told(item: Item, now_s: float) -> None:
+    """Hold the version that another host tells of to what may be at a time, in seconds since 1970.
+
+    What is let pass can be surpassed a moment later; a greatest version of all could not, and whoever told it
+    would have the last word for good. Raises: ConfigError.
+    """
+    most = _VERSIONS_AT_FIRST + int(max(now_s, 0.0) * _VERSIONS_A_SECOND)
+    if item.version > most:
+        raise ConfigError(f"setting {item.key!r}: version {item.version} cannot be yet, at most {most}")
 
 
 def canonical(content: Content | None) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import IO, Final, Protocol, Self
@@ -10,7 +11,7 @@ from typing import IO, Final, Protocol, Self
 from forebay.errors import ConfigError
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.settings.exchange import SettingsExchange, Taken
-from forebay.peer.settings.items import MANIFEST, Item, canonical, checked, parse_content
+from forebay.peer.settings.items import MANIFEST, Item, canonical, check_told, checked, parse_content
 
 PART_BYTES: Final = 1 << 20
 # All listings of one exchange together, on disk: 40 million objects of 100 bytes.
@@ -101,7 +102,9 @@ class Incoming:
     def _begin(self, message: pb.Setting) -> None:
         version = message.version
         content = None if message.is_deleted else parse_content(version.key, message.content)
-        self._current = checked(version.key, version.version, version.writer, content)
+        item = checked(version.key, version.version, version.writer, content)
+        check_told(item, time.time())
+        self._current = item
         if len(self._items) >= _ITEMS_MAX:
             raise ConfigError(f"more than {_ITEMS_MAX} settings come in one call")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forebay.errors import ConfigError
-from forebay.peer.member import Member, MemberState, View
+from forebay.peer.member import EPOCH_MAX, Member, MemberState, View
 from forebay.peer.proto import forebay_pb2 as messages
 from tests.unit.peer._members import member, member_id
 
@@ -85,3 +85,10 @@ def test_a_view_of_too_many_members_is_refused_unread() -> None:
     message = messages.View(epoch=1, members=[messages.Member()] * 5000)
     with pytest.raises(ConfigError, match="5000 members, at most 4096"):
         View.from_message(message)
+
+
+def test_an_epoch_that_no_group_reaches_is_refused() -> None:
+    for epoch in (EPOCH_MAX + 1, (1 << 64) - 1):
+        with pytest.raises(ConfigError, match=f"epoch {epoch} of a view"):
+            View.from_message(messages.View(epoch=epoch))
+    assert View.from_message(messages.View(epoch=EPOCH_MAX)).epoch == EPOCH_MAX

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from forebay.errors import ConfigError
-from forebay.peer.member import Member, MemberState, View
+from forebay.peer.member import EPOCH_MAX, Member, MemberState, View
 from forebay.peer.membership import Answer, Membership, Rules
+from forebay.peer.refresh import Rings
 from forebay.testing.clock import ManualClock
 from tests.unit.peer._members import member, member_id
 
@@ -304,3 +305,17 @@ def test_a_large_group_is_probed_more_slowly() -> None:
     assert driven.membership.due() == []
     driven.clock.advance(0.2)
     assert len(driven.membership.due()) == 300
+
+
+def test_the_greatest_epoch_freezes_no_view() -> None:
+    driven, other, newcomer = Driven(), member(1), member(2)
+    reader = Rings()
+    driven.answer(other, View.of(EPOCH_MAX, [ME, other]))
+    reader.take(driven.membership.view)
+    driven.answer(newcomer)
+    driven.silence(other, 3)
+    told = View.from_message(driven.membership.view.to_message())
+    assert driven.states() == {other.id: MemberState.DOWN, newcomer.id: MemberState.UP}
+    assert reader.take(told)
+    assert reader.ring is not None
+    assert reader.ring.view.members == driven.membership.view.members

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from forebay.errors import ConfigError
+from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.settings.book import FILE_NAME, Book
-from forebay.peer.settings.items import Item, checked
+from forebay.peer.settings.items import Item, check_told, checked
+from forebay.peer.settings.wire import Incoming
 
 CONTENT = {"uri": "file:///data"}
 
@@ -87,3 +89,28 @@ def test_what_another_says_is_held_to_its_form(
 ) -> None:
     with pytest.raises(ConfigError):
         checked(key, version, writer, content)
+
+
+@pytest.mark.parametrize("version", [1 << 53, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_version_that_cannot_be_yet_is_refused_where_it_comes_in(version: int) -> None:
+    told = pb.SettingVersion(key="dataset/a", version=version, writer="two")
+    with Incoming() as incoming, pytest.raises(ConfigError, match=f"version {version} "):
+        incoming.add(pb.Setting(version=told, is_deleted=True, is_last=True))
+
+
+def test_whatever_version_is_believed_can_be_surpassed_a_moment_later(tmp_path: Path) -> None:
+    now_s = 1.8e9
+    greatest = Item("dataset/a", (1 << 40) + int(now_s * (1 << 20)), "zzz", CONTENT)
+    check_told(greatest, now_s)
+    book = Book(tmp_path, "one")
+    book.take(greatest)
+    (changed,) = book.note({"dataset/a": {"uri": "other"}})
+    with pytest.raises(ConfigError, match="cannot be yet"):
+        check_told(changed, now_s)
+    check_told(changed, now_s + 1.0)
+    assert Book(tmp_path, "one").get("dataset/a") == changed
+
+
+def test_a_clock_that_stands_at_the_beginning_refuses_no_real_version() -> None:
+    for now_s in (-1.0, 0.0):
+        check_told(Item("dataset/a", 10**12, "one", CONTENT), now_s)
