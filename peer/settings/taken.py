@@ -31,14 +31,13 @@ class Aside:
         """Begin with nothing."""
         self.commit: int | None = None
         self.versions: Final[dict[str, tuple[int, str]]] = {}
-        self.told: Final[set[str]] = set()
+        self.told: Final[dict[str, str]] = {}
 
     def tell(self, key: str, reason: str) -> None:
         """Log why a setting does not hold here, once."""
-        words = f"setting {key} of the group does not hold here: {reason}"
-        if words not in self.told:
-            self.told.add(words)
-            _log.warning("%s", words)
+        if self.told.get(key) != reason:
+            self.told[key] = reason
+            _log.warning("setting %s of the group does not hold here: %s", key, reason)
 
 
 class TakenSettings:
@@ -65,20 +64,34 @@ class TakenSettings:
         present = self._local.read()
         coming = {item.key: item for item in newer}
         count, refused = 0, {}
+        datasets: set[str] = set()
         for item in newer:
             if self._is_own(item, present, coming):
                 self._aside.versions[item.key] = item.order
                 continue
             taken = _without_pin(item)
+            if item.kind == DATASET:
+                datasets.add(item.dataset)
             try:
+                if self._local.replaces(item):
+                    # First: what goes with the dataset is to be told again, should this end here.
+                    self._book.forget_missing(item.dataset, {})
                 self._local.apply(taken, listings.get(item.key))
                 self._book.take(taken)
                 count += 1
             except (OSError, ValueError, LookupError) as error:
                 refused[item.key] = f"{type(error).__name__}: {error}"
                 self._aside.tell(item.key, refused[item.key])
+        if datasets:
+            self._forget_missing(datasets)
         self._aside.commit = self._local.commit()
         return Taken(count, refused)
+
+    def _forget_missing(self, datasets: Iterable[str]) -> None:
+        """Have members tell again what went with a dataset that was detached here or shows something else."""
+        present = self._local.read()
+        for dataset in datasets:
+            self._book.forget_missing(dataset, present)
 
     def _is_own(self, item: Item, present: Mapping[str, Content], coming: Mapping[str, Item]) -> bool:
         if self._differs(item.key, present, coming):

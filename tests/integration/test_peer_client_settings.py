@@ -147,3 +147,29 @@ def test_what_was_taken_over_outlives_a_restart(group: Group, data: str) -> None
     group.member.attach("set", data, max_age=2.0)
     assert group.pull() == 1
     assert group.client.datasets()[0].max_age == 2.0
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True], ids=["the same", "another"])
+def test_what_went_with_a_detached_dataset_comes_again_with_it(
+    group: Group, data: str, tmp_path: Path, is_elsewhere: bool
+) -> None:
+    group.member.attach("set", data, max_age=1.0)
+    group.member.set_policy("set/a", ttl_s=60.0)
+    group.member.pin("set/b")
+    group.member.create_manifest("set", "v1")
+    group.pull()
+    if is_elsewhere:
+        # Within one look of the member, so that of policies nothing seems to have happened.
+        (tmp_path / "other").mkdir()
+        group.member.detach("set")
+        group.member.attach("set", (tmp_path / "other").as_uri())
+        group.member.set_policy("set/a", ttl_s=60.0)
+    else:
+        group.client.detach("set")
+        group.member.attach("set", data, max_age=2.0)
+    group.pull()
+    group.pull()
+    assert group.client.policy("set/a").ttl_s == 60.0
+    assert [each.version for each in group.client.manifests("set")] == ([] if is_elsewhere else ["v1"])
+    assert group.pull() == 0
+    assert group.told == []
