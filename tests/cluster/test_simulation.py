@@ -13,9 +13,9 @@ import pytest
 from tests.cluster._simulation import RULES, TICK_S, Host, Simulation, owners
 from tests.cluster._troubles import SETTLE_S, assert_agreed, have_troubles
 
-# The first of the thousand of tests/stress.
-SEEDS = 300
-SEEDS_A_TEST = 100
+# Those that follow are had by tests/stress.
+SEEDS = 1_000
+SEEDS_A_TEST = 125
 
 
 def settled(seed: int, host_count: int) -> Simulation:
