@@ -28,6 +28,7 @@ from forebay.clock import BootClock
 from forebay.config import BLOCK_BYTES_DEFAULT
 from forebay.errors import ConfigError
 from forebay.peer.answer import Answerer
+from forebay.peer.data.port import start_where_it_was
 from forebay.peer.data.server import DataServer
 from forebay.peer.group import Group
 from forebay.peer.handshake import Terms
@@ -70,9 +71,10 @@ class ServeOptions:
     """How a cache directory is served.
 
     listen: HOST:PORT of gRPC, port 0 for a free one. advertise: what others are to connect to, None: the
-    same. data_port: that of blocks, 0 for a free one, None for none. peers: some members of the group,
-    HOST:PORT or names that stand for many. weight: its part of the data, beside others'. zone: what fails
-    together. gateway_port: where this process serves WebHDFS at the same host, which others are told; 0: not.
+    same. data_port: that of blocks, 0 for that of the last start, or else a free one, None for none. peers:
+    some members of the group, HOST:PORT or names that stand for many. weight: its part of the data, beside
+    others'. zone: what fails together. gateway_port: where this process serves WebHDFS at the same host,
+    which others are told; 0: not.
     """
 
     group: str
@@ -183,7 +185,7 @@ class PeerServer:
             )
             data = DataServer(answerer, self._welcome, tls=self._tls_of_data())
             if self._options.data_port is not None:
-                self.data_port = data.start(self._addresses[0].host, self._options.data_port)
+                self.data_port = self._start_data(data, self._options.data_port)
             stack.callback(data.close)
             membership = self._membership = Membership(
                 self._me(), self._options.group, (), clock=BootClock(), rules=self._options.rules
@@ -269,6 +271,10 @@ class PeerServer:
                 raise OSError(errno.EADDRINUSE, "cannot be listened on", text)
             if not self.address:
                 self.address = str(address._replace(port=port))
+
+    def _start_data(self, data: DataServer, port: int) -> int:
+        host = self._addresses[0].host
+        return data.start(host, port) if port else start_where_it_was(data, host, self.cache.path)
 
     def _bound_port(self) -> int:
         return int(self.address.rpartition(":")[2]) if self.address else 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @common_options
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:7070", show_default=True, help="For gRPC.")
 @click.option("--advertise", metavar="HOST:PORT", help="What others connect to. [what is listened on]")
-@click.option("--data-port", type=int, default=0, metavar="PORT", help="For blocks; -1: none. [a free one]")
+@click.option("--data-port", type=int, default=0, metavar="PORT", help="For blocks; -1: none. [the last]")
 @click.option("--group", metavar="NAME", help="The group to be a member of [FOREBAY_GROUP].")
 @click.option(
     "--peers", metavar="HOST:PORT,...", help="Some of its members, or a name for all [FOREBAY_PEERS]."

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from forebay.config import Tier
+from forebay.config import FORMAT_FOLDER, Tier
 from forebay.peer.frames import HEAD_BYTES, Kind, pack_hello, pack_read, parse_head
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
@@ -94,3 +94,23 @@ def test_a_member_that_cannot_say_that_it_is_ready_ends_in_order(tmp_path: Path)
         asyncio.run(server.run(on_ready))
     names = {thread.name for thread in threading.enumerate()}
     assert not {name for name in names if name.startswith(("forebay-settings", "forebay-replica"))}
+
+
+def test_a_member_that_starts_again_has_the_data_port_that_it_had(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        first = server.data_port
+        # An answered connection, whose end the port remembers for a while.
+        with socket.create_connection(("127.0.0.1", first), timeout=60) as connection:
+            connection.sendall(pack_hello(b"\xff\xff", None))
+            assert connection.recv(HEAD_BYTES, socket.MSG_WAITALL)
+    with running(tmp_path) as server:
+        assert server.data_port == first
+    with socket.create_server(("127.0.0.1", first)), running(tmp_path) as server:
+        other = server.data_port
+        assert other not in (0, first)
+    kept = tmp_path / "cache" / FORMAT_FOLDER / "data-port"
+    for text in ("", "none", "0", "99999", "-1", f"{other}\n"):
+        kept.write_text(text)
+        with running(tmp_path) as server:
+            assert server.data_port
+    assert server.data_port == other
