@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 from forebay.errors import ConfigError
 from forebay.peer._placement import MEMBERS_MAX, WEIGHT_MAX, WEIGHT_MIN, WEIGHT_ONE
 from forebay.peer.proto import forebay_pb2 as messages
+from forebay.peer.security.listen import PORT_MAX, split_address
 
 NAME_BYTES_MAX: Final = 255
-PORT_MAX: Final = (1 << 16) - 1
 INCARNATION_MAX: Final = (1 << 64) - 1
 # No group gets there by changes: a million a second would take it a hundred thousand years. So whoever tells
 # of more is at fault, and one more than any that is believed still fits into a message.
@@ -170,11 +170,17 @@ def check_id(text: str) -> None:
 
 def check_address(text: str) -> None:
     """Hold an address to ``host:port``, an IPv6 address in brackets. Raises: ConfigError."""
-    host, _, port = text.rpartition(":")
-    is_bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    is_number = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORT_MAX
-    if not host or is_bare or not is_number or not _is_name(host):
-        raise ConfigError(f"address {text!r}: expected host:port, an IPv6 address in brackets")
+    try:
+        host, port = split_address(text)
+        host.encode("idna")  # as the resolver is given it
+        is_sound = port > 0 and _is_name(host)
+    except (ConfigError, UnicodeError):
+        is_sound = False
+    if not is_sound:
+        shown = repr(text[:NAME_BYTES_MAX])
+        raise ConfigError(
+            f"address {shown}: expected host:port, an IPv6 address in brackets, labels of 1 to 63 letters"
+        )
 
 
 def _check_number(field: str, value: int, most: int) -> None:

@@ -67,7 +67,7 @@ class PeerLink(Link):
         try:
             context = None if self._tls is None else self._tls()
             wire = connect(self._target, watch, context, self._server_name)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name that nothing can be called is a ValueError
             raise down(self.address, error) from error
         connection = Connection(wire, self.address)
         try:

@@ -62,3 +62,11 @@ def test_a_resolver_that_says_nothing_is_not_waited_for(
     answer.set()
     assert read(link, 1) == [1]
     link.close()
+
+
+@pytest.mark.parametrize("name", ["a..b", "h" * 64, ".h"])
+def test_a_name_that_nothing_can_have_is_a_peer_that_is_down(name: str) -> None:
+    link = PeerLink((name, 1), greeting())
+    with pytest.raises(PeerDown, match="label"):
+        read(link, 1)
+    link.close()
