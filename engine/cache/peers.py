@@ -1,7 +1,8 @@
 """The remote as the parts of a cache use it: asked by dataset, counted, and believed only so far.
 
 That an object is not there is believed, for an owner has asked the under storage. Whatever else goes wrong
-with a peer, or it says of an error of the source, is as good as no answer: the source is asked itself.
+with a peer, or it says of an error of the source, is as good as no answer: the source is asked itself. So
+is an answer that no source gives.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from forebay.store import BlockStore
 
 _T = TypeVar("_T")
+
+# Sizes are offsets in files.
+_SIZE_MAX: Final = (1 << 63) - 1
 
 
 class Peers:
@@ -69,7 +73,7 @@ class Peers:
         length = min(length, PLACEMENT_BYTES - offset % PLACEMENT_BYTES)
         name = attached.record.name
         found = self._asked(attached, lambda: self.remote.touch(name, path, offset, length))
-        if found is None or found[0].path != path or found[0].is_dir:
+        if found is None or found[0].path != path or found[0].is_dir or not _is_sound(found[0]):
             return None
         return found if len(found[1]) <= min(length, max(found[0].size - offset, 0)) else None
 
@@ -78,7 +82,7 @@ class Peers:
         if not self.answer_for(attached, path, 0):
             return None
         found = self._asked(attached, lambda: self.remote.stat(attached.record.name, path))
-        return found if found is not None and found.path == path else None
+        return found if found is not None and found.path == path and _is_sound(found) else None
 
     def list(self, attached: Attached, directory: str) -> list[RemoteObject] | None:
         """Return what lies in a directory; None: the under storage is to be asked. Raises: NotFound."""
@@ -89,7 +93,10 @@ class Peers:
             pages = self.remote.list(attached.record.name, directory)
             return None if pages is None else [found for page in pages for found in page]
 
-        return self._asked(attached, read)
+        said = self._asked(attached, read)
+        if said is None or not all(_is_sound(found) and _is_in(directory, found.path) for found in said):
+            return None
+        return said
 
     def _asked(self, attached: Attached, ask: Callable[[], _T | None]) -> _T | None:
         self._store.count("peer_requests", 1, attached.record.id)
@@ -111,3 +118,15 @@ def entry_of(found: RemoteObject, asked_ns: int) -> Entry:
     """Make an entry of a peer's answer; asked_ns was taken before it was asked."""
     checked_ns = max(asked_ns - max(found.age_ns, 0), 0)
     return Entry(found.path, found.size, found.mtime_ns, found.version, found.is_dir, checked_ns)
+
+
+def _is_sound(found: RemoteObject) -> bool:
+    """Say whether there can be such an object; one without a version would be one that is not known."""
+    return found.size <= _SIZE_MAX and (found.is_dir or found.version != "")
+
+
+def _is_in(directory: str, path: str) -> bool:
+    """Say whether a path is that of a child of a directory."""
+    parent, _, name = path.rpartition("/")
+    is_name = name not in ("", ".", "..") and "\0" not in name
+    return is_name and parent == directory and not path.startswith("/")

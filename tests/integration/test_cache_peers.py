@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from forebay.cache import ROOT_INODE, Cache
 from forebay.config import KIB, MIB
 from forebay.errors import ConfigError, NotFound, UnderStorageError
-from forebay.remote import PLACEMENT_BYTES, LocalCopy
+from forebay.remote import PLACEMENT_BYTES, LocalCopy, RemoteObject
 from forebay.testing.faulty import FaultyStorage
 from tests._remote import FakeRemote
 from tests.integration._sites import OpenCache, counters
@@ -349,3 +350,42 @@ def test_the_remote_is_closed_with_the_cache(client: Cache, remote: FakeRemote) 
 def test_a_way_to_keep_copies_that_there_is_not_is_refused(client: Cache) -> None:
     with pytest.raises(ConfigError, match="local_copy: 'allways' is unknown"):
         client.attach("e", "faulty://y", local_copy="allways")
+
+
+@pytest.mark.parametrize("wrong", [{"size": 1 << 63}, {"size": (1 << 64) - 1}, {"version": ""}], ids=str)
+@pytest.mark.parametrize("path", ["big", "s03"])
+def test_an_object_that_cannot_be_so_is_asked_of_the_source(
+    open_cache: OpenCache,
+    storage: FaultyStorage,
+    remote: FakeRemote,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    wrong: dict[str, Any],
+) -> None:
+    told = remote._told
+    monkeypatch.setattr(remote, "_told", lambda *object: told(*object)._replace(**wrong))
+    cache = attach(open_cache(schemes=storage.schemes(), remote=remote), storage, known=False)
+    assert cache.read(f"d/{path}") == storage.content(path)[0]  # type: ignore[index]
+    cache.free("d", metadata=True)
+    assert cache.stat(f"d/{path}").size == len(storage.content(path)[0])  # type: ignore[index]
+    with cache.open(f"d/{path}") as file:
+        assert file.read() == storage.content(path)[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "path", ["other/x", "dir/x/y", "", "dir", "dir/", "dir/.", "dir/..", "dir/a\0b", "/dir/x"], ids=repr
+)
+def test_what_does_not_lie_in_a_directory_is_not_listed_there(
+    open_cache: OpenCache,
+    storage: FaultyStorage,
+    remote: FakeRemote,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    for each in ("dir/x", "dir/y", "other/x"):
+        storage.put(each, each.encode())
+    wrong = RemoteObject(path, 5, 0, "wrong", False, 0)
+    monkeypatch.setattr(remote, "list", lambda dataset, directory: iter([[wrong]]))
+    cache = attach(open_cache(schemes=storage.schemes(), remote=remote), storage, known=False)
+    assert cache.listdir("d/dir") == ["x", "y"]
+    assert cache.read("d/other/x") == b"other/x"
