@@ -30,6 +30,7 @@ from forebay.peer.peers import GroupLimits, Peers
 from forebay.peer.ranks import Ranks, Step
 from forebay.peer.refresh import Refresh, Rings
 from forebay.peer.ring import RUN_BYTES, Ring
+from forebay.peer.security.credentials import Credentials
 from forebay.peer.security.options import SecurityOptions
 from forebay.peer.stubs import MemberStub, Stubs
 from forebay.remote import BlockRequest, Holder, LocalCopy, Remote, RemoteObject, Share
@@ -111,6 +112,7 @@ class Group:
             **limits,
         }
         self._links: Final = links
+        self._credentials: Credentials | None = None
         self._processes: Final[dict[int, _Process]] = {}
         self._is_closed = False
 
@@ -295,6 +297,16 @@ class Group:
         from forebay.peer.links import PeerLinks  # gRPC is loaded by the first use alone
 
         return PeerLinks(self)
+
+    def credentials(self) -> Credentials:
+        """Return what this host shows to members. Raises: ConfigError.
+
+        It is read by the first process: a fork goes on with it though a file is gone by then. No lock, see
+        ``_process``.
+        """
+        if self._credentials is None:
+            self._credentials = Credentials() if self.security is None else self.security.credentials()
+        return self._credentials
 
     def find_own_id(self) -> str | None:
         """Return the id of the member that this host is, None for a client."""

@@ -24,7 +24,6 @@ from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
 from forebay.peer.proto import forebay_pb2 as messages
 from forebay.peer.proto import forebay_pb2_grpc as services
-from forebay.peer.security.credentials import Credentials
 from forebay.peer.security.listen import split_address
 from forebay.peer.stubs import CHANNEL_OPTIONS
 
@@ -56,8 +55,7 @@ class PeerLinks:
 
     def __init__(self, group: Group) -> None:
         """Connect to nobody yet. Raises: ConfigError (credentials that cannot be used)."""
-        security = group.security
-        self._credentials: Final = Credentials() if security is None else security.credentials()
+        self._credentials: Final = group.credentials()
         self._terms: Final = Terms(group.name, group.block_bytes)
         self._hello: Final = self._terms.request(group.role, group.find_own_id() or "")
         self._is_closed = False

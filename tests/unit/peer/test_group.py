@@ -232,6 +232,22 @@ def test_a_forked_child_goes_by_the_view_that_it_inherits(group: Group) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_forked_child_goes_on_where_the_token_vanished_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "fb1.a.b")
+    group = Group("g", SEEDS, security=SecurityOptions(token_file="env:A_TOKEN"), peer_timeout_s=0.2)
+    group.take_view(View.of(1, [member(5)]))
+    assert fetched(group, "o") == [None]
+    monkeypatch.delenv("A_TOKEN")
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if fetched(group, "o") == [None] else 1)
+        except ConfigError:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    group.close()
+
+
 def test_after_close_nothing_is_elsewhere(group: Group) -> None:
     assert group.is_elsewhere("d", "o", 0)
     group.close()
