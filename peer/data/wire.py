@@ -29,7 +29,7 @@ _RECORD_BYTES: Final = 16 << 10
 
 
 class Watcher(Protocol):
-    """Told of each sign of life, and asked at each tick whether to go on; raises to end the wait."""
+    """Told of each sign of life, and asked at each tick and after each part whether to go on; raises to end."""
 
     def heard(self) -> None: ...
 
@@ -88,6 +88,8 @@ class _Base:
             elif count:
                 got_bytes += count
                 watch.heard()
+                if got_bytes < size_bytes:
+                    watch.hold()  # else who sends a byte at each tick would have no end
             elif got_bytes:
                 raise ConnectionResetError(
                     errno.ECONNRESET, f"closed after {got_bytes} of {size_bytes} bytes"
@@ -136,6 +138,8 @@ class PlainWire(_Base):
                 continue
             watch.heard()
             _drop(left, sent_bytes)
+            if left:
+                watch.hold()
 
     def is_quiet(self) -> bool:
         try:
@@ -175,6 +179,7 @@ class TlsWire(_Base):
                     else:
                         sent_bytes += count
                         watch.heard()
+                        watch.hold()
 
     def is_quiet(self) -> bool:
         return not self._tls.pending() and not _poll(self._tls, select.POLLIN, 0.0)
@@ -238,8 +243,8 @@ def _shake_hands(sock: ssl.SSLSocket, watch: Watcher, tick_s: float) -> None:
             event = select.POLLIN
         except ssl.SSLWantWriteError:
             event = select.POLLOUT
-        if not _poll(sock, event, tick_s):
-            watch.hold()
+        _poll(sock, event, tick_s)
+        watch.hold()
 
 
 def _tune(sock: socket.socket) -> None:

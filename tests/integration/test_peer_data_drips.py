@@ -1,0 +1,100 @@
+"""The data port: who sends byte by byte gives a sign of life with each, and still has only so much time."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from forebay.peer.data.deadline import Deadline, never
+from forebay.peer.data.errors import Cancelled, PeerDown
+from forebay.peer.data.server import DataLimits
+from forebay.peer.frames import Kind, identity_of, pack_head, pack_hello
+from tests._certificates import Authority
+from tests.integration._peer_answering import Member, block, link_to
+
+LENGTH = 50_000
+STEP_S = 0.002
+
+
+def drip(connection: socket.socket, data: bytes, until: threading.Event) -> int:
+    """Send byte by byte until it is over, or the other side has gone; return how many bytes that were."""
+    for number in range(len(data)):
+        if until.wait(STEP_S):
+            return number
+        try:
+            connection.sendall(data[number : number + 1])
+        except OSError:
+            return number
+    return len(data)
+
+
+@contextmanager
+def dripping() -> Iterator[tuple[int, threading.Event, list[int]]]:
+    """Have somebody answer with a block byte by byte: its port, the begin of that, and how many were sent."""
+    begun, over = threading.Event(), threading.Event()
+    sent: list[int] = []
+    wanted = block(1, LENGTH)
+    identity = identity_of(wanted.dataset, wanted.path, wanted.version, wanted.number)
+    welcome = pack_head(Kind.DATA, 0, b"welcome", 7, 0, 7) + b"welcome"
+    body = bytes(LENGTH)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(welcome + pack_head(Kind.DATA, 1, body, LENGTH, 0, LENGTH, identity))
+            begun.set()
+            sent.append(drip(connection, body, over))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1], begun, sent
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_answer_byte_by_byte_ends_with_the_deadline_or_when_nobody_wants_it(is_cancelled: bool) -> None:
+    with dripping() as (port, begun, sent):
+        link = link_to(port)
+        end_s = None if is_cancelled else time.monotonic() + 0.3
+        with pytest.raises(Cancelled if is_cancelled else PeerDown):
+            link.read(
+                [block(1, LENGTH)],
+                [memoryview(bytearray(LENGTH))],
+                lambda index: None,
+                deadline=Deadline(60.0, end_s),
+                cancelled=begun.is_set if is_cancelled else never,
+            )
+        link.close()
+    assert sent[0] < LENGTH
+
+
+def client_hello() -> bytes:
+    """Return what TLS begins with."""
+    out = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return out.read()
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_a_greeting_byte_by_byte_has_no_more_time_than_others(tmp_path: Path, has_tls: bool) -> None:
+    context = None
+    if has_tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*Authority(tmp_path).issue("member"))
+    greeting = client_hello() if has_tls else pack_hello(bytes(LENGTH), None)
+    with (
+        Member(context, limits=DataLimits(greeting_s=0.05)) as member,
+        socket.create_connection(("127.0.0.1", member.port)) as connection,
+    ):
+        assert drip(connection, greeting, threading.Event()) < len(greeting)
