@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol, TypeAlias
 
 from forebay.peer.data.deadline import Deadline, Watch, never
+from forebay.peer.data.errors import down
 from forebay.peer.data.latency import Latency
 from forebay.peer.data.replies import NOT_HERE, SIGNS_OF_LIFE, BlockReplies, error_of
 from forebay.peer.frames import (
@@ -171,7 +172,7 @@ class Link:
             self.latency.add(time.monotonic() - begun_s)
             while True:
                 alive()
-                watch.hold()
+                _hold(watch, self.address)
                 into = replies.place(head)
                 connection.fill(head, into, watch)
                 replies.take(head, into)
@@ -291,12 +292,22 @@ class _Answer:
     def _head(self) -> Head:
         head = self._connection.head(self._watch)
         self._alive()
+        _hold(self._watch, self._address)
         while head.id != self._id and head.kind in SIGNS_OF_LIFE:  # of the question before
             self._connection.body(head, self._watch)
+            _hold(self._watch, self._address)
             head = self._connection.head(self._watch)
         if head.id != self._id or head.identity != self._identity:
             raise FrameError(f"{head.kind.name} frame of request {head.id} is about something else")
         return head
+
+
+def _hold(watch: Watch, address: str) -> None:
+    """Have a wait end in time though something comes all the time. Raises: PeerDown; Cancelled."""
+    try:
+        watch.hold()
+    except TimeoutError as error:
+        raise down(address, error) from error
 
 
 def _objects(body: Data, count: int) -> list[RemoteObject]:

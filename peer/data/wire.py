@@ -29,7 +29,7 @@ _RECORD_BYTES: Final = 16 << 10
 
 
 class Watcher(Protocol):
-    """Told of each sign of life, and asked at each tick and after each part whether to go on; raises to end."""
+    """Told of each sign of life, and asked at each tick and after each part if to go on; raises if not."""
 
     def heard(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The data port: who sends byte by byte gives a sign of life with each, and still has only so much time."""
+"""The data port: who sends byte by byte, or without end, gives signs of life, and has only so much time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from forebay.peer.data.deadline import Deadline, never
 from forebay.peer.data.errors import Cancelled, PeerDown
 from forebay.peer.data.server import DataLimits
-from forebay.peer.frames import Kind, identity_of, pack_head, pack_hello
+from forebay.peer.frames import Kind, identity_of, pack_frame, pack_head, pack_hello, pack_objects
+from forebay.remote import RemoteObject
 from tests._certificates import Authority
 from tests.integration._peer_answering import Member, block, link_to
 
@@ -36,38 +38,41 @@ def drip(connection: socket.socket, data: bytes, until: threading.Event) -> int:
 
 
 @contextmanager
-def dripping() -> Iterator[tuple[int, threading.Event, list[int]]]:
-    """Have somebody answer with a block byte by byte: its port, the begin of that, and how many were sent."""
-    begun, over = threading.Event(), threading.Event()
-    sent: list[int] = []
-    wanted = block(1, LENGTH)
-    identity = identity_of(wanted.dataset, wanted.path, wanted.version, wanted.number)
-    welcome = pack_head(Kind.DATA, 0, b"welcome", 7, 0, 7) + b"welcome"
-    body = bytes(LENGTH)
+def answering(answer: Callable[[socket.socket, threading.Event], object]) -> Iterator[int]:
+    """Greet whoever connects and let answer go on until it is over; gives the port."""
+    over = threading.Event()
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(welcome + pack_head(Kind.DATA, 1, body, LENGTH, 0, LENGTH, identity))
-            begun.set()
-            sent.append(drip(connection, body, over))
+            connection.sendall(pack_head(Kind.DATA, 0, b"welcome", 7, 0, 7) + b"welcome")
+            answer(connection, over)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
-        yield listener.getsockname()[1], begun, sent
+        yield listener.getsockname()[1]
         over.set()
         thread.join()
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_an_answer_byte_by_byte_ends_with_the_deadline_or_when_nobody_wants_it(is_cancelled: bool) -> None:
-    with dripping() as (port, begun, sent):
+    begun, sent = threading.Event(), []
+    wanted, body = block(1, LENGTH), bytes(LENGTH)
+    identity = identity_of(wanted.dataset, wanted.path, wanted.version, wanted.number)
+
+    def answer(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(pack_head(Kind.DATA, 1, body, LENGTH, 0, LENGTH, identity))
+        begun.set()
+        sent.append(drip(connection, body, over))
+
+    with answering(answer) as port:
         link = link_to(port)
         end_s = None if is_cancelled else time.monotonic() + 0.3
         with pytest.raises(Cancelled if is_cancelled else PeerDown):
             link.read(
-                [block(1, LENGTH)],
+                [wanted],
                 [memoryview(bytearray(LENGTH))],
                 lambda index: None,
                 deadline=Deadline(60.0, end_s),
@@ -75,6 +80,36 @@ def test_an_answer_byte_by_byte_ends_with_the_deadline_or_when_nobody_wants_it(i
             )
         link.close()
     assert sent[0] < LENGTH
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"), [(Kind.READ, Kind.PROGRESS), (Kind.LIST, Kind.PROGRESS), (Kind.LIST, Kind.PAGE)]
+)
+def test_an_answer_without_end_ends_with_the_deadline(asked: Kind, kind: Kind) -> None:
+    wanted = block(1)
+    (page,) = pack_objects([RemoteObject("a/b", 1, 2, "v", False, 3)])
+    body = page if kind is Kind.PAGE else b""
+    about = identity_of(*wanted[:4]) if asked is Kind.READ else identity_of("d", "a")
+    frames = pack_frame(kind, 1, body, about) * 1000
+
+    def answer(connection: socket.socket, over: threading.Event) -> None:
+        with suppress(OSError):
+            while not over.is_set():
+                connection.sendall(frames)
+
+    with answering(answer) as port:
+        link = link_to(port)
+        deadline = Deadline(60.0, time.monotonic() + 0.3)
+
+        def ask() -> None:
+            if asked is Kind.READ:
+                link.read([wanted], [memoryview(bytearray(wanted.length))], print, deadline=deadline)
+            else:
+                deque(link.list("d", "a", deadline=deadline) or (), maxlen=0)
+
+        with pytest.raises(PeerDown, match="no whole answer by the deadline"):
+            ask()
+        link.close()
 
 
 def client_hello() -> bytes:
