@@ -16,6 +16,9 @@ from forebay.peer.security.listen import Address, split_address
 
 _log = logging.getLogger(__name__)
 
+# Each takes a thread for as long as the DNS says nothing, of those that answer questions as well.
+_AT_A_TIME: Final = 4
+
 
 class Seeds:
     """The seeds of one member. For one event loop."""
@@ -25,6 +28,7 @@ class Seeds:
         self._seeds: Final = tuple(seeds)
         self._known: Final[dict[str, list[str]]] = {}
         self._unknown: Final[set[str]] = set()
+        self._threads: Final = asyncio.Semaphore(_AT_A_TIME)
 
     async def look_up(self) -> list[str]:
         """Return the addresses that all of them stand for now; may wait for the DNS."""
@@ -34,7 +38,8 @@ class Seeds:
     async def _look_up(self, seed: str) -> None:
         host, port = split_address(seed)
         try:
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            async with self._threads:
+                infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             # Told once, and not each time that it is tried.
             if seed not in self._unknown:

@@ -14,6 +14,7 @@ from forebay.peer.handshake import Terms
 from forebay.peer.member import MemberState, View
 from forebay.peer.membership import Answer, Membership
 from forebay.peer.prober import Prober
+from forebay.peer.seeds import Seeds
 from tests.unit.peer._members import member
 
 
@@ -95,3 +96,25 @@ def test_addresses_that_are_gone_are_forgotten(
     assert most <= 8
     assert len({record.getMessage() for record in caplog.records}) == 600
     assert not prober._said
+
+
+def test_many_names_that_the_dns_does_not_answer_for_take_few_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"host-{number}:7070" for number in range(40)]
+    waiting = most = 0
+
+    async def getaddrinfo(host: str, port: int, **how: Any) -> list[Any]:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0)
+        waiting -= 1
+        return [(None, None, None, "", ("10.0.0.1", port))]
+
+    async def look_up() -> list[str]:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        return await Seeds(names).look_up()
+
+    assert asyncio.run(look_up()) == names
+    assert most <= 4
