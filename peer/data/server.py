@@ -74,7 +74,11 @@ class DataServer:
     def start(self, host: str, port: int = 0) -> int:
         """Listen, and return the port, which is a free one for 0. Raises: OSError."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # All addresses are those of IPv4 as well, as they are for gRPC.
+        is_dual = host == "::" and socket.has_dualstack_ipv6()
+        self._listener = socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual
+        )
         self._acceptor = threading.Thread(target=self._accept, name="forebay-data", daemon=True)
         self._acceptor.start()
         return int(self._listener.getsockname()[1])

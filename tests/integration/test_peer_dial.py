@@ -13,7 +13,8 @@ import pytest
 from forebay.peer.data.client import PeerLink
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown
-from tests.integration._peer_answering import PATIENT, Member, greeting
+from forebay.peer.data.server import DataServer
+from tests.integration._peer_answering import PATIENT, Member, greeting, welcome
 from tests.integration.test_peer_data import read
 
 
@@ -70,3 +71,16 @@ def test_a_name_that_nothing_can_have_is_a_peer_that_is_down(name: str) -> None:
     with pytest.raises(PeerDown, match="label"):
         read(link, 1)
     link.close()
+
+
+def test_a_data_port_on_all_addresses_is_on_those_of_ipv4_too(member: Member) -> None:
+    has_both = socket.has_dualstack_ipv6()
+    server = DataServer(member.answerer, welcome)
+    port = server.start("::" if has_both else "0.0.0.0")
+    try:
+        for host in ("127.0.0.1", "::1") if has_both else ("127.0.0.1",):
+            link = PeerLink((host, port), greeting())
+            assert read(link, 1) == [1]
+            link.close()
+    finally:
+        server.close()
