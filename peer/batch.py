@@ -161,7 +161,8 @@ class _SideBySide:
             self._drain()
             self._wait()
         except BaseException as error:
-            self._waiting.clear()
+            with self._changed:
+                self._waiting.clear()
             stop(error)
             self._wait()
             raise

@@ -246,7 +246,8 @@ class GroupLoad(LoadJob):
             metadata_only=request.metadata_only,
             dry_run=request.dry_run,
             verify=request.verify,
-            rate_limit=(request.rate_limit or 0) // len(ids),
+            # 0 is none; a limit of less than a byte for each is a byte.
+            rate_limit=0 if request.rate_limit is None else max(request.rate_limit // len(ids), 1),
             is_listed=self._names is not None,
             cancel_with_call=True,
             members=ids,

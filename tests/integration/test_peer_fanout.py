@@ -277,3 +277,17 @@ def test_shares_are_of_all_there_is_and_not_of_what_a_member_knows() -> None:
             return [MemberStub(name, name, name, Knows(), None) for name in "ab"]
 
     assert locate(Pair(), "set", "", 100) == {"a": 0.25, "b": 0.25}
+
+
+@pytest.mark.parametrize(("limit", "each"), [(None, 0), (100, 33), (3, 1), (2, 1), (1, 1)])
+def test_the_rate_is_divided_and_never_becomes_unlimited(limit: int | None, each: int) -> None:
+    asked: list[pb.LoadRequest] = []
+
+    def load(messages: Iterator[pb.LoadRequest]) -> Iterator[pb.LoadEvent]:
+        asked.extend(messages)
+        return iter([pb.LoadEvent(state="done")])
+
+    stubs = [MemberStub(name, name, name, None, SimpleNamespace(Load=load)) for name in "abc"]
+    group = SimpleNamespace(admins=lambda: stubs)
+    assert GroupLoad(group, load_request("set", rate_limit=limit), None).wait(60).state == "done"
+    assert [request.rate_limit for request in asked] == [each] * 3
