@@ -67,6 +67,20 @@ os.register_at_fork(
 )
 
 
+class _User:
+    """The process, of this one and those that it was forked from, that has called by gRPC."""
+
+    pid: int | None = None
+
+
+def may_call() -> bool:
+    """Say whether this process may call by gRPC, and note that it does; not if its parent has."""
+    if _User.pid not in (None, os.getpid()):
+        return False
+    _User.pid = os.getpid()
+    return True
+
+
 @contextmanager
 def apart_from_forks(cancel: Callable[[], object]) -> Iterator[None]:
     """Have no fork happen in a with statement; cancel makes it end, from another thread, and at any time."""

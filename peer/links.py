@@ -6,7 +6,6 @@ parent was told, and asks the members of that view by their data ports.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -19,7 +18,7 @@ from forebay.peer.data.client import PeerLink
 from forebay.peer.data.connection import Greeting
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown, down, refused
-from forebay.peer.forks import apart_from_forks
+from forebay.peer.forks import apart_from_forks, may_call
 from forebay.peer.handshake import Terms
 from forebay.peer.member import Member, View
 from forebay.peer.proto import forebay_pb2 as messages
@@ -43,10 +42,9 @@ _REFUSALS: Final = frozenset(
 )
 
 
-class _Used:
-    """The process that has used gRPC, of this one and those that it was forked from, and what it was told."""
+class _Told:
+    """What was told by gRPC to this process, or one that it was forked from, by group and address."""
 
-    pid: int | None = None
     views: ClassVar[dict[tuple[str, str], View]] = {}
 
 
@@ -78,13 +76,11 @@ class PeerLinks:
 
     def greet(self, address: str, *, deadline: Deadline) -> View:
         """Shake hands with whatever member answers at an address, by gRPC, and return its view."""
-        pid = os.getpid()
         known_as = (self._terms.group, address)
-        if _Used.pid not in (None, pid):
-            if (view := _Used.views.get(known_as)) is not None:
+        if not may_call():
+            if (view := _Told.views.get(known_as)) is not None:
                 return view
             raise down(address, "this process was forked from one that uses gRPC; it greets no member")
-        _Used.pid = pid
         # It is for this one call, and a fork waits for its end, as long as it may take at most.
         with apart_from_forks(lambda: None):
             channel = self._credentials.open_channel(address)
@@ -96,7 +92,7 @@ class PeerLinks:
                 channel.close()
         try:
             self._terms.check(reply)
-            view = _Used.views[known_as] = View.from_message(reply.view)
+            view = _Told.views[known_as] = View.from_message(reply.view)
         except ConfigError as error:
             raise refused(address, str(error)) from error
         return view
@@ -161,10 +157,9 @@ class PeerLinks:
 
     def _make_stream(self, member: Member) -> PeerLink | StreamLink:
         """Return the way to a member without a data port: the same frames over gRPC."""
-        if _Used.pid not in (None, os.getpid()):
+        if not may_call():
             words = "it has no data port, and this process was forked from one that uses gRPC"
             raise down(member.address, words)
-        _Used.pid = os.getpid()
         from forebay.peer.service.blocks_client import StreamLink
 
         open_channel = self._credentials.open_channel

@@ -6,7 +6,6 @@ refused there.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from forebay.peer.forks import may_call
 from forebay.peer.member import Member
 
 if TYPE_CHECKING:
@@ -46,12 +46,6 @@ class MemberStub(NamedTuple):
     host: str
     peer: Any
     admin: Any
-
-
-class _Used:
-    """The process, of this one and those that it was forked from, that has called by gRPC."""
-
-    pid: int | None = None
 
 
 class Stubs:
@@ -131,6 +125,5 @@ def _stub(member: Member, channel: Any) -> MemberStub:
 
 def _check_process() -> None:
     """Note that this process calls. Raises: OSError (it was forked from one that does)."""
-    if _Used.pid not in (None, os.getpid()):
+    if not may_call():
         raise OSError("a process that was forked from one that has called members can only read from them")
-    _Used.pid = os.getpid()

@@ -6,8 +6,21 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
+from contextlib import suppress
 
+import pytest
+
+from forebay.peer.data.deadline import Deadline
+from forebay.peer.data.errors import PeerDown
 from forebay.peer.forks import apart_from_forks
+from forebay.peer.group import Group
+from forebay.peer.links import PeerLinks
+from forebay.peer.member import Member
+from forebay.peer.security.options import SecurityOptions
+from forebay.peer.stubs import Stubs
+
+ADDRESS = "127.0.0.1:1"
 
 
 def fork() -> int:
@@ -43,6 +56,20 @@ def test_calls_go_on_after_a_fork() -> None:
     with apart_from_forks(lambda: None):
         pass
     assert fork() == 7
+
+
+def test_a_child_of_a_process_that_has_only_greeted_by_grpc_commands_nobody() -> None:
+    links = PeerLinks(Group("g", [ADDRESS]))
+    with pytest.raises(PeerDown):
+        links.greet(ADDRESS, deadline=Deadline(0.1))
+    child = os.fork()
+    if child == 0:
+        with suppress(OSError):
+            Stubs(SecurityOptions()).of(Member(str(uuid.uuid4()), ADDRESS))
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    links.close()
 
 
 # What a process leaves that has served by grpc.aio, in a cycle, and a child that collects garbage.
