@@ -117,12 +117,12 @@ class Refresh:
 
     def turn(self) -> float:
         """Do what is due; return in how many seconds something is due again."""
-        for member_id in self._peers.suspects.due():
-            self._probe(member_id)
-        now_s = self._peers.now_s()
-        if not self._is_told and now_s >= self._view_due_s:
+        if not self._is_told and self._peers.now_s() >= self._view_due_s:
             has_view = self._ask_for_view()
             self._view_due_s = self._peers.now_s() + (VIEW_INTERVAL_S if has_view else _RETRY_INTERVAL_S)
+        # One at a time: many that are silent would hold up the view, which says who else is there.
+        for member_id in self._peers.suspects.due()[:1]:
+            self._probe(member_id)
         probe_in_s = self._peers.suspects.due_in_s()
         view_in_s = VIEW_INTERVAL_S if self._is_told else max(self._view_due_s - self._peers.now_s(), 0.0)
         return view_in_s if probe_in_s is None else min(probe_in_s, view_in_s)
@@ -142,6 +142,10 @@ class Refresh:
         member = None if ring is None else ring.get(member_id)
         if member is None:
             self._peers.suspects.answered(member_id)  # nobody asks it any more
+            return
+        if ring is not None and member_id in ring.down:
+            # Skipped in any case; it is probed once members reach it.
+            self._peers.suspects.defer(member_id)
             return
         with suppress(PeerDown, PeerRefused, Closed, ConfigError):
             self._view_of(member)

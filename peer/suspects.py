@@ -14,6 +14,7 @@ from typing import Final
 
 PROBE_AFTER_S: Final = 0.25
 PROBE_AFTER_S_MAX: Final = 8.0
+DEFER_S: Final = 1.0
 
 # So many requests, one after the other, in which a peer was silent while another answered.
 _SLOW_MAX: Final = 3
@@ -59,6 +60,12 @@ class Suspects:
                 return False
         return self.failed(member_id)
 
+    def defer(self, member_id: str) -> None:
+        """Have a suspect probed a moment later, which is skipped for another reason now."""
+        with self._lock:
+            if member_id in self._suspects:
+                self._suspects[member_id] = _Suspect(self._now_s() + DEFER_S, PROBE_AFTER_S)
+
     def answered(self, member_id: str) -> None:
         """Note an answer, of a probe or to a request: the member is well."""
         if not self._suspects and not self._slow:
@@ -78,10 +85,11 @@ class Suspects:
             self._ids = frozenset(self._suspects)
 
     def due(self) -> list[str]:
-        """Return the ids whose time for a probe has come."""
+        """Return the ids whose time for a probe has come, the one that waits longest first."""
         now_s = self._now_s()
         with self._lock:
-            return [each for each, suspect in self._suspects.items() if suspect.probe_s <= now_s]
+            due = [each for each, suspect in self._suspects.items() if suspect.probe_s <= now_s]
+            return sorted(due, key=lambda each: self._suspects[each].probe_s)
 
     def due_in_s(self) -> float | None:
         """Return in how many seconds the next probe is due, None if there is nobody to probe."""

@@ -13,7 +13,15 @@ from forebay.peer.ranks import Ranks
 from forebay.peer.refresh import VIEW_INTERVAL_S, Refresh, Rings
 from forebay.peer.ring import RUN_BYTES, Ring
 from forebay.peer.suspects import PROBE_AFTER_S, PROBE_AFTER_S_MAX, Suspects
-from tests.unit.peer._fake_links import FakeLinks, FakeTime, member, refuse_connections, view
+from tests.unit.peer._fake_links import (
+    Call,
+    FakeLinks,
+    FakeTime,
+    member,
+    refuse_connections,
+    stay_silent,
+    view,
+)
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -226,6 +234,52 @@ def test_a_suspect_is_asked_again_once_a_probe_was_answered() -> None:
     for _ in range(4):
         site.turn_when_due()
     assert site.peers.suspects.ids == NOBODY
+
+
+def test_many_silent_suspects_hold_up_neither_the_view_nor_each_other() -> None:
+    site = Refreshed()
+    site.refresh.tell(view(30))
+    site.refresh = Refresh((), site.peers, site.rings)
+    site.say(view(30))
+    asked: set[str] = set()
+    for each in site.view.members[:20]:
+        site.peers.failed(each, OSError("down"))
+
+        def be_silent(call: Call, member_id: str = each.id) -> None:
+            asked.add(member_id)
+            stay_silent(call)
+
+        site.links.link(each).does = be_silent
+    begun_s = site.links.time()
+    epoch = 1
+    while site.links.time() - begun_s < 60.0:
+        epoch += 1
+        site.say(view(30, epoch=epoch))
+        told_s = site.links.time()
+        while site.view.epoch < epoch:
+            site.links.time.advance(site.refresh.turn())
+        assert site.links.time() - told_s <= 2 * VIEW_INTERVAL_S
+    assert len(asked) == 20
+
+
+def test_a_suspect_that_is_down_for_the_group_is_not_probed_until_it_is_up() -> None:
+    site = Refreshed()
+    site.refresh.tell(view(3, down=(0,)))
+    suspect = site.view.members[0]
+    probes: list[Call] = []
+    site.say(view(3))
+    site.links.link(suspect).does = probes.append
+    site.peers.failed(suspect, OSError("down"))
+    for _ in range(5):
+        site.turn_when_due()
+    assert not probes
+    assert site.peers.suspects.ids == {suspect.id}
+    site.refresh.tell(view(3, epoch=2))
+    begun_s = site.links.time()
+    while site.peers.suspects.ids:
+        site.turn_when_due()
+    assert len(probes) == 1
+    assert site.links.time() - begun_s <= 2 * VIEW_INTERVAL_S
 
 
 def test_members_that_left_the_view_leave_no_links_behind() -> None:
