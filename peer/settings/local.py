@@ -74,13 +74,13 @@ class LocalSettings:
         }
         try:
             apply[item.kind]()
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ConfigError(f"setting {item.key!r}: its content is not understood: {error}") from error
 
     def replaces(self, item: Item) -> bool:
         """Say whether a dataset's name shows something else here than an item wants it to."""
         wanted = None if item.kind != DATASET or item.content is None else item.content.get("uri")
-        return wanted is not None and any(
+        return isinstance(wanted, str) and any(
             known.name == item.dataset and known.uri != wanted for known in self._cache.datasets()
         )
 
@@ -110,6 +110,8 @@ class LocalSettings:
             return
         arguments: dict[str, Any] = {_ARGUMENTS.get(each, each): value for each, value in content.items()}
         options = arguments.pop("options")
+        if not isinstance(content["uri"], str):
+            raise ConfigError(f"setting {item.key!r}: its uri is no text")
         if known is not None and known.uri != content["uri"]:
             # Before the other is asked whether it is there: what this name showed is not to be seen any more.
             self._cache.detach(name)

@@ -312,6 +312,38 @@ def test_over_grpc_with_listings(member: Callable[[str], Member], data: Path) ->
     agree(one, two)
 
 
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("policy/set/0", {"path": "set/a", "policy": "skip"}),
+        ("policy/set/0", {"path": "set/a", "policy": ["skip"]}),
+        ("policy/set/0", {"path": 5, "policy": {"skip": True}}),
+        ("policy/set/0", {}),
+        ("dataset/set", {"uri": None, "options": {}}),
+        ("dataset/set", {"uri": ["file:///"], "options": {}}),
+        ("dataset/set", {"options": {}}),
+        ("shown/set", {"manifest": {}}),
+        ("manifest/set/v1", {"digest": 5}),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_alone_and_takes_nothing_away(
+    member: Callable[[str], Member], data: Path, key: str, content: Content
+) -> None:
+    one = member("one")
+    one.cache.attach("set", data.as_uri(), max_age=7.0)
+    one.cache.set_policy("set/b", skip=True)
+    one.exchange.note()
+    before = LocalSettings(one.cache).read()
+    good = Item("dataset/other", 1, "two", {**before["dataset/set"], "max_age": 8.0})
+    taken = one.exchange.take([Item(key, 9, "two", content), good], {})
+    assert (taken.count, list(taken.refused)) == (1, [key])
+    after = LocalSettings(one.cache).read()
+    assert after.pop("dataset/other") == good.content
+    assert after == before
+    assert one.exchange.note() == []
+
+
 def test_over_grpc_what_is_not_understood_is_refused(member: Callable[[str], Member]) -> None:
     one = member("one")
     bad = [
