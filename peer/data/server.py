@@ -33,6 +33,7 @@ class DataLimits:
     """What one data port puts up with."""
 
     connections: int = 512
+    spare_s: float = 5.0  # without a byte either way, after which one gives way where there are too many
     greeting_s: float = 5.0  # from the connection to the end of its HELLO, TLS included
     idle_s: float = 600.0  # without a question
     stall_s: float = 30.0  # in the middle of a question, or with an answer that is not taken
@@ -127,7 +128,7 @@ class DataServer:
             target=self._serve, args=(asker,), name=f"forebay-data {address}", daemon=True
         )
         with self._lock:
-            is_full = len(self._serving) >= self._limits.connections
+            is_full = len(self._serving) >= self._limits.connections and not self._has_one_less()
             if not is_full:
                 self._serving[thread] = asker
         if is_full:
@@ -142,6 +143,18 @@ class DataServer:
                 del self._serving[thread]
             sock.close()
 
+    def _has_one_less(self) -> bool:
+        """End the connection that is idle for longest, if it is for so long; with the lock.
+
+        Its asker has others, or connects anew: links look at a connection before they use it again.
+        """
+        thread, asker = max(self._serving.items(), key=lambda item: item[1].idle_s)
+        if asker.idle_s < self._limits.spare_s:
+            return False
+        del self._serving[thread]
+        asker.end()
+        return True
+
     def _serve(self, asker: _Asker) -> None:
         """Answer one connection until it ends."""
         try:
@@ -154,7 +167,7 @@ class DataServer:
             _log.info("%s: connection closed: %s", asker.address, error)
         finally:
             with self._lock:
-                del self._serving[threading.current_thread()]
+                self._serving.pop(threading.current_thread(), None)
             asker.close()
 
 
@@ -165,9 +178,16 @@ class _Asker:
         self.address: Final = address
         self._socket: Final = sock
         self._limits: Final = limits
+        # When a question came last, or something was sent: signs of life, too.
+        self._moved_s = time.monotonic()
         self._wire: Wire | None = None
         self._sending: Final = threading.Lock()
         self._body: memoryview = memoryview(bytearray(1 << 16))
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing has come or gone."""
+        return 0.0 if self._sending.locked() else time.monotonic() - self._moved_s
 
     def greet(self, tls: Callable[[], ssl.SSLContext] | None, welcome: Welcome) -> Any:
         """Hear who asks, tell who answers, and return the former. Raises: FrameError; OSError; EOFError."""
@@ -193,6 +213,7 @@ class _Asker:
         """Wait for a question and answer it, or have it answered."""
         assert self._wire is not None
         head = self._wire.receive_head(_Patience(self._limits.idle_s))
+        self._moved_s = time.monotonic()
         if head.body_bytes > len(self._body):
             self._body = memoryview(bytearray(head.body_bytes))
         body = self._body[: head.body_bytes]
@@ -210,6 +231,7 @@ class _Asker:
             except OSError:
                 self._wire.end()
                 raise
+            self._moved_s = time.monotonic()
 
     def send_at_once(self, frame: bytes) -> None:
         """Send a sign of life, unless something is being sent, which is one, or nothing would go out."""
@@ -218,6 +240,7 @@ class _Asker:
             return
         try:
             if self._wire.can_send():
+                self._moved_s = time.monotonic()
                 self._wire.send([frame], _Patience(self._limits.stall_s))
         except (OSError, ValueError):  # gone; closed
             self._wire.end()

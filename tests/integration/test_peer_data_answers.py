@@ -13,6 +13,8 @@ import pytest
 
 from forebay.peer.answer import Answerer, AnswerLimits
 from forebay.peer.data.deadline import Deadline, Watch, never
+from forebay.peer.data.errors import PeerDown
+from forebay.peer.data.server import DataLimits
 from forebay.peer.data.wire import accept
 from forebay.peer.frames import (
     HEAD_BYTES,
@@ -28,6 +30,7 @@ from forebay.peer.frames import (
 from forebay.peer.sending import STALLED_S
 from forebay.remote import RemoteObject
 from tests._certificates import Authority
+from tests.cluster._site import wait_until
 from tests.integration._peer_answering import (
     BLOCK_BYTES,
     PATIENT,
@@ -140,3 +143,34 @@ def test_with_tls_a_peer_that_has_gone_ends_what_is_sent(tmp_path: Path) -> None
     with pytest.raises(ConnectionError):
         wire.send([bytes(1 << 20)] * 64, end)
     wire.close()
+
+
+def test_a_connection_that_is_idle_gives_way_where_there_are_too_many() -> None:
+    with Member(limits=DataLimits(connections=3, spare_s=0.0)) as member:
+        links = [link_to(member.port) for _ in range(6)]
+        for _ in range(2):
+            for link in links:
+                buffers = [memoryview(bytearray(BLOCK_BYTES))]
+                came: list[int] = []
+                link.read([block(1)], buffers, came.append, deadline=PATIENT)
+                assert came == [0]
+                assert member.server.connection_count <= 3
+        for link in links:
+            link.close()
+
+
+def test_who_waits_for_the_storage_does_not_give_way() -> None:
+    with Member(limits=DataLimits(connections=1, spare_s=60.0)) as member:
+        member.serving.go_on.clear()
+        first, second = link_to(member.port), link_to(member.port)
+        found: list[RemoteObject | None] = []
+        asking = threading.Thread(target=lambda: found.append(first.stat("d", "a", deadline=PATIENT)))
+        asking.start()
+        wait_until(lambda: member.server.connection_count == 1)
+        with pytest.raises(PeerDown):
+            second.stat("d", "a", deadline=PATIENT)
+        member.serving.go_on.set()
+        asking.join()
+        assert found[0] is not None
+        for link in (first, second):
+            link.close()
