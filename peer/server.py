@@ -233,7 +233,10 @@ class PeerServer:
         await run(keeper.stop)
         await run(self._replicator.stop)
         if self._leaves:
-            await run(self._hand_over)
+            try:
+                await run(self._hand_over)
+            except Exception:  # noqa: BLE001  (what is under way is to end in order all the same)
+                _log.exception("hot blocks could not be handed over")
         data.stop_listening()
         await run(answerer.drain, self._options.limits.grace_s)
 

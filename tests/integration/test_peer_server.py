@@ -9,14 +9,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
 
 from forebay.config import FORMAT_FOLDER, Tier
+from forebay.peer.answer import Answerer
 from forebay.peer.frames import HEAD_BYTES, Kind, pack_hello, pack_read, parse_head
 from forebay.peer.proto import forebay_pb2 as pb
 from forebay.peer.proto import forebay_pb2_grpc as pb_grpc
+from forebay.peer.replicas.hand_over import HandOver
+from forebay.peer.replicas.pushing import PeerStub, Pushed
+from forebay.peer.replicas.replicator import Reach
+from forebay.peer.replicas.served import ServedBlocks
+from forebay.peer.ring import Ring
 from forebay.peer.server import PeerServer, ServeOptions
 from forebay.peer.service.message import METHOD, as_it_is, pack
 from forebay.remote import BlockRequest
@@ -114,3 +121,23 @@ def test_a_member_that_starts_again_has_the_data_port_that_it_had(tmp_path: Path
         with running(tmp_path) as server:
             assert server.data_port
     assert server.data_port == other
+
+
+def test_a_member_that_cannot_hand_over_what_is_hot_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(hand_over: HandOver, served: ServedBlocks) -> Pushed:
+        raise OSError(5, "the entries cannot be read")
+
+    drained: list[float] = []
+    monkeypatch.setattr(HandOver, "run", fail)
+    monkeypatch.setattr(Answerer, "drain", lambda answerer, timeout_s: drained.append(timeout_s))
+    monkeypatch.setattr(
+        PeerServer,
+        "_reach",
+        lambda server: Reach(Ring(server.view), server.member_id, {"x": cast(PeerStub, None)}),
+    )
+    server = member_of(tmp_path)
+    asyncio.run(server.run(PeerServer.stop))
+    assert drained
+    assert "handed over" in caplog.text
