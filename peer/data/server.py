@@ -113,7 +113,7 @@ class DataServer:
                 if self._is_over:
                     return
                 # Out of descriptors, or the connection is gone again: others may still come.
-                _log.warning("cannot accept a connection: %s", error)
+                self._failures.tell(error)
                 time.sleep(0.1)
                 continue
             try:

@@ -6,7 +6,9 @@ Each has something raised in it that no list of expected exceptions has, more th
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,12 @@ import pytest
 from forebay.clock import BootClock
 from forebay.config import FORMAT_FOLDER
 from forebay.peer import pulse, record
+from forebay.peer.answer import Answerer
 from forebay.peer.data.deadline import Deadline
 from forebay.peer.data.errors import PeerDown
+from forebay.peer.data.server import DataServer
 from forebay.peer.failures import Failures
+from forebay.peer.frames import pack_hello
 from forebay.peer.group import Group
 from forebay.peer.handshake import Terms
 from forebay.peer.member import MemberState, View
@@ -225,3 +230,38 @@ def test_a_stream_that_breaks_in_an_unknown_way_is_made_anew() -> None:
         wait_until(lambda: link._stream is None or link._stream.has_ended)
     assert channel.made == 3
     link.close()
+
+
+def test_a_data_port_that_is_out_of_descriptors_tells_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Listener:
+        def __init__(self, listener: socket.socket) -> None:
+            self._listener = listener
+            self._accept = Failing()
+
+        def accept(self) -> Any:
+            try:
+                self._accept()
+            except Unexpected:
+                raise OSError(errno.EMFILE, "too many open files") from None
+            return self._listener.accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._listener, name)
+
+    greeted = threading.Event()
+
+    def welcome(hello: bytes, token: str | None, address: str) -> Any:
+        greeted.set()
+        raise PermissionError
+
+    server = DataServer(cast(Answerer, None), welcome)
+    port = server.start("127.0.0.1")
+    server._listener = cast(socket.socket, Listener(cast(socket.socket, server._listener)))
+    # The first is accepted by the call that is under way.
+    for _ in range(2):
+        greeted.clear()
+        with socket.create_connection(("127.0.0.1", port)) as asker:
+            asker.sendall(pack_hello(b"", None))
+            assert greeted.wait(60)
+    server.close()
+    assert len([each for each in caplog.records if "let in" in each.getMessage()]) == 1
