@@ -1,5 +1,7 @@
 #include "evict.h"
 
+#include <time.h>
+
 #include "account.h"
 #include "change.h"
 #include "clock.h"
@@ -15,6 +17,8 @@
 #include "write.h"
 
 #define RECORDS_A_PIECE 1024u
+#define FREE_TIMEOUT_MS 1000
+#define FREE_STEP_NS 1000000
 
 int fb_records_visit(fb_store *s, uint32_t segment, uint32_t first, uint32_t count, fb_record_visitor visit,
                      void *context)
@@ -406,23 +410,39 @@ static int free_unscanned(fb_store *s, uint32_t dataset_id)
     return worst;
 }
 
-int fb_free_dataset(fb_store *s, uint32_t dataset_id)
+/* One look at each segment of the dataset. 0, or the worst of what hinders; -EBUSY where another is at one.
+ */
+static int free_seen(fb_store *s, uint32_t dataset)
 {
-    if (!s->has_row)
-        return -EROFS;
-    int worst = atomic_load(&s->shared->rebuilding) ? free_unscanned(s, dataset_id) : 0;
-    uint32_t dataset = fb_dataset_slot(s, dataset_id, false);
-    if (dataset == FB_DATASETS_MAX)
-        return worst;
+    int worst = 0;
     for (uint32_t segment = 0; segment < s->segment_count; segment++) {
-        struct fb_segment *seg = &s->segments[segment];
         uint32_t state = fb_segment_state_of(s, segment);
-        if (atomic_load(&seg->dataset) != dataset || (state != FB_OPEN && state != FB_SEALED))
+        if (atomic_load(&s->segments[segment].dataset) != dataset ||
+            (state != FB_OPEN && state != FB_SEALED && state != FB_RETIRING))
             continue;
         if (state == FB_OPEN && !fb_segment_is_whole(s, segment))
             fb_segment_seal(s, segment);
         int r = fb_segment_retire(s, segment, FB_EVICT_FORCE);
-        worst = r != 0 ? r : worst;
+        worst = r != 0 && (worst == 0 || worst == -EBUSY) ? r : worst;
     }
     return worst;
+}
+
+int fb_free_dataset(fb_store *s, uint32_t dataset_id)
+{
+    const struct timespec step = {.tv_nsec = FREE_STEP_NS};
+    if (!s->has_row)
+        return -EROFS;
+    int unscanned = atomic_load(&s->shared->rebuilding) ? free_unscanned(s, dataset_id) : 0;
+    uint32_t dataset = fb_dataset_slot(s, dataset_id, false);
+    if (dataset == FB_DATASETS_MAX)
+        return unscanned;
+    int64_t limit_ms = fb_boottime_ms() + FREE_TIMEOUT_MS;
+    int seen = free_seen(s, dataset);
+    /* Who retires a segment moves what it keeps to others of the dataset, so all are looked at again. */
+    while (seen == -EBUSY && fb_boottime_ms() < limit_ms) {
+        nanosleep(&step, NULL);
+        seen = free_seen(s, dataset);
+    }
+    return seen != 0 ? seen : unscanned;
 }

@@ -287,8 +287,8 @@ class BlockStore(_Scope):
     def free_dataset(self, dataset: int) -> None:
         """Drop all blocks of a dataset, pinned ones too.
 
-        Blocking: for as long as that takes.
-        Raises: OSError (EBUSY: somebody is writing to it; the rest is gone); PermissionError (no row).
+        Blocking: for as long as that takes, and up to a second for who moves or writes blocks of it.
+        Raises: OSError (EBUSY: somebody still does; the rest is gone); PermissionError (no row).
         """
 
     def status(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 /* Retiring segments: leases, writers, survivors, pins, and what a dead evictor leaves. */
+#include <pthread.h>
 #include <unistd.h>
 
 #include "evict.h"
+#include "index.h"
 #include "read.h"
 #include "rows.h"
 #include "store_fixture.h"
@@ -298,6 +300,44 @@ TEST(dead_space_is_looked_for_some_pages_a_round)
     s->live_count.page = 0;
     CHECK_EQ(fb_maintain(s), 0);
     CHECK_EQ(s->live_count.page, 0);
+    fixture_end_store(&f, s);
+}
+
+struct freeing {
+    fb_store *store;
+    int result;
+};
+
+static void *free_dataset(void *argument)
+{
+    struct freeing *freeing = argument;
+    freeing->result = fb_free_dataset(freeing->store, 7);
+    return NULL;
+}
+
+TEST(a_free_waits_for_who_is_at_a_segment_of_the_dataset)
+{
+    fb_store *s = fixture_begin_store(&f, QUOTA);
+    fb_store *other = fixture_open(&f);
+    struct fb_key key = key_of_number(1);
+    uint8_t data[1000];
+    pthread_t thread;
+    struct fb_found found;
+    block_bytes(1, 0, data, sizeof data);
+    CHECK_EQ(fb_put(s, &key, TERMS(7, -1), data, sizeof data), 0);
+    CHECK_EQ(fb_index_find(s, &key, &found), 0);
+    uint32_t segment = FB_PLACE_SEGMENT(found.place);
+    CHECK(fb_segment_own(other, segment));
+    CHECK_EQ(fb_free_dataset(s, 7), -EBUSY);
+    CHECK(block_hit(s, 1, 0, sizeof data));
+    struct freeing freeing = {.store = s};
+    pthread_create(&thread, NULL, free_dataset, &freeing);
+    usleep(20000);
+    fb_segment_disown(other, segment);
+    pthread_join(thread, NULL);
+    CHECK_EQ(freeing.result, 0);
+    CHECK(!block_hit(s, 1, 0, sizeof data));
+    fb_close(other);
     fixture_end_store(&f, s);
 }
 

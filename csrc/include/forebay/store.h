@@ -249,7 +249,8 @@ int fb_count_for(fb_store *store, uint32_t dataset, uint32_t counter, uint64_t n
 int fb_set_retention(fb_store *store, uint32_t dataset, uint32_t retention);
 /* Over its quota nothing of a dataset is admitted; UINT64_MAX: none. Lasts as retention does. */
 int fb_set_quota(fb_store *store, uint32_t dataset, uint64_t quota_bytes);
-int fb_free_dataset(fb_store *store, uint32_t dataset); /* may block */
+/* May block; waits up to a second for who retires a segment of the dataset or writes to one, then -EBUSY. */
+int fb_free_dataset(fb_store *store, uint32_t dataset);
 
 /* Whole-file segments: blocks are written at the file's own offsets; each can be read as soon as it
  * is written, the whole once fb_whole_complete has verified that every block is there. */
