@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from forebay import __version__
-from forebay.cli.interrupt import INTERRUPTED
+from forebay.cli.interrupt import INTERRUPTED, say_nothing_if_undone
 from forebay.cli.session import Session, common_options, logging_to_stderr
 from forebay.cli.text import printable
 from forebay.errors import (
@@ -157,6 +157,7 @@ def _discard_output() -> None:
 
 
 def _fail(error: Exception, session: Session) -> int:
+    say_nothing_if_undone()
     # Before 8.2 click shows the help of a bare `forebay` by itself.
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         assert isinstance(error, click.UsageError)

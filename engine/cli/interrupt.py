@@ -39,6 +39,7 @@ _SAME_WISH_S: Final = 1.0
 _STEP_S: Final = 0.2
 
 _signalled_s = -math.inf
+_is_undoing = threading.Event()
 
 
 @contextmanager
@@ -53,6 +54,12 @@ def undone_if_interrupted(undo: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _undoings.remove(undo)
+
+
+def say_nothing_if_undone() -> None:
+    """Never return once an interrupt has begun to undo things: what fails then fails for that reason."""
+    if _is_undoing.is_set():
+        threading.Event().wait()
 
 
 @contextmanager
@@ -127,6 +134,7 @@ def run_as_program(run: Callable[[], int]) -> int:
     except (KeyboardInterrupt, _Terminated) as signalled:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        _is_undoing.set()
         for undo in reversed(_undoings.copy()):
             undo()
         is_terminated = isinstance(signalled, _Terminated)

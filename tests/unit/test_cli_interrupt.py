@@ -69,3 +69,34 @@ def test_one_that_does_not_end_is_ended() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60) == ("asked\n", "forebay: terminated\n")
     assert process.returncode == 143
+
+
+# Fails as soon as what it works on is taken away from it, before the program is over.
+FAILS = """
+import sys, threading
+from forebay.cli import interrupt
+taken = threading.Event()
+failing = threading.Event()
+def undo():
+    taken.set()
+    failing.wait(0.2)
+def work():
+    with interrupt.undone_if_interrupted(undo):
+        print("runs", flush=True)
+        taken.wait()
+        interrupt.say_nothing_if_undone()
+        print("what it worked on is gone", flush=True)
+        failing.set()
+    return 1
+sys.exit(interrupt.run_as_program(work))
+"""
+
+
+def test_what_fails_because_it_is_undone_is_not_told() -> None:
+    command = [sys.executable, "-c", FAILS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "forebay: interrupted\n")
+    assert process.returncode == 130
