@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from fsspec.spec import AbstractBufferedFile
 
 from forebay.cache.file import CachedFile
+from forebay.cache.writes.discarding import DiscardingFile
 from forebay.cache.writes.file import WritableFile
 from forebay.errors import NotAttached, not_found
 
@@ -200,7 +201,7 @@ class DeferredFile(_OverFile[WritableFile]):
         self.close()
 
 
-class CompressedFile(io.BufferedIOBase):
+class CompressedFile(DiscardingFile):
     """An object that is compressed on its way: ``close`` ends the compressed stream, and writes the object.
 
     fsspec's compressors leave the file beneath them open. Nothing is written after an exception in the
@@ -245,20 +246,6 @@ class CompressedFile(io.BufferedIOBase):
             self._compressor.close()
         self._file.discard()
         super().close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write the object, or discard it after an exception."""
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Discard what was never closed."""
-        with suppress(OSError, AttributeError):
-            self.discard()
 
 
 def _reopen(fs: ForebayFileSystem, path: str, position: int) -> ReadFile:

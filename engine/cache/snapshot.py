@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from forebay.meta import Entry
-
 if TYPE_CHECKING:
     from forebay.cache.file import FileSource
     from forebay.cache.node_file import NodeFile
@@ -16,16 +14,16 @@ if TYPE_CHECKING:
 class Ranges:
     """One version of an object, to be read by ranges. Threads: any. Does not survive a fork."""
 
-    __slots__ = ("_entry", "_file", "_lock", "_make_file", "_make_source", "_source")
+    __slots__ = ("_file", "_lock", "_make_file", "_make_source", "_size", "_source")
 
     def __init__(
         self,
-        entry: Entry,
-        make_source: Callable[[Entry], FileSource],
-        make_file: Callable[[Entry], NodeFile],
+        size: int,
+        make_source: Callable[[], FileSource],
+        make_file: Callable[[], NodeFile],
     ) -> None:
-        """Take a version; what reads it is made when it is first needed."""
-        self._entry: Final = entry
+        """Take a version's size in bytes; what reads it is made when it is first needed."""
+        self._size: Final = size
         self._make_source: Final = make_source
         self._make_file: Final = make_file
         # One fills buffers, one returns views.
@@ -44,7 +42,7 @@ class Ranges:
             raise TypeError("readinto needs a writable buffer")
         if offset < 0:
             raise ValueError(f"offset {offset} is negative")
-        length = min(len(target), max(self._entry.size - offset, 0))
+        length = min(len(target), max(self._size - offset, 0))
         if length:
             self._fill(target[:length], offset)
         return length
@@ -75,14 +73,14 @@ class Ranges:
         if self._file is None:
             with self._lock:
                 if self._file is None:
-                    self._file = self._make_file(self._entry)
+                    self._file = self._make_file()
         return self._file
 
     def _fill(self, target: memoryview, offset: int) -> None:
         with self._lock:
             source = self._source
             if source is None:
-                source = self._source = self._make_source(self._entry)
+                source = self._source = self._make_source()
             source.check()
             source.reads(offset, offset + len(target))
         source.gather(offset, target)

@@ -169,16 +169,22 @@ def test_what_cannot_hold_yet_is_tried_again(member: Callable[[str], Member], tm
     assert two.cache.listdir("set") == []
 
 
-def test_another_uri_that_cannot_hold_yet_takes_the_dataset_from_nobody(
-    member: Callable[[str], Member], data: Path
-) -> None:
-    # The member of the greater name would win, had it noted its own failure as a deletion.
+def one_that_moved(member: Callable[[str], Member], data: Path) -> tuple[Member, Member]:
+    """Return a member that has the dataset at another URI, and one that has yet to hear of it."""
     one, two = member("one"), member("two")
     one.cache.attach("set", (data / "a").as_uri())
     one.cache.set_policy("set/x", ttl_s=60.0)
     agree(one, two)
     one.cache.detach("set")
     one.cache.attach("set", (data / "b").as_uri())
+    return one, two
+
+
+def test_another_uri_that_cannot_hold_yet_takes_the_dataset_from_nobody(
+    member: Callable[[str], Member], data: Path
+) -> None:
+    # The member of the greater name would win, had it noted its own failure as a deletion.
+    one, two = one_that_moved(member, data)
     one.exchange.note()
     (data / "b").rename(data / "away")
     assert pull(two.exchange, one) == 1  # that there is no policy any more
@@ -197,12 +203,7 @@ def test_a_member_killed_while_it_shows_another_uri_takes_the_dataset_from_nobod
     def attach(*arguments: object, **options: object) -> None:
         raise Killed
 
-    one, two = member("one"), member("two")
-    one.cache.attach("set", (data / "a").as_uri())
-    one.cache.set_policy("set/x", ttl_s=60.0)
-    agree(one, two)
-    one.cache.detach("set")
-    one.cache.attach("set", (data / "b").as_uri())
+    one, two = one_that_moved(member, data)
     changed = one.exchange.note()
     with monkeypatch.context() as patched:
         patched.setattr(two.cache, "attach", attach)
@@ -216,12 +217,7 @@ def test_a_member_killed_while_it_shows_another_uri_takes_the_dataset_from_nobod
 
 
 def test_another_uri_leaves_the_policies_that_stayed(member: Callable[[str], Member], data: Path) -> None:
-    one, two = member("one"), member("two")
-    one.cache.attach("set", (data / "a").as_uri())
-    one.cache.set_policy("set/x", ttl_s=60.0)
-    agree(one, two)
-    one.cache.detach("set")
-    one.cache.attach("set", (data / "b").as_uri())
+    one, two = one_that_moved(member, data)
     one.cache.set_policy("set/x", ttl_s=60.0)
     agree(one, two)
     assert one.cache.policy("set/x").ttl_s == two.cache.policy("set/x").ttl_s == 60.0

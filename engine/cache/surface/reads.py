@@ -266,9 +266,9 @@ class Reads(CacheBase):
         attached = object_at(runtime, path)[0]
         note = None if self._recorder is None else partial(self._note, path)
         return Ranges(
-            entry,
-            lambda entry: runtime.source(attached, entry, partial(self._note, path)),
-            lambda entry: NodeFile(attached, entry, runtime.fetcher, runtime.reader, runtime.lookup, note),
+            entry.size,
+            partial(runtime.source, attached, entry, partial(self._note, path)),
+            partial(NodeFile, attached, entry, runtime.fetcher, runtime.reader, runtime.lookup, note),
         )
 
     def _note(self, path: str, offset: int, length: int) -> None:

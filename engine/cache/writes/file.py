@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import io
 import os
-from contextlib import suppress
-from types import TracebackType
 from typing import Any, Final, Protocol
 
 from forebay.cache.seek import sought_position
+from forebay.cache.writes.discarding import DiscardingFile
 from forebay.cache.writes.staging import Staged
 from forebay.config import MIB
 from forebay.ufs.payload import BytesPayload, Payload
@@ -38,7 +37,7 @@ class Target(Protocol):
         ...
 
 
-class WritableFile(io.BufferedIOBase):
+class WritableFile(DiscardingFile):
     """An object of an attached dataset, open for writing; made by ``Cache.open``.
 
     A binary file as the io module has them: it seeks within what was written and beyond, with zeros in
@@ -137,20 +136,6 @@ class WritableFile(io.BufferedIOBase):
             self._target.unstage(staged)
         if not self.closed:
             super().close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write the object, or discard it after an exception."""
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Discard what was never closed."""
-        with suppress(OSError, AttributeError):
-            self.discard()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to be pickled. Raises: TypeError."""
