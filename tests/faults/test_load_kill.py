@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,6 +79,13 @@ def requests(cache: Cache) -> int:
     return int(cache.status()["counters"]["source_requests"])
 
 
+def known(cache: Cache, names: list[str]) -> int:
+    """Count the files of which the cache knows what they are."""
+    runtime = cache._runtime()
+    attached, _ = runtime.locate("d")
+    return sum(runtime.lookup.known(attached, name) is not None for name in names)
+
+
 @pytest.mark.parametrize("listed", [False, True])
 def test_killed_and_resumed(open_cache: Open, cache: Cache, folder: Path, listed: bool) -> None:
     names = [f"dir{number % 10}/f{number}" for number in range(FILES)] if listed else None
@@ -92,17 +100,42 @@ def test_killed_and_resumed(open_cache: Open, cache: Cache, folder: Path, listed
     assert [each.progress().state for each in cache.jobs()] == ["interrupted"]
     before, cached = requests(cache), cache.status()["blocks"]
     assert 40 <= cached < FILES
+    # Of a file that is not listed the block comes first and then what it is: killed between the two, the
+    # process leaves it to be asked about once more, and nothing of it is read.
+    asked = FILES - (cached if names is None else known(cache, names))
     resumed = cache.resume(job.id).wait(60)
     assert resumed.ok
     figures = resumed.progress
     assert (figures.files_total, figures.files_skipped, figures.files_done) == (FILES, cached, FILES - cached)
     assert (figures.bytes_skipped, figures.bytes_done) == (cached * FILE_BYTES, (FILES - cached) * FILE_BYTES)
-    assert requests(cache) - before == FILES - cached
+    assert requests(cache) - before == asked
     assert job.progress() == figures
     for number in range(0, FILES, 7):
         name = f"dir{number % 10}/f{number}"
         assert bytes(cache.read(f"d/{name}")) == (folder / name).read_bytes()
-    assert requests(cache) - before == FILES - cached
+    assert requests(cache) - before == asked
+
+
+def test_killed_between_a_block_and_what_its_file_is(open_cache: Open, cache: Cache) -> None:
+    names = [f"dir{number}/f{number}" for number in range(5)]
+
+    def load_and_die(link: Connection) -> None:
+        with open_cache() as cache:
+            job = cache.load("d", files=names, start=False)
+            cache._runtime().lookup.remember = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+            link.send(job.id)
+            cache.resume(job.id).wait()
+
+    with Child(load_and_die) as child:
+        job = cache.job(child.receive())
+        child.exit_code()
+    assert job.wait(10).state == "interrupted"
+    before, cached = requests(cache), cache.status()["blocks"]
+    assert (known(cache, names), cached >= 1) == (0, True)
+    figures = cache.resume(job.id).wait(60).progress
+    assert (figures.files_skipped, figures.files_done) == (cached, len(names) - cached)
+    assert requests(cache) - before == len(names)
+    assert cache.status()["counters"]["load_bytes"] == len(names) * FILE_BYTES
 
 
 def test_killed_again_and_again(open_cache: Open, cache: Cache) -> None:
