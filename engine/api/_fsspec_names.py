@@ -7,13 +7,16 @@ the protocol once. What is listed below a path is named as that path was.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from forebay.cache import Cache
 from forebay.errors import not_found
 
 _MARK: Final = "://"
+_LOCAL: Final = "file://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,35 @@ def dataset_of(path: str) -> str:
 
 def is_same(cache: Cache, path: str, other: str) -> bool:
     """Say whether two paths of the cache are one of an under storage, by whatever datasets."""
+    first, second = (_in_storage(cache, each) for each in (path, other))
+    if "/".join(first) == "/".join(second):
+        return True
+    local = _local_file(*second)
+    return local is not None and is_local_file(cache, path, local)
+
+
+def is_local_file(cache: Cache, path: str, local: str | os.PathLike[str]) -> bool:
+    """Say whether an object of the cache is this local file, by whatever links."""
+    place = _local_file(*_in_storage(cache, path))
+    try:
+        return place is not None and os.path.samefile(place, local)
+    except OSError:
+        # There are not both of them.
+        return False
+
+
+def _in_storage(cache: Cache, path: str) -> tuple[str, str]:
+    """Return the URI of a path's dataset, or of one that is not attached its name, and the path in it."""
     uris = {dataset.name: dataset.uri.rstrip("/") for dataset in cache.datasets()}
-    first, second = (f"{uris.get(dataset_of(each), each)}/{each.partition('/')[2]}" for each in (path, other))
-    return first == second
+    return uris.get(dataset_of(path), dataset_of(path)), path.partition("/")[2]
+
+
+def _local_file(uri: str, path: str) -> str | None:
+    """Return where on this machine an object lies; None: elsewhere."""
+    if not uri.startswith(_LOCAL):
+        return None
+    folder = uri.removeprefix(_LOCAL).removeprefix("localhost")
+    return f"{unquote(folder, errors='surrogateescape')}/{path}"
 
 
 def _attached_at(cache: Cache, protocol: str, rest: str, asked: str) -> Place:

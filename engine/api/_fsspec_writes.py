@@ -7,6 +7,7 @@ import io
 import os
 from contextlib import suppress
 from pathlib import Path
+from shutil import SameFileError
 from typing import Any, Final
 
 from fsspec.asyn import sync
@@ -17,7 +18,7 @@ from fsspec.utils import isfilelike
 
 from forebay.api._fsspec_base import finds_datasets
 from forebay.api._fsspec_files import CompressedFile, DeferredFile
-from forebay.api._fsspec_names import dataset_of, is_same
+from forebay.api._fsspec_names import dataset_of, is_local_file, is_same
 from forebay.api._fsspec_reads import Reads
 from forebay.config import MIB
 
@@ -76,14 +77,18 @@ class Writes(Reads):
     ) -> None:
         """Write an object to a local file, or to the open file outfile; of a directory make one.
 
-        lpath may be an open file too. A local file that was begun and not completed is removed.
+        lpath may be an open file too. A local file that was begun and not completed is removed. Raises:
+        shutil.SameFileError (it is the object itself); as ``Cache.open``.
         """
         if outfile is None and isfilelike(lpath):
             outfile = lpath
         if outfile is None and self.isdir(rpath):
             os.makedirs(lpath, exist_ok=True)
             return
-        with self.cache.open(self._object(rpath).path) as source:
+        path = self._object(rpath).path
+        if outfile is None and is_local_file(self.cache, path, lpath):
+            raise SameFileError(errno.EINVAL, "is the object itself", os.fspath(lpath), None, rpath)
+        with self.cache.open(path) as source:
             callback.set_size(source.size)
             if outfile is not None:
                 _copy(source, outfile, callback)

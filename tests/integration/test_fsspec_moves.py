@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shutil import SameFileError
 from typing import Any
 
 import pytest
@@ -33,6 +34,27 @@ def found(tree: Site) -> dict[str, bytes]:
 @pytest.mark.parametrize("target", ["d/a", "forebay://d/a", "same/a", "file://{folder}/a"])
 def test_an_object_moved_onto_itself_stays(tree: Site, move: str, target: str) -> None:
     getattr(tree.fs, move)("d/a", target.format(folder=tree.folder))
+    assert found(tree) == TREE
+
+
+@pytest.mark.parametrize("target", ["linked/a", "d/hard", "linked/hard"])
+def test_an_object_moved_onto_itself_by_a_link_stays(tree: Site, target: str) -> None:
+    link = tree.folder.parent / "link to 100%"
+    link.symlink_to(tree.folder)
+    tree.cache.attach("linked", link.as_uri(), writable=True)
+    (tree.folder / "hard").hardlink_to(tree.folder / "a")
+    tree.fs.mv_file("d/a", target)
+    assert found(tree)["hard"] == TREE["a"]
+
+
+@pytest.mark.parametrize("by", ["name", "symbolic link", "hard link"])
+def test_an_object_is_not_written_to_the_local_file_that_it_is(tree: Site, by: str) -> None:
+    place = tree.folder / "a"
+    if by != "name":
+        place = tree.folder.parent / "link"
+        (place.symlink_to if by == "symbolic link" else place.hardlink_to)(tree.folder / "a")
+    with pytest.raises(SameFileError, match=str(place)):
+        tree.fs.get("d/a", str(place))
     assert found(tree) == TREE
 
 
