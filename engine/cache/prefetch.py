@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PATHS_AHEAD_MAX: Final = 1_024
 # While nothing is waited for, the window opens by one with each object that is read.
 _PULLED_AT_ONCE: Final = 2
+# While one object is long in coming it opens by so many in each moment.
+_PULLED_MEANWHILE: Final = 8
 
 
 class Prefetcher(Iterator["tuple[str, View]"]):
@@ -70,13 +72,15 @@ class Prefetcher(Iterator["tuple[str, View]"]):
             raise error or StopIteration
         upcoming = self._ahead[0]
         try:
+            while not self._window.has_come(upcoming):
+                self._look_ahead(_PULLED_MEANWHILE)
             view = self._window.take(upcoming)
             if view is None:
                 return upcoming.path, self._read(upcoming.path)
             self._note(upcoming.path, 0, len(view))
             return upcoming.path, view
         finally:
-            self._ahead.popleft()
+            self._window.give_up([self._ahead.popleft()])
 
     def close(self) -> None:
         """End: fetch no more, and give up what was fetched ahead; what is under way ends by itself."""
@@ -108,11 +112,11 @@ class Prefetcher(Iterator["tuple[str, View]"]):
         self._window, self._pid = self._make_window(), os.getpid()
         self._ahead = deque(Upcoming(upcoming.path) for upcoming in self._ahead)
 
-    def _look_ahead(self) -> None:
-        """Pull paths as far as there is room while the next object is on its way, and a few in any case."""
+    def _look_ahead(self, count: int = _PULLED_AT_ONCE) -> None:
+        """Pull so many paths, and while the next object is on its way all that is worth a hurry."""
         pulled = 0
         while len(self._ahead) < PATHS_AHEAD_MAX:
-            if pulled >= _PULLED_AT_ONCE and self._ahead[0].is_ready:
+            if pulled >= count and (self._ahead[0].is_ready or self._window.is_far):
                 return
             if self._next is None:
                 self._pull()

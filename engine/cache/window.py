@@ -28,6 +28,11 @@ from forebay.meta import Entry
 if TYPE_CHECKING:
     from forebay.store import View
 
+# Work on the next so many objects has all the threads there are, and more objects where that proves too
+# late; for what lies behind them a share of the threads will do. All at once they would only be in the way
+# of the reader, for whom the interpreter has one lock, and of each other's requests.
+_CLOSE_MIN: Final = 128
+_UNHURRIED_SHARE: Final = 8
 # After so many jobs a worker lets others have its thread.
 _JOBS_A_TURN: Final = 8
 # Loads of other processes take a reader to be gone that was silent for twice as long.
@@ -46,12 +51,30 @@ class _State(IntEnum):
 class Upcoming:
     """A path that is to be read soon, and what there is of it. Its window's, but for reading."""
 
-    __slots__ = ("attached", "changes", "entry", "held_bytes", "kept", "path", "queued", "running", "state")
+    __slots__ = (
+        "attached",
+        "begun_ahead",
+        "changes",
+        "entry",
+        "held_bytes",
+        "kept",
+        "number",
+        "path",
+        "queued",
+        "running",
+        "state",
+    )
 
-    def __init__(self, path: str, attached: Attached | None = None) -> None:
-        """Begin with nothing. Without a dataset it stays so, and the reader finds out why."""
+    def __init__(self, path: str, attached: Attached | None = None, number: int = 0) -> None:
+        """Begin with nothing. Without a dataset it stays so, and the reader finds out why.
+
+        number: its place in the order, 0: unknown.
+        """
         self.path: Final = path
         self.attached: Final = attached
+        self.number: Final = number
+        # How many objects the reader had before it when the last job began.
+        self.begun_ahead = 0
         self.entry: Entry | None = None
         # The dataset's number of changes from before the entry was looked up.
         self.changes = 0
@@ -103,16 +126,31 @@ class Window:
         self._settled: Final = threading.Condition(self._lock)
         self._jobs: Final[deque[_Job]] = deque()
         self._workers = 0
+        self._unhurried_workers: Final = max(self._pool.limits.fetch_threads // _UNHURRIED_SHARE, 1)
+        # Numbers of objects: of the last that was begun, and of the last that the reader has come to.
+        self._begun = 0
+        self._reached = 0
+        self._close = _CLOSE_MIN
         self._bytes = 0
         self._usual_bytes = fetcher.block_bytes
 
+    @property
+    def is_far(self) -> bool:
+        """Whether what was begun last is nothing to hurry for."""
+        return self._begun - self._reached >= self._close
+
     def begin(self, path: str) -> Upcoming | None:
         """Look the path up, and begin to fetch what is missing of it; None: there is no room now."""
+        upcoming = self._begin(path, self._begun + 1)
+        self._begun += upcoming is not None
+        return upcoming
+
+    def _begin(self, path: str, number: int) -> Upcoming | None:
         try:
             attached, rest = self._locate(path)
             if not rest:
                 return Upcoming(path)
-            upcoming = Upcoming(path, attached)
+            upcoming = Upcoming(path, attached, number)
             entry, upcoming.changes = self._lookup.fresh(attached, rest)
         except (OSError, ValueError, TypeError, LookupError):
             return Upcoming(path)
@@ -124,15 +162,21 @@ class Window:
         self._enqueue(upcoming, 0, partial(self._look, upcoming, attached, rest))
         return upcoming
 
-    def take(self, upcoming: Upcoming) -> View | None:
-        """Return a view of an object of which something was kept here; None: it is to be read as any other.
+    def has_come(self, upcoming: Upcoming) -> bool:
+        """Wait a moment for what is on its way of an object that is due; return whether all is there."""
+        if upcoming.state is _State.AHEAD:
+            self._come_to(upcoming)
+        if upcoming.is_ready or self._has_settled(upcoming):
+            return True
+        self._demand.mark()
+        return False
 
-        Waits for what is on its way. The room is the reader's from then on.
+    def take(self, upcoming: Upcoming) -> View | None:
+        """Return a view of an object that has come and was kept here; None: it is to be read as any other.
+
+        The room is the reader's from then on.
         """
-        try:
-            self._await(upcoming)
-        finally:
-            self.give_up([upcoming])
+        self.give_up([upcoming])
         attached, entry = upcoming.attached, upcoming.entry
         if attached is None or entry is None or not upcoming.kept:
             return None
@@ -184,10 +228,29 @@ class Window:
         with self._lock:
             upcoming.queued += 1
             self._jobs.append(_Job(upcoming, size_bytes, run))
-            is_worker_wanted = self._workers < self._pool.limits.fetch_threads
-            self._workers += is_worker_wanted
-        if is_worker_wanted:
+        self._hire()
+
+    def _hire(self) -> None:
+        """Put one more thread to work, if the first job is worth it."""
+        # Without the lock: mostly it is not.
+        if not self._is_worker_wanted():
+            return
+        with self._lock:
+            is_wanted = self._is_worker_wanted()
+            self._workers += is_wanted
+        if is_wanted:
             self._pool.submit(Kind.READAHEAD, 0, self._work)
+
+    def _is_worker_wanted(self) -> bool:
+        try:
+            return self._workers < self._workers_for(self._jobs[0])
+        except IndexError:
+            return False
+
+    def _workers_for(self, job: _Job) -> int:
+        """Return how many may be at work while this is the first job."""
+        is_close = job.upcoming.number - self._reached < self._close
+        return self._pool.limits.fetch_threads if is_close else self._unhurried_workers
 
     def _work(self) -> None:
         """Do some of the jobs, in order, as a task of the pool."""
@@ -204,13 +267,15 @@ class Window:
         self._pool.submit(Kind.READAHEAD, 0, self._work)
 
     def _next_job(self) -> _Job | None:
-        """Take the first job that is still to be done; None: there is none, and this worker has ended."""
+        """Take the first job that is still to be done; None: no more for this worker, which has ended."""
         with self._lock:
-            while self._jobs:
+            while self._jobs and self._workers <= self._workers_for(self._jobs[0]):
                 job = self._jobs.popleft()
-                job.upcoming.queued -= 1
-                if job.upcoming.state is _State.AHEAD:
-                    job.upcoming.running += 1
+                upcoming = job.upcoming
+                upcoming.queued -= 1
+                if upcoming.state is _State.AHEAD:
+                    upcoming.running += 1
+                    upcoming.begun_ahead = upcoming.number - self._reached
                     return job
             self._workers -= 1
             return None
@@ -228,12 +293,16 @@ class Window:
             if not upcoming.running and upcoming.state is _State.DUE:
                 self._settled.notify_all()
 
-    def _await(self, upcoming: Upcoming) -> None:
-        """Wait for the jobs that run, and let no other begin: the reader goes before them."""
-        with self._lock:
-            upcoming.state = _State.DUE
-        while not self._has_settled(upcoming):
-            self._demand.mark()
+    def _come_to(self, upcoming: Upcoming) -> None:
+        """Let no job begin that does not run yet: the reader goes before them."""
+        self._reached = upcoming.number or self._reached
+        if not upcoming.is_ready:
+            with self._lock:
+                upcoming.state = _State.DUE
+                # It was begun in good time, and is late all the same.
+                if upcoming.running and upcoming.begun_ahead > self._close // 2:
+                    self._close *= 2
+        self._hire()
 
     def _has_settled(self, upcoming: Upcoming) -> bool:
         """Wait a moment for the jobs that run; return whether there are none left."""
@@ -254,6 +323,8 @@ class Window:
         return has_room
 
     def _give_back(self, upcoming: Upcoming) -> None:
+        if upcoming.is_ready and not upcoming.held_bytes:
+            return
         with self._lock:
             held_bytes, upcoming.held_bytes = upcoming.held_bytes, 0
             self._bytes -= held_bytes
