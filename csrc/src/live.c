@@ -14,7 +14,7 @@
 #include "rows.h"
 
 #define GROW_SLACK (1u << 20)
-#define HOLD_TRIES 200
+#define HOLD_TRIES 10000
 #define HOLD_STEP_US 1000
 
 static int map_file(int fd, uint64_t bytes, bool read_only, void **out)
@@ -55,7 +55,8 @@ static bool live_is_this(const struct fb_live_super *live, const struct fb_index
 }
 
 /* Whoever has a live file open holds this lock on it, so that nobody takes it for one left behind. One who
- * looks whether it was has the lock for a moment. */
+ * looks whether it was has the lock for a moment; for seconds, where it loses its processor then. Not to wait
+ * so long is to take for lost what killed processes left in memory. */
 static int hold_live(int fd)
 {
     int r = fb_byte_lock(fd, F_RDLCK, 0);

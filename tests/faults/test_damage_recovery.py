@@ -6,11 +6,14 @@ that was closed cleanly is trusted over any boot.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -18,7 +21,7 @@ from forebay.config import MIB, Medium
 from forebay.store import BlockStore
 from tests.faults._child import Child, wait_until
 from tests.faults._damage import CacheFolder, block, count, rebuilt
-from tests.faults._damage_layout import edited_super
+from tests.faults._damage_layout import IndexSuper, edited_super, load
 from tests.faults.conftest import MakeFolder
 
 SIZE = 20_000
@@ -85,13 +88,34 @@ def test_everything_in_the_segments_is_there_again(
         assert count(store, "rebuilt_segments") > 4
 
 
+def test_who_looks_whether_the_table_was_left_behind_is_waited_for(make_folder: MakeFolder) -> None:
+    """Whoever makes a table of its own looks at all in /dev/shm, and may lose its processor meanwhile."""
+    folder = make_folder("SSD")
+    folder.left_dead(40, SIZE)
+
+    def reopen(link: Connection) -> bool:
+        with folder.open() as store:
+            return bool(store.status()["index"]["rebuilding"])
+
+    def lock(file: BinaryIO, kind: int) -> None:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 1, 0))
+
+    with open(load(folder.index, IndexSuper).live_path, "r+b") as looked_at:
+        lock(looked_at, fcntl.F_WRLCK)
+        with Child(reopen) as opener:
+            with pytest.raises(TimeoutError):
+                opener.exit_code(0.5)
+            lock(looked_at, fcntl.F_UNLCK)
+            assert opener.result() is False
+
+
 def test_the_maintainer_rebuilds_by_itself_also_for_readers(make_folder: MakeFolder) -> None:
     folder = make_folder("SSD")
     folder.left_dead(100, SIZE)
     _another_boot(folder)
     with folder.open(maintainer=True) as store:
-        wait_until(lambda: folder.warm(store) == set(folder.sizes), "all blocks are back", 10)
-        wait_until(lambda: not store.status()["index"]["rebuilding"], "the rebuild is at its end", 10)
+        wait_until(lambda: folder.warm(store) == set(folder.sizes), "all blocks are back")
+        wait_until(lambda: not store.status()["index"]["rebuilding"], "the rebuild is at its end")
 
 
 @pytest.mark.parametrize("crash", CRASHES)
