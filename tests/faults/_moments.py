@@ -11,11 +11,12 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Final
 
+from forebay.errors import StoreBusy
 from forebay.store import BlockStore
 from tests.faults._child import Child, run
 from tests.faults._place import Place, assert_account, settle
@@ -60,9 +61,17 @@ def put_if_room(block: Block) -> Operation:
 
 
 def delete_if_there(block: Block) -> Operation:
-    """Return a deletion of a block that may be there or not."""
+    """Return a deletion of a block that may be there or not; refused beside one without a processor."""
+
+    def perform(store: BlockStore) -> bool:
+        try:
+            store.delete(block.key)
+        except StoreBusy:
+            return False
+        return True
+
     return Operation(
-        lambda store: (store.delete(block.key), "done")[1],
+        perform,
         lambda world: world.delete(block),
         lambda world: world.may_delete(block),
         block,
@@ -73,8 +82,9 @@ def pin_for_a_while(block: Block) -> Operation:
     """Return a pin that is taken back."""
 
     def perform(store: BlockStore) -> None:
-        if store.pin(block.key):
-            store.unpin(block.key)
+        with suppress(StoreBusy):
+            if store.pin(block.key):
+                store.unpin(block.key)
 
     return Operation(perform, block=block)
 
@@ -128,7 +138,8 @@ def write(store: BlockStore, rng: random.Random) -> None:
 def remove(store: BlockStore, rng: random.Random) -> None:
     """Delete some block of the dataset that evicts, now and then."""
     if rng.random() < 0.05:
-        store.delete(churn_block(rng, 0).key)
+        with suppress(StoreBusy):
+            store.delete(churn_block(rng, 0).key)
     else:
         read(store, rng)
 

@@ -13,7 +13,7 @@ from tests.faults._points import CHURNED, Workload, arm
 from tests.faults._world import Block, Operation, Progress, World, perform_all, put, world_after
 
 # A dead holder is found out by its lock, not by a time-out; this is for a busy machine.
-AT_ONCE_S: Final = 2.0
+AT_ONCE_S: Final = 10.0
 FOLLOWING: Final = 500_000  # numbers of the blocks that are put after the fault
 
 

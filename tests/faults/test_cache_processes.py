@@ -141,7 +141,14 @@ def test_closing_tells_readers_of_other_threads_that_wait_for_a_silent_source(
 
 
 def test_an_interrupt_while_another_fetches(site: Site) -> None:
-    with Reader(site) as first, Reader(site) as second, site.gate("small") as gate, site.open() as cache:
+    # Longer than it takes: whoever waits for so long fetches for itself.
+    options = {"stall_timeout_s": DEADLINE_S}
+    with (
+        Reader(site, **options) as first,
+        Reader(site, **options) as second,
+        site.gate("small") as gate,
+        site.open() as cache,
+    ):
         first.begin("d/small")
         assert gate.reached.wait(SLACK_S)
         second.begin("d/small")

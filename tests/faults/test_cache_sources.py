@@ -27,6 +27,10 @@ from tests.faults._source import BLOCK, content
 SIZE: Final = 5 * BLOCK + 7
 DATA: Final = content("object", SIZE)
 TIMEOUT_S: Final = 1
+# More than any fault here strikes: a machine that stands still for a second costs an attempt, too.
+ATTEMPTS: Final = 10
+# Where the fault is another than silence, which a machine that stands still must not be taken for.
+PATIENT_S: Final = 60
 # Over what is waited for on purpose, on a machine that others use as well.
 SLACK_S: Final = 20.0
 # Connections of a client that a fault may have left behind.
@@ -52,12 +56,13 @@ def proxy(server: FakeS3) -> Iterator[Proxy]:
 def cache(proxy: Proxy, tmp_path: Path, memory_path: Path) -> Iterator[Cache]:
     with Cache(tmp_path / "cache", [Tier(str(memory_path), 64 * MIB, "MEM")], block_bytes=BLOCK) as cache:
         attach(cache, proxy, "d")
+        attach(cache, proxy, "once", attempts=1, timeout_s=PATIENT_S)
         attach(cache, proxy, "impatient", attempts=1)
         yield cache
 
 
 def attach(cache: Cache, proxy: Proxy, name: str, **options: Any) -> None:
-    options = {"max_age": None, "timeout_s": TIMEOUT_S, "attempts": 3, **options}
+    options = {"max_age": None, "timeout_s": TIMEOUT_S, "attempts": ATTEMPTS, **options}
     cache.attach(name, f"s3://{BUCKET}", endpoint_url=proxy.url, **options)
 
 
@@ -68,15 +73,15 @@ def forget(cache: Cache, dataset: str, *, is_listed: bool) -> None:
         cache.listdir(dataset)
 
 
-def read_again(cache: Cache, offset: int = 0, length: int | None = None) -> View:
-    """Read without patience from a source that is well again.
+def read_again(cache: Cache, dataset: str, offset: int = 0, length: int | None = None) -> View:
+    """Read by one attempt from a source that is well again.
 
     Of the connections that are kept from before, some may still end as the fault had it.
     """
     for _ in range(KEPT_MAX):
         with suppress(UnderStorageError, TimeoutError):
-            return cache.read("impatient/object", offset, length)
-    return cache.read("impatient/object", offset, length)
+            return cache.read(f"{dataset}/object", offset, length)
+    return cache.read(f"{dataset}/object", offset, length)
 
 
 PASSING: Final = {
@@ -119,22 +124,23 @@ STAYING: Final[dict[str, tuple[Fault, type[OSError]]]] = {
 
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_what_stays_is_raised_and_not_remembered(cache: Cache, proxy: Proxy, is_listed: bool) -> None:
-    attempts: list[Callable[[], object]] = [
-        lambda: cache.read("impatient/object"),
-        lambda: cache.readinto("impatient/object", bytearray(SIZE)),
-        lambda: cache.read_many(["impatient/object", "impatient/object"]),
+    attempts: list[Callable[[str], object]] = [
+        cache.read,
+        lambda path: cache.readinto(path, bytearray(SIZE)),
+        lambda path: cache.read_many([path, path]),
     ]
     for fault, kind in STAYING.values():
+        dataset = "impatient" if kind is TimeoutError else "once"
         for attempt in attempts[: 1 if kind is TimeoutError else None]:
-            forget(cache, "impatient", is_listed=is_listed)
+            forget(cache, dataset, is_listed=is_listed)
             proxy.set_faults([fault])
             with pytest.raises(OSError, match="object") as caught:
-                attempt()
+                attempt(f"{dataset}/object")
             assert type(caught.value) is kind
             assert caught.value.filename
             assert caught.value.strerror
             proxy.set_faults([])
-            assert read_again(cache) == DATA
+            assert read_again(cache, dataset) == DATA
     wait_until(lambda: not cache.status()["fetch"]["in_flight"], "permits are given back")
     assert cache.status()["fetch"]["memory_bytes"] == 0
 
@@ -182,16 +188,16 @@ def test_answers_that_prove_nothing_are_never_shown(cache: Cache, server: FakeS3
     raised: Counter[str] = Counter()
     for what, wrong in WRONG.items():
         for offset, length in ((BLOCK + 5, 10), (0, SIZE)):
-            forget(cache, "impatient", is_listed=is_listed)
+            forget(cache, "once", is_listed=is_listed)
             server.interfere = wrong
             try:
                 # Right after all, as with an ETag that is believed as long as nothing else was seen.
-                assert cache.read("impatient/object", offset, length) == DATA[offset : offset + length], what
+                assert cache.read("once/object", offset, length) == DATA[offset : offset + length], what
             except (UnderStorageError, Stale):
                 raised[what] += 1
             server.interfere = None
-            cache.sync("impatient")
-            assert read_again(cache, offset, length) == DATA[offset : offset + length], what
+            cache.sync("once")
+            assert read_again(cache, "once", offset, length) == DATA[offset : offset + length], what
     assert cache.check().ok
     assert raised.keys() >= WRONG.keys() - {"Content-Length too small", "another ETag"}
 
@@ -200,9 +206,9 @@ def test_200_for_206_is_taken_only_for_the_whole(cache: Cache, server: FakeS3) -
     server.interfere = answers(status="200", body="whole", Content_Range="", Content_Length=str(SIZE))
     assert cache.read("d/object") == DATA
     cache.free("d", metadata=True)
-    cache.sync("d")
+    cache.sync("once")
     with pytest.raises(UnderStorageError, match="asked for bytes"):
-        cache.read("d/object", 2 * BLOCK, 5)
+        cache.read("once/object", 2 * BLOCK, 5)
     server.interfere = None
     assert cache.read("d/object", 2 * BLOCK, 5) == DATA[2 * BLOCK : 2 * BLOCK + 5]
 
@@ -236,7 +242,7 @@ def test_overwritten_during_a_read_is_old_or_new_and_never_both(
 def test_deleted_forbidden_expired_and_no_bucket_are_told_apart(
     cache: Cache, proxy: Proxy, server: FakeS3
 ) -> None:
-    attach(cache, proxy, "checked", max_age=0)
+    attach(cache, proxy, "checked", max_age=0, timeout_s=PATIENT_S)
     assert cache.read("checked/object") == DATA
     refusals: dict[tuple[int, str], type[OSError]] = {
         (403, "AccessDenied"): PermissionError,
@@ -245,7 +251,7 @@ def test_deleted_forbidden_expired_and_no_bucket_are_told_apart(
     }
     for (status, code), kind in refusals.items():
         server.interfere = lambda handler, status=status, code=code: handler.refuse(status, code)
-        for attempt in (lambda: cache.listdir("checked"), lambda: cache.read("impatient/other")):
+        for attempt in (lambda: cache.listdir("checked"), lambda: cache.read("once/other")):
             with pytest.raises(OSError, match=f"{code}|bucket 'bucket' does not exist") as caught:
                 attempt()
             assert type(caught.value) is kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -14,13 +15,15 @@ import pytest
 from forebay.store import BlockStore
 from tests.faults._child import Child, wait_until
 from tests.faults._held import held, recycle, take, with_block
-from tests.faults._place import Place
+from tests.faults._place import Place, settle
 from tests.faults._points import CHURNED
 from tests.faults._world import Block
 
 READERS: Final = 6
 # A put that finds no room looks whether there is a maintainer; its sign of life lasts two seconds.
 TAKEOVER_S: Final = 1.9
+# Of a put that takes longer the rest was not its own: the processor was another's.
+PUT_S_MAX: Final = 0.01
 
 
 def hold(link: Connection, place: Place) -> None:
@@ -87,7 +90,7 @@ def churn(store: BlockStore, number: int) -> bool:
 
 
 def keep_churning(link: Connection, place: Place, first: int) -> None:
-    """Body: put without end, with a maintainer's thread if there is none."""
+    """Body: put without end, with a maintainer's thread if there is none; at rest when told."""
     with place.open(maintainer=True) as store:
         store.set_retention(CHURNED, "s3fifo")
         while not churn(store, first):
@@ -96,6 +99,15 @@ def keep_churning(link: Connection, place: Place, first: int) -> None:
         while not link.poll(0.001):
             churn(store, first)
             first += 1
+        if link.recv() == "rest":
+            # Its thread has done all that there was to do.
+            settle(store)
+            link.send("rests")
+            link.recv()
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 @pytest.mark.parametrize("end", ["kill", "close"])
@@ -108,6 +120,13 @@ def test_when_the_maintainer_is_gone_another_takes_over(end: str, memory_path: P
             link.send("open")
             assert link.recv() == "gone"
             number, evicted = 10**6, store.status()["counters"]["evicted"]
+            alone, took_s = threads(), 0.0
+            while threads() == alone:
+                begun = time.monotonic()
+                churn(store, number)
+                number += 1
+                took_s += min(time.monotonic() - begun, PUT_S_MAX)
+            assert took_s < TAKEOVER_S
 
             def evicts_again() -> bool:
                 nonlocal number
@@ -116,9 +135,9 @@ def test_when_the_maintainer_is_gone_another_takes_over(end: str, memory_path: P
                     number += 1
                 return bool(store.status()["counters"]["evicted"] > evicted + 1000)
 
-            assert wait_until(evicts_again, "eviction goes on") < TAKEOVER_S
-            assert store.status()["maintainer_alive"]
-            assert any(churn(store, number + i) for i in range(10))
+            wait_until(evicts_again, "eviction goes on")
+            wait_until(lambda: store.status()["maintainer_alive"], "it gives a sign of life")
+            wait_until(lambda: churn(store, number), "there is room again")
 
     with Child(go_on) as other:
         assert other.receive() == "open"
@@ -144,22 +163,26 @@ def test_no_put_waits_for_a_stopped_maintainer(memory_path: Path) -> None:
                 assert store.put(block.key, block.data)
             link.send("open")
             assert link.recv() == "stopped"
-            refused = 0
+            refused = slow = 0
             for number in range(10**6, 10**6 + 1500):
                 begun = time.monotonic()
                 refused += not churn(store, number)
                 with store.get(kept[number % 50].key) or memoryview(b"") as view:
                     assert view == kept[number % 50].data
-                assert time.monotonic() - begun < 1.0
+                slow += time.monotonic() - begun >= 1.0
             assert refused > 0, "nobody evicts meanwhile, so at last there is no room"
+            # All would be slow that waited; a busy machine makes few so.
+            assert slow < refused / 10
             link.send("refused")
             assert link.recv() == "goes on"
-            wait_until(lambda: churn(store, 2 * 10**6), "it evicts again", 20.0)
+            wait_until(lambda: churn(store, 2 * 10**6), "it evicts again")
 
     with Child(keep_churning, place, 0) as maintainer:
         assert maintainer.receive() == "maintains"
         with Child(work) as other:
             assert other.receive() == "open"
+            # Stopped in the midst of a page it would be in the way of those who want that page.
+            assert maintainer.ask("rest") == "rests"
             maintainer.stop()
             assert other.ask("stopped") == "refused"
             maintainer.resume()

@@ -26,9 +26,10 @@ def test_a_ttl_ends_when_it_says(make_folder: MakeFolder) -> None:
     folder = make_folder("MEM")
     with folder.open() as store:
         _put_with_ttls(folder, store)
-        store.advance_clock(59)
+        # The clock goes on by itself, too, while this has no processor.
+        store.advance_clock(40)
         assert folder.warm(store) == {b"minute", b"hour", b"week", b"forever"}
-        store.advance_clock(2)
+        store.advance_clock(21)
         assert folder.warm(store) == {b"hour", b"week", b"forever"}
         assert count(store, "misses_expired") == 1
         store.maintain()

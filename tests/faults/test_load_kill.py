@@ -19,12 +19,15 @@ from forebay.config import KIB, MIB, Tier
 from forebay.errors import NotAttached
 from forebay.testing.faulty import FaultyStorage
 from tests.faults._child import Child, wait_until
-from tests.faults._load_moments import kill_at_moments, opener
+from tests.faults._load_moments import cached_bytes, kill_at_moments, load_bytes, opener
 
 FILES = 400
 FILE_BYTES = 20 * KIB
-# So slow that a load of all files takes five seconds, and is caught in the middle of it.
-SLOW = FILES * FILE_BYTES // 5
+# So slow that a load of all files takes seven seconds, and is caught in the middle of it even by who gets no
+# processor for most of them.
+SLOW = FILES * FILE_BYTES // 7
+# So many files that are cached by then.
+SOME = 20
 
 Open = Callable[[], Cache]
 
@@ -71,7 +74,7 @@ def resume_and_wait(link: Connection, open_cache: Open, job_id: str) -> LoadResu
         return cache.resume(job_id).wait()
 
 
-def some_are_done(job: LoadJob, least: int = 40) -> bool:
+def some_are_done(job: LoadJob, least: int = SOME) -> bool:
     return job.progress().files_done >= least
 
 
@@ -99,7 +102,7 @@ def test_killed_and_resumed(open_cache: Open, cache: Cache, folder: Path, listed
     assert (result.ok, result.state) == (False, "interrupted")
     assert [each.progress().state for each in cache.jobs()] == ["interrupted"]
     before, cached = requests(cache), cache.status()["blocks"]
-    assert 40 <= cached < FILES
+    assert SOME <= cached < FILES
     # Of a file that is not listed the block comes first and then what it is: killed between the two, the
     # process leaves it to be asked about once more, and nothing of it is read.
     asked = FILES - (cached if names is None else known(cache, names))
@@ -130,12 +133,13 @@ def test_killed_between_a_block_and_what_its_file_is(open_cache: Open, cache: Ca
         job = cache.job(child.receive())
         child.exit_code()
     assert job.wait(10).state == "interrupted"
-    before, cached = requests(cache), cache.status()["blocks"]
+    before, cached, loaded = requests(cache), cache.status()["blocks"], load_bytes(cache)
     assert (known(cache, names), cached >= 1) == (0, True)
     figures = cache.resume(job.id).wait(60).progress
     assert (figures.files_skipped, figures.files_done) == (cached, len(names) - cached)
     assert requests(cache) - before == len(names)
-    assert cache.status()["counters"]["load_bytes"] == len(names) * FILE_BYTES
+    # Not since the beginning: of other files the bytes had come by then, and were not yet cached.
+    assert load_bytes(cache) - loaded == (len(names) - cached) * FILE_BYTES
 
 
 def test_killed_again_and_again(open_cache: Open, cache: Cache) -> None:
@@ -180,9 +184,12 @@ def test_killed_in_the_middle_of_a_large_file(tmp_path: Path, memory_path: Path)
             child.exit_code()
         assert cache.job(job_id).wait(10).state == "interrupted"
         assert cache.check().ok
+        cached, loaded = cached_bytes(cache), load_bytes(cache)
+        # A block is cached first and counted then: killed between the two, the process has not counted it.
+        assert cached - 64 * KIB <= loaded <= cached
         result = cache.load("d").wait(60)
         assert result.ok
-        assert cache.status()["counters"]["load_bytes"] == len(data)
+        assert load_bytes(cache) - loaded == len(data) - cached
         assert bytes(cache.read("d/file")) == data
         assert cache.check().ok
 
@@ -221,7 +228,7 @@ def test_cancelled_from_another_process(open_cache: Open, cache: Cache) -> None:
         assert job.wait(30).state == "cancelled"
         assert child.result() == "cancelled"
     settled = job.progress().files_settled
-    assert 40 <= settled < FILES
+    assert SOME <= settled < FILES
     assert cache.resume(job.id).wait(60).ok
 
 
@@ -283,7 +290,7 @@ def test_closing_the_cache_interrupts_what_it_runs(open_cache: Open, cache: Cach
         job = other.load("d", rate_limit=SLOW)
         wait_until(lambda: some_are_done(job, 5), "some files are cached")
     seen = cache.job(job.id)
-    assert seen.wait(1).state == "interrupted"
+    assert seen.wait(10).state == "interrupted"
     assert seen.progress().files_done >= 5
     assert cache.resume(job.id).wait(60).ok
 
@@ -293,7 +300,7 @@ import sys
 from forebay.cache import Cache
 cache = Cache(sys.argv[1])
 job = cache.load("d", rate_limit=int(sys.argv[2]))
-while job.progress().files_done < 40:
+while job.progress().files_done < 20:
     pass
 print(job.id)
 """
@@ -308,7 +315,7 @@ def test_an_interpreter_that_ends_interrupts_its_loads(cache: Cache) -> None:
     # What was written down last, a quarter of a second before the end at most.
     assert job.progress().files_done < FILES
     assert job.progress().eta is None
-    assert cache.resume(job.id).wait(60).progress.files_skipped >= 40
+    assert cache.resume(job.id).wait(60).progress.files_skipped >= SOME
 
 
 def test_a_dataset_that_is_detached_ends_its_loads(cache: Cache, folder: Path) -> None:
@@ -340,7 +347,10 @@ def test_what_another_process_fetches_is_fetched_once(open_cache: Open, cache: C
         Child(load_and_wait, open_cache, None, None) as second,
     ):
         assert (first.result(), second.result()) == ("done", "done")
-    assert requests(cache) == FILES
+    counters = cache.status()["counters"]
+    # What one may not keep, since the other has had no processor in the midst of the index, both fetch.
+    again = counters["not_admitted"] + counters["flight_stalled"]
+    assert FILES <= requests(cache) <= FILES + again
 
 
 def test_a_cancelled_load_stops_at_once(cache: Cache) -> None:

@@ -71,7 +71,8 @@ def assert_nothing_is_left(site: Site, cache: Cache) -> None:
     """Whoever opens the cache next takes away what killed processes left."""
     with site.open():
         wait_until(lambda: unowned(site, cache) == [], "files of no manifest are gone")
-    assert cache._runtime().metadata.versions.deleted() == []
+        # Last, behind the files.
+        wait_until(lambda: cache._runtime().metadata.versions.deleted() == [], "their rows are gone")
     assert cache.check().ok
 
 

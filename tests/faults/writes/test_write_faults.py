@@ -13,7 +13,7 @@ import pytest
 
 from forebay.cache import Cache
 from forebay.config import KIB, MIB, Tier
-from forebay.errors import UnderStorageError
+from forebay.errors import Stale, UnderStorageError
 from forebay.testing.s3 import S3Server
 from forebay.testing.tier import FaultyTier
 from tests._s3 import Handler, give_keys
@@ -194,7 +194,12 @@ def test_readers_see_old_or_new(open_cache: OpenCache, source: Source) -> None:
         with open_cache() as cache:
             link.send("open")
             while not link.poll(0):
-                with cache.read("d/a") as view:
+                try:
+                    view = cache.read("d/a")
+                except Stale:
+                    # Written over twice while this process had no processor.
+                    continue
+                with view:
                     assert len(view) == size
                     (byte,) = set(bytes(view))
                     seen.add(bytes([byte]))
