@@ -147,7 +147,7 @@ bool fb_segment_is_leased(fb_store *s, uint32_t segment)
 
 static int lock_slowly(fb_store *s, fb_lockword *lock, uint32_t timeout_ms)
 {
-    int64_t limit = fb_boottime_ms() + timeout_ms;
+    int64_t waited_ms = 0;
     for (;;) {
         uint32_t seen = atomic_load(lock);
         if (seen == 0) {
@@ -168,9 +168,13 @@ static int lock_slowly(fb_store *s, fb_lockword *lock, uint32_t timeout_ms)
             }
             continue;
         }
-        if (fb_boottime_ms() >= limit)
+        if (waited_ms >= (int64_t)timeout_ms)
             return -ETIMEDOUT;
+        int64_t begun_ms = fb_boottime_ms();
         fb_futex_wait(lock, seen, LOCK_STEP_MS);
+        /* Where a step takes longer the machine stood still, and the owner with it. */
+        int64_t step_ms = fb_boottime_ms() - begun_ms;
+        waited_ms += step_ms < (int64_t)LOCK_STEP_MS ? step_ms : (int64_t)LOCK_STEP_MS;
     }
 }
 

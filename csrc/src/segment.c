@@ -12,7 +12,7 @@
 #include "platform.h"
 #include "rows.h"
 
-#define DATASET_TIMEOUT_MS 500u
+#define DATASET_TIMEOUT_MS 1000u
 #define MOVER_RESERVE 2u /* segments that only the evictor may take */
 #define EVICT_AHEAD 6u
 
