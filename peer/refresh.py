@@ -158,11 +158,13 @@ class Refresh:
         """Ask a few members, or else the seeds; return whether one has answered."""
         self._turns += 1
         for member in self._askable():
+            begun_s = self._peers.now_s()
             try:
                 self._take(self._view_of(member))
                 return True
             except PeerDown as error:
-                self._peers.failed(member, error)
+                if not self._is_silent_for_a_moment(self._peers.now_s() - begun_s):
+                    self._peers.failed(member, error)
             except (PeerRefused, Closed, ConfigError) as error:
                 self._peers.refused(member, error)
         limits = self._peers.limits
@@ -179,6 +181,10 @@ class Refresh:
             except (PeerDown, PeerRefused, ConfigError) as error:
                 _log.log(level, "member %s: no view of the group: %s", seed, error)
         return False
+
+    def _is_silent_for_a_moment(self, took_s: float) -> bool:
+        """Say whether a member that gave no view was silent, and not as long as one that is asked may be."""
+        return _PROBE_TIMEOUT_S <= took_s < self._peers.limits.peer_timeout_s
 
     def _askable(self) -> list[Member]:
         """Return the members to ask for a view this time: a few of those that seem to be well."""

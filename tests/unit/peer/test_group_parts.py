@@ -211,6 +211,26 @@ def test_later_views_come_from_members_and_from_seeds_if_none_answers() -> None:
     assert {each.id for each in site.view.members} >= site.peers.suspects.ids
 
 
+def test_who_gives_no_view_for_a_moment_is_no_suspect_and_another_is_asked() -> None:
+    site = Refreshed("h1:1")
+    site.links.seeds["h1:1"] = view(3)
+    site.refresh.turn()
+    site.say(view(3, epoch=2))
+    silent, asked = site.view.members[0], []
+
+    def be_silent(call: Call) -> None:
+        asked.append(call.deadline.silence_s)
+        stay_silent(call)
+
+    site.links.link(silent).does = be_silent
+    for _ in range(6):
+        site.turn_when_due()
+    assert site.view == view(3, epoch=2)
+    assert asked
+    assert max(asked) < site.peers.limits.peer_timeout_s
+    assert site.peers.suspects.ids == NOBODY
+
+
 def test_an_older_view_counts_only_if_all_have_it() -> None:
     site = Refreshed()
     site.refresh.tell(view(3, epoch=9))
