@@ -21,13 +21,15 @@ from forebay.peer.group import Group
 from forebay.peer.links import PeerLinks
 from forebay.peer.member import MemberState, View
 from forebay.peer.security.options import SecurityOptions
+from tests._ports import port_of_ones_own
+from tests.cluster import _patient
 
 BLOCK = 64 * KIB
 GROUP = "g"
 DATASET = "d"
 
-_START_TIMEOUT_S = 60.0
-_EXIT_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 120.0
+_EXIT_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 
 
@@ -39,7 +41,7 @@ running: list[ServedMember] = []
 class Serve:
     """How a member is started: more options, a namespace's command before it, who may ask it."""
 
-    listen: str = "127.0.0.1:0"
+    listen: str = ""  # a port of its own at this machine, where it is found again after a restart
     options: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Serve:
 
 
 PLAIN = Serve()
+PATIENT = Serve(program=(_patient.__file__,))
 
 
 class ServedMember:
@@ -62,7 +65,7 @@ class ServedMember:
         with self.open() as cache:
             cache.attach(DATASET, "s3://bucket", endpoint_url=endpoint, max_age=None)
         self.peers = peers
-        self.address = ""
+        self.address = how.listen or f"127.0.0.1:{port_of_ones_own()}"
         self.log_file = folder.with_suffix(".log")
         self.start()
 
@@ -74,7 +77,7 @@ class ServedMember:
         """Start its process, where it was before if it ran before."""
         tier = f"{self.tier.path}:{self.tier.quota}:MEM"
         command = [*self.how.prefix, sys.executable, *self.how.program, "serve", "--json"]
-        command += ["--cache-dir", str(self.folder), "--listen", self.address or self.how.listen]
+        command += ["--cache-dir", str(self.folder), "--listen", self.address]
         command += ["--tier", tier, "--peers", ",".join(self.peers), "--group", GROUP, *self.how.options]
         environ = os.environ | {"FOREBAY_BLOCK_BYTES": str(BLOCK)} | self.how.environ
         with self.log_file.open("ab") as log:
@@ -181,7 +184,7 @@ def view_at(address: str, security: SecurityOptions | None = None) -> View | Non
     """Return the view of the member at an address, None if it does not answer."""
     group = Group(GROUP, [address], security=security, block_bytes=BLOCK)
     with closing(PeerLinks(group)) as links, suppress(PeerDown, PeerRefused):
-        return links.greet(address, deadline=Deadline(5.0))
+        return links.greet(address, deadline=Deadline(_START_TIMEOUT_S))
     return None
 
 

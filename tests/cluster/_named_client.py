@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from forebay.peer import refresh
-from tests.cluster._site import Client, read_all
+from tests.cluster._site import SILENCE_S, Client, read_all
 
 VIEW_EVERY_S = 0.3
 
@@ -19,8 +19,9 @@ if __name__ == "__main__":
     folder, tier, seed, endpoint_url = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING)
     refresh.VIEW_INTERVAL_S = VIEW_EVERY_S  # type: ignore[misc]
-    group = Client(Path(folder), Path(tier), [seed], endpoint_url).group()
-    with Client(Path(folder), Path(tier), [seed], endpoint_url).open(group) as cache:
+    client = Client(Path(folder), Path(tier), [seed], endpoint_url, {"peer_timeout_s": SILENCE_S})
+    group = client.group()
+    with client.open(group) as cache:
         for _ in sys.stdin:
             read_all(cache)
             ring = group.ring

@@ -27,6 +27,11 @@ from tests.integration._sites import log_in, proxy_of, write_files
 
 MEMBERS = 3
 PATIENCE_S = 120
+# How long a client waits for a silent member where none is to be taken for gone.
+SILENCE_S = 60.0
+# Of one read: more than any silence that is waited for, on a machine that stands still at times, and less
+# than the 120 s after which a call ends that nothing else bounds.
+BOUNDED_S = 60.0
 
 
 OBJECTS = {
@@ -70,13 +75,35 @@ class Site:
     numbers: Iterator[int] = field(default_factory=count)
 
     def client(self, **limits: Any) -> Client:
-        """Return another client."""
+        """Return another client; it waits long for a silent member, if limits do not say otherwise."""
+        limits.setdefault("peer_timeout_s", SILENCE_S)
         name = f"client{next(self.numbers)}"
         return Client(self.folder / name, self.memory / name, self.members.seeds, self.proxy.url, limits)
 
     def requests(self) -> int:
         """Return how many requests the server has had since the last call."""
         return sum(self.proxy.stats(reset=True)["requests_by_method"].values())
+
+    def cost_of_reading(self, **limits: Any) -> int:
+        """Return how many requests it costs the storage when a new client, which is patient, reads all."""
+        with self.client(**limits).open() as cache:
+            self.requests()
+            read_all(cache)
+            return self.requests()
+
+    def wait_until_free(self, cache: Cache) -> None:
+        """Wait until reading all there is sends the storage no request.
+
+        A read whose member was silent for too long went to the storage, and those behind that one in rank
+        may have no more than was asked of them.
+        """
+
+        def is_free() -> bool:
+            self.requests()
+            read_all(cache)
+            return self.requests() == 0
+
+        wait_until(is_free)
 
     def owner_of(self, name: str) -> ServedMember:
         view = self.members.all[0].view()

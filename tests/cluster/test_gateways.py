@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,16 +12,19 @@ import pytest
 
 from forebay.api.webhdfs.query import PREFIX
 from tests._gateway import Answer, Served
-from tests.cluster._members import DATASET, Serve, ServedMember
+from tests.cluster._members import DATASET, PATIENT, Serve, ServedMember
 from tests.cluster._site import OBJECTS, Site, running, wait_until
 
 MEMBERS = 3
-WITH_GATEWAY = Serve(options=("--webhdfs", "127.0.0.1:0"))
+GATEWAY = ("--webhdfs", "127.0.0.1:0")
+WITH_GATEWAY = Serve(options=GATEWAY)
+# An owner that stands still for a moment is passed over: here it is to be named all the same.
+PATIENT_WITH_GATEWAY = replace(PATIENT, options=GATEWAY)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running(tmp_path_factory.mktemp("group"), MEMBERS, WITH_GATEWAY) as site:
+    with running(tmp_path_factory.mktemp("group"), MEMBERS, PATIENT_WITH_GATEWAY) as site:
         assert len({each.gateway for each in site.members.all} - {None}) == MEMBERS
         yield site
 
@@ -100,10 +104,8 @@ def is_opened(member: ServedMember, name: str, alive: Sequence[ServedMember]) ->
     """Open a file as a client does that asks again where a redirect leads to a gateway that is gone."""
     answer = ask_to_open(member, name)
     if answer.status == 307:
-        try:
-            authority, answer = followed(answer)
-        except ConnectionRefusedError:
+        if urlsplit(answer.headers["location"]).netloc not in {each.gateway for each in alive}:
             return False
-        assert authority in {each.gateway for each in alive}
+        _, answer = followed(answer)
     assert (answer.status, answer.body) == (200, OBJECTS[name])
     return True
