@@ -24,7 +24,7 @@ from tests.property._cache_source import Source, Version
 
 BLOCK: Final = 64 * KIB
 FETCH_THREADS: Final = 4
-SETTLES_S_MAX: Final = 30.0
+SETTLES_S_MAX: Final = 120.0
 # "some" is cached when it is read, "one" when it is written too (see _Servant.attach).
 NAMES: Final = ("one", "some")
 INSIDE: Final = ("a", "b", "sub/c", "sub/d", "sub/e")

@@ -29,7 +29,7 @@ from forebay.errors import stale, timed_out, under_storage_error
 from forebay.testing.faulty import FaultyStorage, Operation
 from forebay.ufs import ObjectInfo, RangeBody, RequestKind, StorageFactory, UnderStorage
 
-STALL_S_MAX: Final = 20.0
+STALL_S_MAX: Final = 120.0
 _STEP_S: Final = 0.001
 _WORD: Final = struct.Struct("<q")
 

@@ -24,7 +24,7 @@ from forebay.testing.faulty import FaultyStorage
 # Each object is one block; an object and a directory of one name, and a name that begins as another does.
 OBJECTS: Final = {"a": 100, "ab": 2_000, "d/a": 5_000, "d/e/f": 300, "d/e": 40_000}
 PLACES: Final = ["", "a", "ab", "d", "d/a", "d/e", "d/e/f", "absent"]
-SETTLES_S_MAX: Final = 30.0
+SETTLES_S_MAX: Final = 120.0
 
 which = st.integers(0, 1)
 paths = st.sampled_from(sorted(OBJECTS))

@@ -13,8 +13,9 @@ from typing import Any, Final
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
+from forebay.clock import NS_PER_S
 from forebay.config import KIB, MIB, Tier
-from forebay.errors import NotFound, Stale
+from forebay.errors import NotFound, Stale, StoreBusy
 from tests.property._cache_model import Answer, Sight
 from tests.property._cache_process import CacheProcess, Place
 from tests.property._cache_source import Source
@@ -27,7 +28,9 @@ PATHS: Final = [f"{PREFIX}/{name}" for name in ("a", "b", "sub/c", "sub/d")]
 FILLERS: Final = [f"filler/{number}" for number in range(4)]
 FILLER_BYTES: Final = 4 * MIB
 TIER_BYTES: Final = 8 * MIB
-RECLAIMED_S_MAX: Final = 30.0
+RECLAIMED_S_MAX: Final = 120.0
+# Who frees waits for so long where nobody gets anything written, and raises then.
+BUSY_S: Final = 1
 
 paths = st.sampled_from(PATHS)
 lengths = st.sampled_from([1, BLOCK, 3 * BLOCK + 7, 20 * BLOCK + 5])
@@ -111,8 +114,11 @@ def _judge_round(
         source.put(*change)
     results = [process.answer() for process in processes]
     state = source.look()
+    has_waited = source.clock.boot_ns() - began_ns >= BUSY_S * NS_PER_S
     for theirs, found in zip(of_processes, results, strict=True):
         for call, (value, error) in zip(theirs, found, strict=True):
+            if call[0] == "free" and has_waited and isinstance(error, StoreBusy):
+                continue  # another got no processor for so long while it wrote metadata
             _judge(call, Answer(value, error, began_ns, state))
 
 
