@@ -18,6 +18,8 @@
 #define VIEWS 3u
 #define THREADS 4u
 #define HANDLES 3u
+/* A look-up misses while a writer that lost its processor is in the midst of its page: so often at most. */
+#define MISSES_MAX 10000
 
 static struct fixture f;
 
@@ -297,7 +299,8 @@ static void *grow(void *argument)
     for (uint32_t i = g->first; i < 6000; i += g->step) {
         struct fb_key key = crowded(i), back = crowded(i > 400 ? i - 400 : i);
         CHECK_EQ(fb_put(g->store, &key, TERMS(0, -1), &i, sizeof i), 0);
-        CHECK(fb_contains(g->store, &key));
+        for (int misses = 0; !fb_contains(g->store, &key); misses++)
+            CHECK_LT(misses, MISSES_MAX);
         if (i > 400 && i % 7 == 0)
             CHECK_EQ(fb_delete(g->store, &back), 0);
     }
@@ -341,7 +344,8 @@ static void *come_and_go(void *argument)
     for (int i = 0; i < 15; i++) {
         fb_store *s = fixture_open(&f);
         CHECK(block_put(s, number, 0, 1000));
-        CHECK(block_hit(s, number, 0, 1000));
+        for (int misses = 0; !block_hit(s, number, 0, 1000); misses++)
+            CHECK_LT(misses, MISSES_MAX);
         fb_close(s);
     }
     return NULL;

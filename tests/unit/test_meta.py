@@ -210,6 +210,11 @@ def test_one_process_may_open_it_twice(tmp_path: Path) -> None:
             second.catalog.datasets()
 
 
+def be_patient(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it wait for who writes and gets no processor: what is not written for that is no fault."""
+    monkeypatch.setattr(metadata.entries._group, "_patience_s", 60.0)
+
+
 def in_child(action: object) -> int:
     """Run a function in a forked child and return its exit code: 0 if it raised nothing."""
     assert callable(action)
@@ -237,8 +242,9 @@ def test_both_sides_of_a_fork_go_on(metadata: Metadata) -> None:
     assert metadata.entries.put(1, [entry("parent")])
 
 
-def test_forks_among_transactions(metadata: Metadata) -> None:
+def test_forks_among_transactions(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other threads read and write all the while: a fork waits for them, and they for it."""
+    be_patient(metadata, monkeypatch)
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -277,8 +283,9 @@ while True:
 """
 
 
-def test_killed_writers_leave_it_usable(tmp_path: Path) -> None:
+def test_killed_writers_leave_it_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Metadata(tmp_path) as metadata:
+        be_patient(metadata, monkeypatch)
         for round_number in range(5):
             writers = [
                 subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name], stdout=subprocess.PIPE)

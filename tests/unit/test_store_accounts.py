@@ -254,9 +254,12 @@ def test_what_several_processes_counted_outlives_them_all(
             child.start()
         for child in children:
             child.join(60)
-        assert account(store, 1)["hits_mem"] == 100 * rounds
+        # A look-up misses where a writer lost its processor in the midst of the page.
+        assert account(store, 1)["hits_mem"] + account(store, 0).get("misses_busy", 0) == 100 * rounds
         for dataset in (2, 3):
-            assert account(store, dataset) == {
+            counted = account(store, dataset)
+            counted["misses_cold"] += counted.pop("misses_busy", 0)
+            assert counted == {
                 "admitted": 50 * rounds,
                 "admitted_bytes": 250 * rounds,
                 "written_bytes_mem": 250 * rounds,

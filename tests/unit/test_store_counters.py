@@ -178,15 +178,16 @@ def test_all_openers_see_the_sum(stores: Stores, store: BlockStore) -> None:
 
 
 def test_waiting_for_a_flight_is_counted(stores: Stores, store: BlockStore) -> None:
-    other = stores.open(stall_timeout_s=0.1)
+    patient, hasty = stores.open(stall_timeout_s=60), stores.open(stall_timeout_s=0.1)
     assert store.claim(b"k").leader
-    leader, follower = store.claim(b"k"), other.claim(b"k")
+    leader, follower = store.claim(b"k"), patient.claim(b"k")
     assert leader.leader
     assert not follower.leader
     changes = counting(store)
     assert not follower.wait(0.01)
     assert changes() == {"flight_waits": 1}
-    assert follower.wait(5)
+    follower = hasty.claim(b"k")
+    assert follower.wait(60)
     assert follower.stalled
     assert changes()["flight_stalled"] == 1
     leader.done()

@@ -12,7 +12,7 @@ from forebay.errors import NotFound, UnderStorageError, not_found, under_storage
 from forebay.testing.faulty import FaultyStorage
 from forebay.ufs._walk import visit_in_parallel
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 Visit = Callable[[str], Iterator[tuple[Sequence[str], Sequence[str]]]]
 
