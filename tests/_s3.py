@@ -65,13 +65,24 @@ class FakeS3(ThreadingHTTPServer):
         self.descending = False
         self.interfere: Answer | None = None
         self.requests: list[Request] = []
-        self.sorted: list[str] = []
+        # Counted on behind each change, before its answer, by whoever changes objects as a client.
+        self.changes = 0
+        self._sorted: tuple[int, list[str]] = (0, [])
         super().__init__(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def sorted_keys(self) -> list[str]:
+        """Return the keys in order, sorted anew only if there may be others."""
+        changes, keys = self._sorted
+        now = self.changes
+        if now != changes or len(keys) != len(self.objects):
+            keys = sorted(self.objects.copy())
+            self._sorted = now, keys
+        return keys
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that went away in the middle: some tests do."""
@@ -197,13 +208,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer_listing(self, query: dict[str, str]) -> None:
         server = self.server
-        if len(server.sorted) != len(server.objects):
-            server.sorted = sorted(server.objects)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         after = unquote_plus(query.get("continuation-token", ""))
         if not after and server.starts_after:
             after = query.get("start-after", "")
-        keys = server.sorted
+        keys = server.sorted_keys()
         at, end = bisect_left(keys, prefix), bisect_left(keys, prefix + LAST)
         at = max(at, bisect_right(keys, after + LAST if delimiter and after.endswith(delimiter) else after))
         count_max = min(int(query.get("max-keys", "1000")), server.page_keys)
@@ -224,9 +233,9 @@ class Handler(BaseHTTPRequestHandler):
         modified = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(MODIFIED_S))
         items = [
             f"<Contents><Key>{escape(quote(key))}</Key><LastModified>{modified}</LastModified>"
-            f"<ETag>&quot;{etag_of(self.server.objects[key])}&quot;</ETag>"
-            f"<Size>{len(self.server.objects[key])}</Size></Contents>"
+            f"<ETag>&quot;{etag_of(data)}&quot;</ETag><Size>{len(data)}</Size></Contents>"
             for key in objects
+            if (data := self.server.objects.get(key)) is not None
         ]
         items += [
             f"<CommonPrefixes><Prefix>{escape(quote(group))}</Prefix></CommonPrefixes>" for group in prefixes

@@ -78,8 +78,6 @@ class WritableHandler(Handler):
             self._change()
 
     def _change(self) -> None:
-        # As many keys as before may be others.
-        self.server.sorted = []
         parts = urlsplit(self.path)
         bucket, _, key = parts.path[1:].partition("/")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -91,6 +89,7 @@ class WritableHandler(Handler):
             self._go_on(unquote(key), query)
         elif self.command == "DELETE":
             self.server.objects.pop(unquote(key), None)
+            self.server.changes += 1
             self.reply(204)
         else:
             self._put(unquote(key))
@@ -115,6 +114,7 @@ class WritableHandler(Handler):
 
     def _store(self, key: str, data: bytes, token: str) -> None:
         self.server.objects[key] = data
+        self.server.changes += 1
         self.server.tokens[key] = token
         self.server.multipart_etags.pop(key, None)
 

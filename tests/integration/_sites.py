@@ -13,6 +13,9 @@ from forebay.testing.s3 import S3Server
 
 OpenCache = Callable[..., Cache]
 
+# For how long one who makes no progress is waited for where a test counts what is asked of a storage.
+PATIENCE_S = 60.0
+
 
 def counters(cache: Cache) -> dict[str, int]:
     """Return the counters of the cache's store."""

@@ -14,18 +14,21 @@ from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
 from forebay.testing.s3 import S3Server
 from tests.integration._cli import Cli
-from tests.integration._sites import OpenCache
+from tests.integration._sites import PATIENCE_S, OpenCache
 from tests.integration._trees import TREE
 
 
 @pytest.fixture
-def open_cache(tmp_path: Path, memory_path: Path) -> Iterator[OpenCache]:
+def open_cache(tmp_path: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenCache]:
     """Open the test's cache directory, as often as wanted; closed at the end."""
     opened: list[Cache] = []
+    # Whoever stands still for seconds is passed by, and what he fetches is fetched twice, what he has to say
+    # lost. That is promised, and is tried where a test stops somebody; a busy machine stops anybody.
+    monkeypatch.setattr("forebay.meta.entries._PATIENCE_S", PATIENCE_S)
 
     def open_one(**options: object) -> Cache:
         tiers = [Tier(str(memory_path), 64 * MIB, "MEM")]
-        options = {"block_bytes": 64 * KIB, **options}
+        options = {"block_bytes": 64 * KIB, "stall_timeout_s": PATIENCE_S, **options}
         opened.append(Cache(tmp_path / "cache", tiers, **options))  # type: ignore[arg-type]  # any option
         return opened[-1]
 

@@ -118,6 +118,7 @@ def test_sixteen_processes_that_miss_the_same_blocks_fetch_each_once(site: Site,
         assert OBJECTS <= count <= OBJECTS + ASKED_ANEW_MAX, counters
 
 
+@pytest.mark.parametrize("patience_s", [60.0])
 def test_many_processes_that_stream_one_large_file_fetch_it_once(site: Site) -> None:
     site.cache.stat("d/large")
     site.gets()
@@ -153,8 +154,8 @@ def test_a_fetcher_that_is_killed_or_stopped_is_passed_by(site: Site, name: str,
     try:
         start_s = time.monotonic()
         assert site.cache.read(f"d/{name}") == site.objects[name]
-        # One that stands still is given five seconds.
-        assert time.monotonic() - start_s < 20
+        # One that stands still is given five seconds, and not the two minutes that the answer takes.
+        assert time.monotonic() - start_s < WAIT_S / 2
     finally:
         first.kill()
         first.join()

@@ -50,10 +50,10 @@ def being_written(cache: Cache) -> Iterator[None]:
 def test_a_command_raises_what_it_could_not_write(
     open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch, command: Callable[[Cache], object]
 ) -> None:
-    monkeypatch.setattr("forebay.meta.entries._PATIENCE_S", 0.02)
     cache, storage = attached(open_cache)
     cache.sync("d")
-    with being_written(cache):
+    with being_written(cache), monkeypatch.context() as patch:
+        patch.setattr("forebay.meta.entries._PATIENCE_S", 0.02)
         with pytest.raises(StoreBusy, match=r"entries-.*\.lmdb.*writing"):
             command(cache)
         # Who reads goes on without.

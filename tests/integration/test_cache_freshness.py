@@ -218,17 +218,17 @@ def test_a_waiter_takes_over_from_a_fetch_that_fails(open_cache: OpenCache) -> N
 
     def first() -> None:
         fetching.set()
-        fail.wait(10)
+        fail.wait(WAIT_S)
         raise under_storage_error("a", "reset")
 
     storage.script("readinto", first)
     with ThreadPoolExecutor(2) as pool:
         loser = pool.submit(cache.read, "d/a")
-        assert fetching.wait(10)
+        assert fetching.wait(WAIT_S)
         winner = pool.submit(cache.read, "d/a")
         fail.set()
-        assert bytes(winner.result(10)) == b"1"
-        assert isinstance(loser.exception(10), OSError)
+        assert bytes(winner.result(WAIT_S)) == b"1"
+        assert isinstance(loser.exception(WAIT_S), OSError)
 
 
 def test_what_is_not_admitted_is_served_all_the_same(open_cache: OpenCache) -> None:

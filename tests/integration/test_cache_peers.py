@@ -122,7 +122,7 @@ def test_copies_that_are_kept_if_there_is_room_give_way(
     copied = cache.usage("d").cached_bytes
     assert copied > 0
     deadline = threading.Event()
-    for _ in range(200):
+    for _ in range(1_200):
         for path in own:
             cache.read(f"d/{path}")
         if all(cache.usage(f"d/{path}").cached_bytes for path in own):

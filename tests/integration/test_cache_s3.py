@@ -23,7 +23,7 @@ from forebay.errors import NotFound, UnderStorageError
 from forebay.testing.faults import Fault
 from forebay.testing.proxy import Proxy
 from forebay.testing.s3 import S3Server
-from tests.integration._sites import log_in, proxy_of, write_files
+from tests.integration._sites import PATIENCE_S, log_in, proxy_of, write_files
 
 BLOCK = 256 * KIB
 SIZES = {
@@ -49,7 +49,7 @@ class Site:
     def open(self) -> Cache:
         cache = Cache(self.cache_dir, [Tier(str(self.tier_dir), 64 * MIB, "MEM")], block_bytes=BLOCK)
         if not cache.datasets():
-            cache.attach("d", "s3://bucket/pre", endpoint_url=self.proxy.url, max_age=None, timeout_s=5)
+            cache.attach("d", "s3://bucket/pre", endpoint_url=self.proxy.url, max_age=None)
         self.proxy.stats(reset=True)
         return cache
 
@@ -112,18 +112,18 @@ def test_ranges_fetch_only_their_blocks(site: Site) -> None:
         assert site.requests() == {"GET": 1}
 
 
-def test_read_many_fetches_together(site: Site) -> None:
-    names = list(site.objects)
-    delay_s = 1.0
-    site.proxy.set_faults([Fault("delay", delay_s=delay_s)])
+def test_read_many_fetches_together(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in site.objects if name != "sub/shard"]
+    together = threading.Barrier(len(names))
+
+    def wait_for_the_others(first_line: str) -> None:
+        if first_line.startswith("GET"):
+            together.wait(60)
+
     with site.open() as cache:
-        start_s = time.monotonic()
-        views = cache.read_many([f"d/{name}" for name in names if name != "sub/shard"])
-        # One after the other they would take the delay each.
-        assert time.monotonic() - start_s < delay_s * (len(views) - 1)
-        assert [bytes(view) for view in views] == [
-            site.objects[name] for name in names if name != "sub/shard"
-        ]
+        monkeypatch.setattr(site.proxy.plan, "draw", wait_for_the_others)
+        views = cache.read_many([f"d/{name}" for name in names])
+        assert [bytes(view) for view in views] == [site.objects[name] for name in names]
 
 
 def test_an_object_that_changed_is_read_whole_in_its_new_version(site: Site) -> None:
@@ -172,10 +172,13 @@ def test_a_flaky_server_gives_right_bytes_all_the_same(site: Site) -> None:
         assert site.proxy.stats()["faults"] == 3
 
 
-READER = """
+# None is passed by because a busy machine let it stand still: what is fetched is counted.
+READER = f"""
 import hashlib, sys
 from forebay.cache import Cache
-with Cache(sys.argv[1]) as cache:
+from forebay.meta import entries
+entries._PATIENCE_S = {PATIENCE_S}
+with Cache(sys.argv[1], stall_timeout_s={PATIENCE_S}) as cache:
     print("ready", flush=True)
     for line in sys.stdin:
         with cache.read(line.strip()) as view:
@@ -256,7 +259,8 @@ def test_a_killed_fetcher_is_taken_over_from(site: Site, readers: Callable[[int]
     start_s = time.monotonic()
     first.end(kill=True)
     assert second.answer() == digest(site.objects["block"])
-    assert time.monotonic() - start_s < 3
+    # At once, and not as from one that stands still.
+    assert time.monotonic() - start_s < PATIENCE_S / 2
 
 
 def test_warm_after_every_process_was_killed(site: Site, readers: Callable[[int], list[Reader]]) -> None:

@@ -16,6 +16,7 @@ from forebay.cache import Cache
 from forebay.cache.loads.load import LoadJob, LoadResult
 from forebay.config import KIB, MIB, Tier
 from forebay.testing.faulty import FaultyStorage
+from tests.faults._child import wait_until
 
 BLOCK = 64 * KIB
 OpenCache = Callable[..., Cache]
@@ -268,6 +269,12 @@ def test_what_gives_way_to_the_rest_of_the_load_is_told_of(tmp_path: Path, memor
     tiers = [Tier(str(memory_path), 16 * MIB, "MEM")]
     with Cache(tmp_path / "cache", tiers, block_bytes=64 * KIB, schemes=storage.schemes()) as cache:
         cache.attach("d", "faulty://x", max_age=None, retention="lru")
+
+        def until_some_gave_way() -> None:
+            wait_until(lambda: counters(cache)["evicted"] > 0, "the maintainer makes room")
+
+        # A maintainer that gets no processor makes no room: the load is told so, and goes on without.
+        storage.script("readinto", *[None] * 24, *[until_some_gave_way] * 40)
         job = cache.load("d")
         result = ended(job)
         assert (result.ok, result.state) == (False, "incomplete")

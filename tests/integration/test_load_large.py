@@ -101,9 +101,9 @@ def test_a_large_file_that_changes_meanwhile_is_of_one_version(
 
 
 def test_a_stopped_load_leaves_no_half_a_file_behind(cache: Cache, storage: FaultyStorage) -> None:
-    job = cache.load("d/whole", rate_limit=MIB)
-    storage.script("readinto", job.cancel)
-    assert job.wait(60).state == "cancelled"
+    job = cache.load("d/whole", rate_limit=MIB, start=False)
+    storage.script("readinto", cache.job(job.id).cancel)
+    assert cache.resume(job.id).wait(60).state == "cancelled"
     assert cache.load("d/whole").wait(60).ok
     assert is_whole(cache, "whole")
     assert cache.check().ok

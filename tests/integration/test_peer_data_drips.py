@@ -115,7 +115,10 @@ def test_an_answer_without_end_ends_with_the_deadline(asked: Kind, kind: Kind) -
 def client_hello() -> bytes:
     """Return what TLS begins with."""
     out = ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
+    context = ssl.create_default_context()
+    # So long that it takes half a minute byte by byte, which whoever is to drop it has.
+    context.set_alpn_protocols([f"{number:0255}" for number in range(60)])
+    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     return out.read()

@@ -56,7 +56,7 @@ def test_a_resolver_that_says_nothing_is_not_waited_for(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = threading.Event()
-    names(monkeypatch, lambda: [member.port] if answer.wait(20) else [])
+    names(monkeypatch, lambda: [member.port] if answer.wait(60) else [])
     link = PeerLink(("member.example", member.port), greeting())
     with pytest.raises(PeerDown, match="no sign of life"):
         read(link, 1, deadline=Deadline(0.2))

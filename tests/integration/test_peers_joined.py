@@ -16,6 +16,7 @@ from forebay.errors import NotFound, Stale
 from forebay.remote import BlockRequest, Holder, LocalCopy, RemoteObject, Share
 from forebay.testing.clock import ManualClock
 from forebay.testing.faulty import FaultyStorage
+from tests.integration._sites import PATIENCE_S
 from tests.integration._trees import TREE, everything
 
 BLOCK = 64 * KIB
@@ -109,8 +110,12 @@ class Group:
 
 
 @pytest.fixture
-def group(tmp_path: Path, memory_path: Path, storage: FaultyStorage) -> Iterator[Group]:
+def group(
+    tmp_path: Path, memory_path: Path, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Group]:
     storage.put("big", DATA)
+    # As where one host is tried: none is to be passed by because a busy machine let it stand still.
+    monkeypatch.setattr("forebay.meta.entries._PATIENCE_S", PATIENCE_S)
     clocks = [ManualClock() for _ in range(CLIENTS + 1)]
     with ExitStack() as opened:
 
@@ -121,6 +126,7 @@ def group(tmp_path: Path, memory_path: Path, storage: FaultyStorage) -> Iterator
                     [Tier(str(memory_path / name), 64 * MIB, "MEM")],
                     block_bytes=BLOCK,
                     schemes=storage.schemes(),
+                    stall_timeout_s=PATIENCE_S,
                     clock=clocks[number],
                     remote=remote,
                 )

@@ -85,6 +85,12 @@ def budget_is_back(cache: Cache) -> bool:
     return not (fetch["readahead_bytes"] or fetch["in_flight"] or fetch["queued"])
 
 
+def wait_for_the_budget(cache: Cache) -> None:
+    """See that nothing is set aside; a thread of the pool may have yet to find that it has nothing to do."""
+    assert cache.status()["fetch"]["readahead_bytes"] == 0
+    wait_until(lambda: budget_is_back(cache), "nothing is queued any more")
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_all_sizes_come_in_order_cold_and_warm(
     open_site: Callable[..., Cache], storage: CountingStorage, objects: dict[str, bytes], known: bool
@@ -99,7 +105,7 @@ def test_all_sizes_come_in_order_cold_and_warm(
     # Each byte once, however it was found.
     assert counters(cache)["source_bytes"] == sum(map(len, objects.values()))
     assert storage.calls["stat"] <= 1  # that of attach
-    assert budget_is_back(cache)
+    wait_for_the_budget(cache)
 
 
 def test_it_runs_ahead_of_the_reader(open_site: Callable[..., Cache], storage: CountingStorage) -> None:
@@ -132,7 +138,7 @@ def test_an_endless_iterable_is_pulled_as_far_as_there_is_room(open_site: Callab
             next(ahead)
             # What is cached takes no room of the window, so only the number of paths ahead is bounded.
             assert next(pulled) <= 2 * (number + 1) + PATHS_AHEAD_MAX
-    assert budget_is_back(cache)
+    wait_for_the_budget(cache)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -185,7 +191,7 @@ def test_what_finds_no_room_in_the_store_is_fetched_once_all_the_same(
         after = counters(cache)
         assert after["admitted"] - before["admitted"] < len(objects)
         assert after["source_bytes"] - before["source_bytes"] == sum(map(len, objects.values()))
-        assert budget_is_back(cache)
+        wait_for_the_budget(cache)
 
 
 def test_an_object_of_which_a_part_found_room_is_put_together(
@@ -231,9 +237,15 @@ def test_a_failure_ahead_that_has_passed_by_then_is_not_told(
     cache = open_site()
     know_all(cache)
     storage.failing_once |= SIZES.keys()
-    found = [bytes(view) for _, view in cache.prefetch(paths_of(SIZES))]
+
+    def until_all_have_failed() -> Iterator[str]:
+        yield from paths_of(SIZES)
+        # A reader who came first would be told of a failure of his own.
+        wait_until(lambda: not storage.failing_once, "each has failed")
+
+    found = [bytes(view) for _, view in cache.prefetch(until_all_have_failed())]
     assert found == [objects[name] for name in SIZES]
-    assert budget_is_back(cache)
+    wait_for_the_budget(cache)
 
 
 def test_an_error_of_the_iterable_comes_behind_what_it_gave(open_site: Callable[..., Cache]) -> None:
@@ -398,90 +410,4 @@ def test_many_threads_with_an_iterator_each(
     for thread in threads:
         thread.join(WAIT_S)
     assert not wrong
-    assert budget_is_back(cache)
-
-
-FEW = 8
-CLOSE = 128
-
-
-class Epoch:
-    """A cache of which some objects, by their numbers, are cached, and a reader on its way through all."""
-
-    def __init__(self, open_cache: OpenCache, cached: set[int], missing: set[int]) -> None:
-        self.names = {number: f"{number:04}" for number in sorted(cached | missing)}
-        self.storage = CountingStorage({name: name.encode() for name in self.names.values()})
-        self.cache = open_cache(schemes=self.storage.schemes())
-        self.cache.attach("d", "faulty://x", max_age=None)
-        know_all(self.cache)
-        assert self.cache.load("d", files=[self.names[number] for number in cached]).wait(WAIT_S).ok
-        self.storage.read.clear()
-        self.ahead = self.cache.prefetch(paths_of(self.names.values()))
-
-    def hold(self, numbers: set[int]) -> threading.Event:
-        """Hold the reads of these objects up; return what lets them go on."""
-        event = threading.Event()
-        self.storage.held |= {self.names[number]: event for number in numbers}
-        return event
-
-    def read_to(self, number: int) -> None:
-        """Read on until this object has been read."""
-        for path, view in self.ahead:
-            assert bytes(view).decode() == path.removeprefix("d/")
-            if path == f"d/{number:04}":
-                return
-        raise AssertionError(f"there is no object {number}")
-
-
-@pytest.fixture
-def open_epoch(open_cache: OpenCache) -> Iterator[Callable[[set[int], set[int]], Epoch]]:
-    epochs: list[Epoch] = []
-
-    def open_one(cached: set[int], missing: set[int]) -> Epoch:
-        epochs.append(Epoch(open_cache, cached, missing))
-        return epochs[-1]
-
-    yield open_one
-    for epoch in epochs:
-        for event in epoch.storage.held.values():
-            event.set()
-        epoch.ahead.close()
-
-
-def test_what_is_not_due_soon_is_fetched_by_few(open_epoch: Callable[..., Epoch]) -> None:
-    missing = set(range(300, 400))
-    epoch = open_epoch(set(range(300)), missing)
-    epoch.hold(missing)
-    # At each object two more are looked at: the missing ones from 150 on, so many objects ahead.
-    epoch.read_to(170)
-    wait_until(lambda: len(epoch.storage.read) == FEW, "a few are asked for")
-    assert budget_of(epoch.cache)["queued"] == 0
-    epoch.read_to(175)
-    assert len(epoch.storage.read) == FEW
-    # The first of those that wait is due soon now, and then ever more.
-    epoch.read_to(299)
-    wait_until(lambda: len(epoch.storage.read) > 5 * FEW, "many are asked for")
-
-
-def test_what_was_late_is_hurried_for_earlier(open_epoch: Callable[..., Epoch]) -> None:
-    missing = {300, *range(700, 800)}
-    epoch = open_epoch(set(range(800)) - missing, missing)
-    go_on, _ = epoch.hold({300}), epoch.hold(missing - {300})
-    epoch.read_to(299)
-    reader = threading.Thread(target=epoch.read_to, args=(300,))
-    reader.start()
-    # While it waits for what was asked for long ago, the rest is looked at, and asked for by few.
-    wait_until(lambda: len(epoch.storage.read) == FEW, "others are asked for")
-    go_on.set()
-    reader.join(WAIT_S)
-    wait_until(lambda: len(epoch.storage.read) == 1 + FEW, "one more is asked for instead")
-    epoch.read_to(700 + FEW - 2 * CLOSE - 1)
-    assert len(epoch.storage.read) == 1 + FEW
-    # As far away as was not soon enough to be hurried for at first.
-    epoch.read_to(690 - CLOSE)
-    wait_until(lambda: len(epoch.storage.read) > 5 * FEW, "many are asked for")
-
-
-def budget_of(cache: Cache) -> dict[str, int]:
-    found: dict[str, int] = cache.status()["fetch"]
-    return found
+    wait_for_the_budget(cache)

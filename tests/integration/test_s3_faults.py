@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,12 @@ def storage_at(url: str, client: str = "boto3", **options: Any) -> UnderStorage:
     else:
         # As if a range had been asked for before.
         endpoint_of(url).learn_ranges(206 if client == "obstore, ranges" else 200)
-    return open_storage("s3://bucket", {"endpoint_url": url, "timeout_s": 1, "attempts": 3, **options})
+    return open_storage("s3://bucket", {"endpoint_url": url, "attempts": 3, **options})
+
+
+def patience_for(fault: Fault) -> dict[str, float]:
+    """Be impatient where silence is the fault alone: any other is a busy machine's, and costs an attempt."""
+    return {"timeout_s": 1.0} if fault.kind == "cut" else {}
 
 
 def read(storage: UnderStorage, path: str = "big", offset: int = 0, length: int = len(BIG)) -> bytes:
@@ -88,7 +94,7 @@ def read(storage: UnderStorage, path: str = "big", offset: int = 0, length: int 
     ids=lambda fault: f"{fault.kind}-{fault.after_bytes}-{fault.status}",
 )
 def test_faults_that_pass_are_got_over(proxy: Proxy, client: str, fault: Fault) -> None:
-    storage = storage_at(proxy.url, client)
+    storage = storage_at(proxy.url, client, **patience_for(fault))
     proxy.set_faults([fault])
     assert read(storage) == BIG
     assert proxy.stats()["faults"] == fault.times
@@ -121,12 +127,12 @@ def test_a_body_is_resumed_where_it_broke_off(proxy: Proxy, client: str) -> None
 def test_faults_that_stay_are_raised_as_what_they_are(
     proxy: Proxy, client: str, fault: Fault, kind: type[OSError], words: str
 ) -> None:
-    storage = storage_at(proxy.url, client, attempts=2)
+    storage = storage_at(proxy.url, client, attempts=2, **patience_for(fault))
     proxy.set_faults([fault])
     start_s = time.monotonic()
     with pytest.raises(kind, match=words) as caught:
         read(storage)
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 60
     assert type(caught.value) is kind
     assert caught.value.filename == "s3://bucket/big"
     assert caught.value.strerror
@@ -136,7 +142,7 @@ def test_faults_that_stay_are_raised_as_what_they_are(
 
 
 def test_no_answer_is_a_timeout(proxy: Proxy) -> None:
-    storage = storage_at(proxy.url, attempts=1)
+    storage = storage_at(proxy.url, attempts=1, timeout_s=1)
     proxy.set_faults([Fault("cut")])
     for attempt in (lambda: storage.stat("big"), lambda: list(storage.list(""))):
         with pytest.raises((TimeoutError, UnderStorageError)) as caught:
@@ -145,12 +151,15 @@ def test_no_answer_is_a_timeout(proxy: Proxy) -> None:
     storage.close()
 
 
-def test_nobody_there_is_said(proxy: Proxy) -> None:
-    proxy.close()
-    storage = storage_at(proxy.url, attempts=1)
-    with pytest.raises(UnderStorageError, match="Could not connect"):
-        storage.stat("big")
-    storage.close()
+def test_nobody_there_is_said(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_in(server, monkeypatch)
+    # Nobody listens, and nobody else is given the port meanwhile.
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        storage = storage_at(f"http://127.0.0.1:{reserved.getsockname()[1]}", attempts=1)
+        with pytest.raises(UnderStorageError, match="Could not connect"):
+            storage.stat("big")
+        storage.close()
 
 
 def test_wrong_keys_are_forbidden(server: S3Server, client: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 @pytest.fixture
 def storage(server: FakeS3) -> Iterator[S3Storage]:
-    storage = S3Storage("s3://bucket", {"endpoint_url": server.url, "timeout_s": 2, "attempts": 2})
+    storage = S3Storage("s3://bucket", {"endpoint_url": server.url, "attempts": 2})
     yield storage
     storage.close()
 

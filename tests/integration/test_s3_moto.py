@@ -37,7 +37,7 @@ def storage(
 
 
 def storage_at(url: str, bucket: str, **options: Any) -> S3Storage:
-    return S3Storage(f"s3://{bucket}", {"endpoint_url": url, "attempts": 2, "timeout_s": 5, **options})
+    return S3Storage(f"s3://{bucket}", {"endpoint_url": url, "attempts": 2, **options})
 
 
 def read(storage: S3Storage, path: str, offset: int, length: int, version: str | None = None) -> bytes:

@@ -17,7 +17,10 @@ from tests.integration._sites import OpenCache
 
 
 class Gate:
-    """Lets so many requests a second pass, and refuses the others as S3 does."""
+    """Lets so many requests a second pass, and refuses the others as S3 does.
+
+    The first is refused however few there are: on a busy machine they may come slower than is allowed.
+    """
 
     def __init__(self, requests_per_s: float, status: int, code: str) -> None:
         self.interval_s = 1.0 / requests_per_s
@@ -26,11 +29,13 @@ class Gate:
         self.refused = 0
         self._lock = threading.Lock()
         self._free_at_s = 0.0
+        self._has_begun = False
 
     def __call__(self, handler: Handler) -> bool:
         with self._lock:
             now_s = time.monotonic()
-            passed = now_s >= self._free_at_s - 5 * self.interval_s
+            passed = self._has_begun and now_s >= self._free_at_s - 5 * self.interval_s
+            self._has_begun = True
             if passed:
                 self._free_at_s = max(self._free_at_s, now_s) + self.interval_s
             else:
@@ -76,7 +81,7 @@ def test_all_reads_come_through_a_server_that_throttles(server: FakeS3, status: 
     assert rates[0] is None
     limited = min(rate for rate in rates if rate is not None)
     server.interfere = None
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 60
     while (storage.requests_per_s or math.inf) <= limited:
         assert time.monotonic() < deadline_s
         read(storage, paths[0])

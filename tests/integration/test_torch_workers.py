@@ -12,6 +12,7 @@ import pytest
 from forebay.api.torch import MapDataset, loader
 from forebay.cache import Cache
 from forebay.testing.faulty import FaultyStorage
+from tests.faults._child import wait_until
 from tests.integration import _torch, _torch_workers
 from tests.integration._sites import OpenCache, write_files
 
@@ -59,5 +60,6 @@ def test_workers_forked_while_the_parent_fetches_wait_for_it(open_cache: OpenCac
         may_go_on.set()
     parent.join(WAIT_S)
     assert found == list(objects.values())
-    assert cache.status()["rows"]["used"] == 1
+    # torch does not wait for a worker that takes more than some seconds to end.
+    wait_until(lambda: cache.status()["rows"]["used"] == 1, "the worker ends")
     assert cache.check().ok

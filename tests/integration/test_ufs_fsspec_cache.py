@@ -148,7 +148,7 @@ def read(storage):
         body.readinto(memoryview(buffer))
     return bytes(buffer)
 
-storage = open_storage(sys.argv[1], {"timeout_s": 5, "attempts": 1})
+storage = open_storage(sys.argv[1], {"attempts": 1})
 expected = read(storage)
 for way in ("leave", "drop", "use"):
     pid = os.fork()
@@ -157,7 +157,7 @@ for way in ("leave", "drop", "use"):
             del storage
             gc.collect()
         elif way == "use":
-            own = open_storage(sys.argv[1], {"timeout_s": 5})
+            own = open_storage(sys.argv[1], {})
             assert read(own) == expected
             own.close()
         sys.exit(0)
@@ -174,7 +174,7 @@ def test_a_forked_child_does_not_disturb_its_parent(web: WebServer) -> None:
         [sys.executable, "-c", textwrap.dedent(FORKING), web.url],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr

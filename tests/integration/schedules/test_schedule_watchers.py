@@ -14,6 +14,7 @@ from forebay.cache import Cache
 from forebay.cache.loads.run import LoadRun
 from forebay.errors import Closed
 from forebay.testing.faulty import FaultyStorage
+from tests.faults._child import wait_until
 from tests.integration._schedules import (
     WallClock,
     Watch,
@@ -64,8 +65,11 @@ def test_the_job_of_a_closed_watcher_is_gone_on_with(
     clock.now = due_of(cache, one)
     Watch(first, clock).watcher.look()
     assert begun.wait(60)
+    (run,) = first._runtime().loads._running()
     closing = threading.Thread(target=first.close)
     closing.start()
+    # Gone on with before, it might come to its end.
+    wait_until(run._stop.is_set, "the run is interrupted")
     go_on.set()
     closing.join()
     left = shown(cache, one)
