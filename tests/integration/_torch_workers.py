@@ -28,7 +28,9 @@ from tests.integration._torch import COUNT, content, name_of
 EPOCHS: Final = 2
 _KEPT: Final[list[object]] = []
 # One that waits for its turn on a busy machine is not to be taken for one that stands still, and told of.
-entries._PATIENCE_S = PATIENCE_S  # type: ignore[misc]
+# The test that imports this has a patience of its own.
+if __name__ in ("__main__", "__mp_main__"):
+    entries._PATIENCE_S = PATIENCE_S  # type: ignore[misc]
 
 
 def checksum(path: str, data: Any) -> tuple[str, int, int]:
