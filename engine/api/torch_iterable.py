@@ -9,6 +9,7 @@ import torch.distributed
 import torch.utils.data
 
 from forebay.api.torch_samples import Decode, FromCache, refuse_unknown
+from forebay.api.torch_worker import spare_the_collector
 
 if TYPE_CHECKING:
     from forebay.cache import Cache
@@ -118,6 +119,7 @@ class IterableDataset(Sharded):
         """Yield this worker's samples. Raises: as `Cache.prefetch`; what decode raises."""
         with self.cache.prefetch(self._own()) as ahead:
             for path, view in ahead:
+                spare_the_collector()
                 yield self._sample(path, view)
 
 

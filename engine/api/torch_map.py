@@ -10,6 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from forebay.api.torch_order import Follower, OrderedBatch, OrderedBatches
 from forebay.api.torch_samples import Decode, FromCache, refuse_unknown
+from forebay.api.torch_worker import spare_the_collector
 
 if TYPE_CHECKING:
     from forebay.cache import Cache, View
@@ -68,10 +69,13 @@ class MapDataset(FromCache, torch.utils.data.Dataset[Any]):
     def _views(self, paths: Sequence[str], indices: Sequence[int]) -> list[View]:
         """Return views of the objects of a batch, in order."""
         if not isinstance(indices, OrderedBatch):
-            return self.cache.read_many(paths)
-        if self._follower is None:
-            self._follower = Follower(self.cache, self.paths)
-        return self._follower.read(indices)
+            views = self.cache.read_many(paths)
+        else:
+            if self._follower is None:
+                self._follower = Follower(self.cache, self.paths)
+            views = self._follower.read(indices)
+        spare_the_collector()
+        return views
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""

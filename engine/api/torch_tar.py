@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from forebay.api.torch_iterable import Sharded
 from forebay.api.torch_samples import refuse_unknown
+from forebay.api.torch_worker import spare_the_collector
 
 if TYPE_CHECKING:
     from forebay.cache import Cache, CachedFile
@@ -54,6 +55,7 @@ class TarDataset(Sharded):
         for path in self._own():
             with self.cache.open(path) as file:
                 for sample in _samples(file, path):
+                    spare_the_collector()
                     yield sample if self._decode_sample is None else self._decode_sample(sample)
 
 

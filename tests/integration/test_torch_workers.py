@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
-from forebay.api.torch import MapDataset, loader
+from forebay.api.torch import IterableDataset, MapDataset, loader
 from forebay.cache import Cache
 from forebay.testing.faulty import FaultyStorage
 from tests.faults._child import wait_until
@@ -63,3 +66,22 @@ def test_workers_forked_while_the_parent_fetches_wait_for_it(open_cache: OpenCac
     # torch does not wait for a worker that takes more than some seconds to end.
     wait_until(lambda: cache.status()["rows"]["used"] == 1, "the worker ends")
     assert cache.check().ok
+
+
+def frozen(path: str, data: Any) -> int:
+    return gc.get_freeze_count()
+
+
+@pytest.mark.parametrize("kind", [MapDataset, IterableDataset])
+def test_the_collector_passes_by_what_a_worker_has_loaded(open_cache: OpenCache, kind: Any) -> None:
+    storage = FaultyStorage({f"{number}": b"%d" % number for number in range(8)})
+    cache = open_cache(schemes=storage.schemes())
+    cache.attach("d", "faulty://x", max_age=None)
+    dataset = kind.from_prefix(cache, "d", decode=frozen)
+    options: dict[str, Any] = {"batch_size": 2, "collate_fn": list, "multiprocessing_context": "fork"}
+    for batch in DataLoader(dataset, num_workers=2, **options):
+        assert all(count > 10_000 for count in batch)
+    assert gc.get_freeze_count() == 0
+    assert [count for batch in DataLoader(dataset, batch_size=2, collate_fn=list) for count in batch] == [
+        0
+    ] * 8
