@@ -74,13 +74,14 @@ class Prefetcher(Iterator["tuple[str, View]"]):
         try:
             while not self._window.has_come(upcoming):
                 self._look_ahead(_PULLED_MEANWHILE)
-            view = self._window.take(upcoming)
-            if view is None:
-                return upcoming.path, self._read(upcoming.path)
-            self._note(upcoming.path, 0, len(view))
-            return upcoming.path, view
         finally:
+            # Its room is the reader's from here on.
             self._window.give_up([self._ahead.popleft()])
+        view = self._window.view(upcoming)
+        if view is None:
+            return upcoming.path, self._read(upcoming.path)
+        self._note(upcoming.path, 0, len(view))
+        return upcoming.path, view
 
     def close(self) -> None:
         """End: fetch no more, and give up what was fetched ahead; what is under way ends by itself."""

@@ -171,12 +171,8 @@ class Window:
         self._demand.mark()
         return False
 
-    def take(self, upcoming: Upcoming) -> View | None:
-        """Return a view of an object that has come and was kept here; None: it is to be read as any other.
-
-        The room is the reader's from then on.
-        """
-        self.give_up([upcoming])
+    def view(self, upcoming: Upcoming) -> View | None:
+        """Return a view of an object that has come and was kept here; None: it is to be read as any other."""
         attached, entry = upcoming.attached, upcoming.entry
         if attached is None or entry is None or not upcoming.kept:
             return None
